@@ -5,6 +5,7 @@
     SealbusError
     └── RelayError
         ├── ClocksApart      the relay's clock and nats-server's differ too much
+        ├── FolderUnseen     the bus's folder cannot be read for longer than the policy allows
         ├── DoorFailed       the process that admits bots cannot be started, or does not stay up
         ├── SecretsUnusable  .sealbus/relay.toml cannot be made or read
         ├── ServerFailed     nats-server cannot be started, or does not stay up
@@ -28,6 +29,10 @@ class RelayError(SealbusError):
 
 class ClocksApart(RelayError):
     """The relay's clock and nats-server's differ by more than the policy allows."""
+
+
+class FolderUnseen(RelayError):
+    """The bus's folder cannot be read for longer than ``policy_age`` allows."""
 
 
 class DoorFailed(RelayError):

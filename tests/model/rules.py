@@ -24,7 +24,6 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 from sealbus.sending import burst
 from sealbus_broker.gate import judge
-from sealbus_broker.gate.policy import Policy
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.storing import Item, Storing
@@ -112,8 +111,8 @@ def without_the_time_of_judgement() -> Iterator[None]:
     """Every attempt to store uses the first judgement, but the stamp has the attempt's time."""
     stamp = Storing._stamp
 
-    def younger(self: Storing, item: Item, policy: Policy) -> Stamp:
-        now_ms, made = self._now_ms(), stamp(self, item, policy)
+    def younger(self: Storing, item: Item) -> Stamp:
+        now_ms, made = self._now_ms(), stamp(self, item)
         if made.store_by_ms is None:
             return made
         return replace(

@@ -147,7 +147,7 @@ class Shelf:
         arrival = Arrival(session, data, self.delivery, NOW, place, redelivered)
         moment = JudgedAt(self.clocks.wall_ms, self.since_ms)
         judgment = judge(arrival, self.policy, moment, self.verifier, self.meters)
-        return Item(judgment, self.since_ms, self.clocks.monotonic())
+        return Item(judgment, self.since_ms, self.clocks.monotonic(), self.policy)
 
     def store(self, *items: Item) -> None:
         """Store them, as the pipeline does."""
@@ -158,9 +158,10 @@ class Shelf:
             relay="relay-1",
             verifier=self.verifier,
             meters=self.meters,
+            policy=lambda: self.policy,
             now_ms=lambda: self.clocks.wall_ms,
         )
-        asyncio.run(storing.store(items, self.policy, given))
+        asyncio.run(storing.store(items, given))
 
     def stamp(self, at: int, entry: int = 0) -> Stamp:
         """The stamp that the relay wrote in the attempt ``at``."""

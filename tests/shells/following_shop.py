@@ -14,9 +14,9 @@ from sealbus.life.connecting import Connector
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import HEALTH
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.relay.following import OBEYED_SUBJECT, Following
+from sealbus_broker.relay.following import OBEYED_PREFIX, Following
 from sealbus_broker.relay.relay import Relay
-from sealbus_broker.testing.bus import TestBus
+from sealbus_broker.testing.bus import NAME, TestBus
 from tests.policy.folder import Folder
 from tests.waiting import PATIENCE_S, until
 
@@ -110,7 +110,7 @@ class Shop:
     def obeyed(self) -> bytes | None:
         """The digest of the policy that all sessions obey, as HEALTH has it."""
         stored = self.server.jetstream.streams[HEALTH].messages()
-        found = [one.data for one in stored if one.subject == OBEYED_SUBJECT]
+        found = [one.data for one in stored if one.subject == f"{OBEYED_PREFIX}.{NAME}"]
         return bytes.fromhex(found[-1].decode()) if found else None
 
     async def health(self) -> list[str]:

@@ -213,6 +213,7 @@ class Door:
         # that comes before does not end this wait: the relay cancels it.
         await self._allowed.wait()
         process.stdin.write(self._orders().encode())
+        self._follows = b""  # which the process before has said
         self._is_told = True
         with contextlib.suppress(OSError):  # it has ended, as its exit code will say
             await process.stdin.drain()
@@ -241,13 +242,14 @@ class Door:
             process.stdin.write(orders.encode())
             async with asyncio.timeout(FOLLOW_S):
                 await process.stdin.drain()
-                while self._follows != digest and self.pid is not None:
+                while self._follows != digest and self._process is process and self._is_told:
                     self._said.clear()
                     await self._said.wait()
         except TimeoutError:
             then = "it is started again with the new policy"
-            log.warning("admission.not-following", then=then)
-            _kill(process)
+            if self._process is process:
+                log.warning("admission.not-following", then=then)
+                _kill(process)
         except OSError:
             pass  # it has ended, and the next one is given the new orders
 

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus_broker.nats.connections import PAGE
 from sealbus_broker.nats.session_name import session_name
 
 ASK_S: Final = 1.5
@@ -76,7 +77,8 @@ class Sessions:
             if now - asked_at >= FRESH_S:
                 connected = frozenset[int]()
                 for key in keys:
-                    connected |= await self._ask(session_name(bot, key), most)
+                    if len(connected) < most:
+                        connected |= await self._ask(session_name(bot, key), most)
                 # By the time of the question: the answer may lack logins that came after it.
                 self._connected[bot] = now, connected
                 for number, at in list(coming.items()):
@@ -91,13 +93,18 @@ class Sessions:
             return not is_full
 
     async def _ask(self, name: str, most: int) -> frozenset[int]:
-        """Return the connections with a session's name, and of more than ``most`` only that
-        many."""
-        ask = {"auth": True, "user": name, "limit": most}
-        answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
-        try:
-            # nats-server writes null where there is no connection.
-            found = json.loads(answer.data)["data"]["connections"] or []
-            return frozenset(int(one["cid"]) for one in found)
-        except (ValueError, KeyError, TypeError):
-            raise NatsError("nats-server does not say who is connected") from None
+        """Return the connections with a session's name, and of more than ``most`` only some."""
+        found: set[int] = set()
+        offset = 0
+        while True:
+            ask = {"auth": True, "user": name, "limit": PAGE, "offset": offset}
+            answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
+            try:
+                # nats-server writes null where there is no connection.
+                page = json.loads(answer.data)["data"]["connections"] or []
+                found |= {int(one["cid"]) for one in page}
+            except (ValueError, KeyError, TypeError):
+                raise NatsError("nats-server does not say who is connected") from None
+            if len(page) < PAGE or len(found) >= most:
+                return frozenset(found)
+            offset += PAGE

@@ -117,6 +117,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Windows:
+    """How long the ledgers remember an id (ms)."""
+
+    stream_ms: int = 0
+    live_ms: int = 0
+
+    def widened(self, other: Windows) -> Windows:
+        """Return the longer one of each."""
+        return Windows(max(self.stream_ms, other.stream_ms), max(self.live_ms, other.live_ms))
+
+
+NO_WINDOWS: Final = Windows()
+"""Windows that bound nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rate:
     """A bound on one bot's messages on one subject: ``per_second``, and ``burst`` of them at
     once."""
@@ -299,6 +315,11 @@ class Policy:
     def live_window_ms(self) -> int:
         """The same for live messages."""
         return self._window_ms(DeliveryClass.LIVE)
+
+    @property
+    def windows(self) -> Windows:
+        """Both of them."""
+        return Windows(self.ledger_window_ms, self.live_window_ms)
 
     def _window_ms(self, delivery: DeliveryClass) -> int:
         """Return how long an id is remembered: from the first store under it until none is possible

@@ -16,11 +16,12 @@ from sealbus_broker.nats.session_name import read_session_name
 ASK_S: Final = 2.0
 """How long nats-server may take for one page of its list. It takes 2.4 ms for 3,000 sessions."""
 
-PAGE: Final = 1024
-"""How many sessions are asked for at once. Each has some 430 bytes, so an answer stays below
-``max_payload``."""
+PAGE: Final = 128
+"""How many sessions are asked for at once. Most have some 430 bytes. But a client chooses its name,
+and JSON writes some characters as six bytes: with the longest line that nats-server takes, a
+session has 24 KiB. So an answer has 3 MiB at most, which the connection of a relay takes."""
 
-OVERLAP: Final = 128
+OVERLAP: Final = 32
 """How many sessions of a page the next one repeats. A page begins at a position in the list, so
 sessions that end between two questions move the rest forward."""
 

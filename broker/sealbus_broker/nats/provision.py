@@ -25,7 +25,7 @@ from nats.aio.client import Client
 
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.gate.policy import Policy
+from sealbus_broker.gate.policy import NO_WINDOWS, Policy, Windows
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import (
     Json,
@@ -65,7 +65,7 @@ its ids (ms since 1970, by the server's clock)."""
 
 
 async def provision(
-    nc: Client, policy: Policy, *, before: Policy | None = None, timeout_s: float = 10.0
+    nc: Client, policy: Policy, *, least: Windows = NO_WINDOWS, timeout_s: float = 10.0
 ) -> None:
     """Make the streams and consumers that are missing, let limits follow the policy, check the
     rest.
@@ -73,13 +73,13 @@ async def provision(
     Args:
         nc: A connection that is logged in as the relay.
         policy: The policy whose limits the streams follow.
-        before: The policy that was in force until now, if messages may still be judged by it.
+        least: How long the ledgers remember at least.
         timeout_s: How long JetStream may take for one answer.
 
     Raises:
         StreamsUnusable: A stream or consumer cannot be made, or is not as the bus needs it.
     """
-    for wanted in stream_configs(policy, before):
+    for wanted in stream_configs(policy, least):
         await _provision_stream(nc, wanted, timeout_s)
     for wanted in consumer_configs():
         await _provision_consumer(nc, wanted, timeout_s)

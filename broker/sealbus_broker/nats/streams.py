@@ -45,7 +45,7 @@ from sealbus.protocol.streams import (
     QUARANTINE_PREFIX,
 )
 from sealbus.protocol.subjects import BUS, SEND
-from sealbus_broker.gate.policy import PROGRESS_BYTES, Limits, Policy
+from sealbus_broker.gate.policy import NO_WINDOWS, PROGRESS_BYTES, Limits, Policy, Windows
 from sealbus_broker.nats.jetstream import Json
 
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS)
@@ -94,18 +94,18 @@ def partition_consumer(partition: int) -> str:
     return f"relay-{partition}"
 
 
-def stream_configs(policy: Policy, before: Policy | None = None) -> tuple[Json, ...]:
+def stream_configs(policy: Policy, least: Windows = NO_WINDOWS) -> tuple[Json, ...]:
     """Return all configurations. An absent field would have JetStream's zero, so none is absent.
 
     Args:
         policy: The policy that the streams follow.
-        before: The policy that was in force until now, if messages may still be judged by it. No
-            ledger then remembers for a shorter time than it demands.
+        least: No ledger remembers for a shorter time, because messages may still be judged by a
+            policy that demands it.
     """
     limits = policy.limits
-    policies = (policy,) if before is None else (policy, before)
-    window = max(one.ledger_window_ms for one in policies) * _NS_PER_MS
-    live_window = max(one.live_window_ms for one in policies) * _NS_PER_MS
+    windows = policy.windows.widened(least)
+    window = windows.stream_ms * _NS_PER_MS
+    live_window = windows.live_ms * _NS_PER_MS
     return (
         _plain(INGRESS, f"{SEND}.*")
         | {

@@ -11,11 +11,13 @@ unseen the folder cannot be read now, so nobody knows whether  the last policy t
 
 The relay that follows the folder (:mod:`sealbus_broker.relay.following`) changes the state. All
 others ask: each batch is judged by one policy, and names it in its stamps.
+
+The *windows* never become shorter while the process runs. A message that was judged by an earlier
+policy may still be on its way to the store.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from sealbus_broker.gate.policy import Policy
@@ -36,9 +38,8 @@ class InForce:
         self._monotonic = monotonic
         self._seen_at = monotonic()
         """When the folder was read last."""
-        self._may_judge = asyncio.Event()
-        """Clear while the policy is too old to judge by it."""
-        self._may_judge.set()
+        self.windows = policy.windows
+        """How long the ledgers remember at least: as long as any policy of this process demands."""
         self.problems: tuple[Problem, ...] = ()
         """In the state *older*: the reasons why the newest version of the folder cannot be used."""
         self.unseen: str | None = None
@@ -50,8 +51,9 @@ class InForce:
 
     @property
     def is_too_old(self) -> bool:
-        """Whether nothing is judged, because the folder was last seen too long ago."""
-        return not self._may_judge.is_set()
+        """Whether the folder was read last too long ago to judge by its policy (``policy_age``)."""
+        age_ms = self._policy.limits.policy_age_ms
+        return self.unseen is not None and age_ms is not None and self.unseen_s * 1000 > age_ms
 
     @property
     def unseen_s(self) -> float:
@@ -62,12 +64,16 @@ class InForce:
         """Note that the folder can be read, and is as it was when it was read last."""
         self._seen_at = self._monotonic()
         self.unseen = None
-        self._may_judge.set()
 
     def replace(self, policy: Policy) -> None:
         """Put ``policy`` in force, the newest."""
         self._policy = policy
+        self.widen(policy)
         self.problems = ()
+
+    def widen(self, policy: Policy) -> None:
+        """Have the ledgers remember for as long as ``policy`` demands, from now on."""
+        self.windows = self.windows.widened(policy.windows)
 
     def refuse(self, problems: tuple[Problem, ...]) -> None:
         """Note that the newest version of the folder cannot be used, because of ``problems``."""
@@ -76,10 +82,3 @@ class InForce:
     def miss(self, why: str) -> None:
         """Note that the folder cannot be read."""
         self.unseen = why
-        age_ms = self._policy.limits.policy_age_ms
-        if age_ms is not None and self.unseen_s * 1000 > age_ms:
-            self._may_judge.clear()
-
-    async def wait_to_judge(self) -> None:
-        """Wait while the policy is too old to judge by it."""
-        await self._may_judge.wait()

@@ -80,6 +80,30 @@ NOTHING: Final = Succession(frozenset(), frozenset(), frozenset(), MappingProxyT
 """No bot is concerned."""
 
 
+def strangers(policy: Policy, sessions: Iterable[tuple[str, str]], now_ms: int) -> Succession:
+    """Return what sessions lose that another policy may have admitted, as far as they show it.
+
+    Args:
+        policy: The policy in force.
+        sessions: The bot of each session, and its public key as text. ``""``: the key is not known.
+        now_ms: The time (ms since 1970).
+    """
+    ended, narrow = set(), set()
+    losses: dict[str, tuple[Loss, ...]] = {}
+    for bot, text in set(sessions):
+        rule = policy.bots.get(bot)
+        if rule is None:
+            ended.add(bot)
+            losses[bot] = (Loss(Ended.BOT_REMOVED, None),)
+            continue
+        raw = PublicKey.parse(text, KeyKind.BOT).raw if text else None
+        if raw is None or not _opens(rule.keys.get(raw), now_ms):
+            narrow.add(bot)
+        if raw is not None and not _opens(rule.keys.get(raw), now_ms):
+            losses[bot] = (*losses.get(bot, ()), Loss(Ended.KEY_REVOKED, raw))
+    return Succession(frozenset(ended), frozenset(narrow), frozenset(), MappingProxyType(losses))
+
+
 def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
     """Compare two policies at ``now_ms`` (ms since 1970)."""
     ended, narrow, wide = set(), set(), set()

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -33,10 +35,13 @@ from sealbus_broker.policy.schema_files import FOLDER as SCHEMAS
 LOOK_S: Final = 2.0
 """The longest time between two looks."""
 
-SETTLE_MS: Final = 100
-"""How long changes may follow one another and still count as one. An editor and a command write
-several files within milliseconds. It is also longer than the step of a file's time (4 ms on
+SETTLE_S: Final = 0.4
+"""How long a folder must be quiet before it is read. Copying and saving in place write the parts of
+a file within tens of milliseconds. It is also longer than the step of a file's time (4 ms on
 Linux), so a file that is read and then changed has another time."""
+
+GROUP_MS: Final = 100
+"""How long changes that follow one another are told as one."""
 
 STEP_MS: Final = 20
 """How often the system is asked for changes while they come."""
@@ -49,6 +54,10 @@ Wait = Callable[[], Coroutine[Any, Any, object]]
 
 class Folder(Protocol):
     """The side of a folder that a relay follows."""
+
+    @property
+    def settle_s(self) -> float:
+        """How long it must be quiet before it is read."""
 
     def state(self) -> State:
         """Look at the files. Raises :class:`OSError`."""
@@ -70,15 +79,20 @@ class WatchedFolder:
     _known: Known = field(default_factory=Known, init=False, repr=False, compare=False)
     """The files as they were read last: only those that have changed are taken apart again."""
 
+    @property
+    def settle_s(self) -> float:
+        """How long it must be quiet before it is read."""
+        return SETTLE_S
+
     def load(self) -> Loaded:
         """Read all of it, and raise nothing."""
         return load(self.path, self.bus_keys, self._known)
 
     def state(self) -> State:
-        """Look at the files. Raises :class:`OSError` where they cannot be looked at."""
-        self.path.stat()
+        """Look at the files. Raises :class:`OSError` where they cannot be read, or there is no
+        policy."""
         return (
-            _file(self.path / FILE),
+            _present(self.path / FILE),
             _file(self.path / BUS_FILE),
             _files(self.path / SCHEMAS),
             _files(self.path / KEYS),
@@ -109,7 +123,7 @@ class WatchedFolder:
                 *places,
                 watch_filter=None,
                 recursive=False,
-                debounce=SETTLE_MS,
+                debounce=GROUP_MS,
                 step=STEP_MS,
                 stop_event=ended,
                 rust_timeout=int(LOOK_S * 1000),
@@ -123,11 +137,18 @@ class WatchedFolder:
 def _file(path: Path) -> tuple[object, ...] | None:
     """The state of one file; ``None`` where there is none."""
     try:
-        # With the target of a link: orchestrators replace files by changing links.
-        found = path.stat()
+        return _present(path)
     except FileNotFoundError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _present(path: Path) -> tuple[object, ...]:
+    # With the target of a link: orchestrators replace files by changing links.
+    found = path.stat()
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    # With the time of a change of mode or owner, after which a file may become readable.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _files(folder: Path) -> tuple[object, ...] | None:

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sealbus_broker.errors import ClocksApart
+from sealbus_broker.errors import ClocksApart, FolderUnseen
 from sealbus_broker.nats.jetstream import Json, time_ms
 
 SHARE: Final = 2
@@ -73,15 +73,16 @@ def check(stream: str, difference: int, skew_ms: int) -> None:
 
 
 class Apart:
-    """The word that the clocks are apart, from the comparison to the relay's loop."""
+    """The word that this relay must leave NATS for a while, from whoever finds out to the relay's
+    loop: the clocks are apart, or the policy is too old."""
 
     def __init__(self) -> None:
         self.is_so = asyncio.Event()
-        """Set once they are apart."""
-        self.error: ClocksApart | None = None
-        """By how much they are apart."""
+        """Set once it must leave."""
+        self.error: ClocksApart | FolderUnseen | None = None
+        """The reason."""
 
-    def tell(self, error: ClocksApart) -> None:
+    def tell(self, error: ClocksApart | FolderUnseen) -> None:
         """Pass the word on."""
         self.error = error
         self.is_so.set()

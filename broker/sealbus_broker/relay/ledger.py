@@ -186,6 +186,14 @@ class Ledger:
         self._invalid.clear()
         self._valid.set()
 
+    def narrow(self, since_ms: int | None) -> None:
+        """Note that the ledger is complete only from ``since_ms`` on, while it is in use.
+
+        Unlike :meth:`set_state` it says nothing of the sequences, which grow meanwhile.
+        """
+        known = [at for at in (since_ms, self.since_ms) if at is not None]
+        self.since_ms = max(known, default=None)
+
     def invalidate(self) -> None:
         """Become invalid, because the connection is lost, until :meth:`set_state` is called."""
         self._valid.clear()

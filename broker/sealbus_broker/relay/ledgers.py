@@ -23,10 +23,11 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus.supervision import kind, outcome
 from sealbus_broker.errors import ClocksApart, StreamsUnusable
-from sealbus_broker.gate.policy import DeliveryClass, Policy
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import ask_well
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledger import Ledger, ledger_state
@@ -47,7 +48,7 @@ class Ledgers:
         self,
         *,
         nc: HardenedClient,
-        policy: Callable[[], Policy],
+        policy: InForce,
         now_ms: Callable[[], int],
         apart: Apart,
     ) -> None:
@@ -55,7 +56,7 @@ class Ledgers:
 
         Args:
             nc: The relay's connection.
-            policy: Gives the policy in force.
+            policy: The policy in force, and the windows of the ledgers.
             now_ms: The relay's clock, in ms since 1970.
             apart: Is told when the clocks are apart.
         """
@@ -92,6 +93,15 @@ class Ledgers:
         for ledger, state in zip(ledgers, states, strict=True):
             ledger.set_state(state.since_ms, state.last_sequence, self._now_ms())
 
+    async def refresh(self) -> None:
+        """Ask again from when on the ledgers are complete, because a window has grown.
+
+        Raises:
+            StreamsUnusable: JetStream does not answer, or answers with an error.
+        """
+        for ledger in self.by_delivery.values():
+            ledger.narrow((await ledger_state(self._nc, ledger.stream)).since_ms)
+
     def invalidate(self) -> None:
         """Make both invalid, because the connection is lost."""
         self._losses += 1
@@ -104,7 +114,7 @@ class Ledgers:
 
         async def read() -> None:
             # A server that was restarted has lost its streams in memory, LIVE among them.
-            await provision(self._nc, self._policy())
+            await provision(self._nc, self._policy(), least=self._policy.windows)
             await self.read()
 
         # Errors of any type lead to another attempt, because nothing is judged before one succeeds.

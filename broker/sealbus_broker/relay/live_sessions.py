@@ -33,10 +33,11 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.notice import Notice, seal_notice
 from sealbus.protocol.subjects import notice_subject
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import kick_subject, renew_subject
 from sealbus_broker.nats.connections import Listing, LiveSession, list_sessions
-from sealbus_broker.policy.succession import Succession
+from sealbus_broker.policy.succession import Succession, strangers
 
 log = get_logger(__name__)
 
@@ -96,6 +97,15 @@ class LiveSessions:
         """
         return frozenset(one.bot for one in (await list_sessions(self._nc)).sessions)
 
+    async def strangers(self, policy: Policy, now_ms: int) -> Succession:
+        """Return what the sessions of an earlier relay lose by ``policy``, as far as they show it.
+
+        Raises:
+            nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
+        """
+        listing = await list_sessions(self._nc)
+        return strangers(policy, [(one.bot, one.key) for one in listing.sessions], now_ms)
+
     async def obey(self, succession: Succession) -> int:
         """Have all old sessions obey, within :data:`GRACE_S`; return their greatest age (µs since
         1970, by the server's clock) for :meth:`sweep`.
@@ -133,7 +143,11 @@ class LiveSessions:
         must_go = succession.ended | succession.narrow
         while left := _old(listing := await list_sessions(self._nc), must_go, until_us):
             late = loop.time() >= end_s
-            going = [one for one in left if late or one.bot in succession.ended]
+            going = [
+                one
+                for one in left
+                if late or one.bot in succession.ended or (one.bot, one.key) in lost
+            ]
             self.ended += len(going) if late else 0
             self._nc.write(_tell(kick_subject(listing.server), going))
             if late:
@@ -174,8 +188,15 @@ class LiveSessions:
 
 
 def _old(listing: Listing, bots: frozenset[str], until_us: int) -> list[LiveSession]:
-    """Return the sessions of ``bots`` that began at ``until_us`` or before."""
-    return [one for one in listing.sessions if one.bot in bots and one.began_us <= until_us]
+    """Return the sessions of ``bots`` that began at ``until_us`` or before.
+
+    One that begins after the list was made began before the server's clock was set back.
+    """
+    return [
+        one
+        for one in listing.sessions
+        if one.bot in bots and not until_us < one.began_us <= listing.at_us
+    ]
 
 
 def _tell(subject: str, sessions: Iterable[LiveSession]) -> list[bytes]:

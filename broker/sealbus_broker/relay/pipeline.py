@@ -2,10 +2,11 @@
 
 The steps of a batch, and the order that makes a crash harmless:
 
-1. It waits until the ledger is valid and the policy is not too old. Then it is judged. The next
-   batch of its queue waits for its turn.
+1. It waits until the ledger is valid, and is judged. The next batch of its queue waits for its
+   turn.
 2. The acceptances are stored (:mod:`sealbus_broker.relay.storing`). A message that is already
-   stored keeps its earlier verdict.
+   stored keeps its earlier verdict. One that has to be judged again is judged by the policy that is
+   in force by then.
 3. The refusals that the policy keeps are stored in the quarantine, and stamped. So are the refused
    payloads of accepted envelopes.
 4. The acceptances are answered. Their receipts, and the answers of the bus's own services, leave.
@@ -108,8 +109,6 @@ class _Part:
     """The messages of a batch that were judged together."""
 
     items: list[Item]
-    policy: Policy
-    """The policy that they were judged by."""
     ledger: Ledger
     """The ledger that they were judged by."""
 
@@ -135,7 +134,6 @@ class Pipeline:
         counters: VerdictCounters,
         now_ms: Callable[[], int],
         meters: RateMeters | None = None,
-        may_judge: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare; nothing is asked of NATS.
 
@@ -150,13 +148,11 @@ class Pipeline:
             counters: Counts verdicts.
             now_ms: The wall clock, in ms since 1970.
             meters: The rates and shares of each bot, where others count in them too.
-            may_judge: Waits while the policy is too old to judge by it. ``None``: it never is.
         """
         self._nc = nc
         self._stream_store = stream_store
         self._ledgers = ledgers
         self._policy = policy
-        self._may_judge = may_judge
         self._key = key
         self._relay = relay
         self._services = services
@@ -172,8 +168,13 @@ class Pipeline:
             relay=relay,
             verifier=self._verifier,
             meters=self._meters,
+            policy=policy,
             now_ms=now_ms,
         )
+
+    async def settle(self) -> None:
+        """Return when nothing is being stored that an older policy judged."""
+        await self._storing.settle(self._policy())
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
         """Judge ``arrivals`` and return when every verdict is durable.
@@ -208,8 +209,6 @@ class Pipeline:
     async def _judge(self, waiting: deque[Arrival]) -> _Part:
         """Judge the messages that wait, in order, for :data:`PART_S`. The rest waits on."""
         ledger = self._ledgers[waiting[0].delivery]
-        if self._may_judge is not None:
-            await self._may_judge()
         await ledger.wait_valid()
         # Only now: the wait may have been long. Another policy may be in force, and the ledger may
         # have begun anew.
@@ -220,7 +219,7 @@ class Pipeline:
         gave_way = judged_at
         while waiting:
             judgment = judge(waiting.popleft(), policy, moment, self._verifier, self._meters)
-            items.append(Item(judgment, moment.ledger_since_ms, judged_at))
+            items.append(Item(judgment, moment.ledger_since_ms, judged_at, policy))
             now = time.monotonic()
             if now - judged_at > PART_S:
                 # The first of them must still be young when it is stored.
@@ -230,23 +229,22 @@ class Pipeline:
             if now - gave_way > GIVE_WAY_S:
                 await asyncio.sleep(0)
                 gave_way = time.monotonic()
-        return _Part(items, policy, ledger)
+        return _Part(items, ledger)
 
     async def _carry_out(self, part: _Part) -> list[Item]:
         """Store and answer the messages of a part; return the refused ones that may be told."""
         items = part.items
-        policy = part.policy
         ledger = part.ledger
-        await self._storing.store(items, policy, ledger)
+        await self._storing.store(items, ledger)
         for item in items:
             # A message that was stored before has been charged before.
             if item.new:
-                self._charge(item, Store(ledger.stream), policy)
-        refused = [one for item in items if item.accepted for one in self._refused(item, policy)]
+                self._charge(item, Store(ledger.stream))
+        refused = [one for item in items if item.accepted for one in self._refused(item)]
         # A refusal's stamp names the record in the quarantine, so it is stored before it is
         # stamped.
-        await self._store_quarantined(items, refused, policy)
-        self._stamp(items, policy)
+        await self._store_quarantined(items, refused)
+        self._stamp(items)
         self._answer([item for item in items if item.accepted])
         for item in items:
             self._counters.count(item.judgment)
@@ -254,14 +252,14 @@ class Pipeline:
             self._counters.count_payloads(one)
         return [item for item in items if not item.accepted and item.tell]
 
-    def _stamp(self, items: list[Item], policy: Policy) -> None:
+    def _stamp(self, items: list[Item]) -> None:
         """Seal the refusals' stamps with one signature."""
         todo: list[tuple[Item, Stamp]] = []
         for item in items:
             # An accepted message has the stamp under which it was stored, and a copy has the stored
             # one.
             if item.receipt is None:
-                stamp = item.judgment.stamp(policy, self._relay, item.record)
+                stamp = item.judgment.stamp(item.policy, self._relay, item.record)
                 if stamp is not None:
                     todo.append((item, stamp))
         for at in range(0, len(todo), MAX_BATCH):
@@ -273,12 +271,13 @@ class Pipeline:
             ):
                 item.receipt = sealed
 
-    def _refused(self, item: Item, policy: Policy) -> list[RefusedPart]:
+    def _refused(self, item: Item) -> list[RefusedPart]:
         """Return the refused payloads of an accepted envelope, together by reason.
 
         The stamp under which it is stored says which they are. A judgment since may differ.
         """
         judgment = item.judgment
+        policy = item.policy
         refused: tuple[RefusedPayload, ...] = ()
         if item.new:
             refused = judgment.refused
@@ -293,6 +292,7 @@ class Pipeline:
         return [
             RefusedPart(
                 judgment,
+                policy,
                 reason,
                 next(one.detail for one in refused if one.reason is reason),
                 [one.index for one in refused if one.reason is reason],
@@ -301,9 +301,7 @@ class Pipeline:
             for reason in dict.fromkeys(one.reason for one in refused)
         ]
 
-    async def _store_quarantined(
-        self, items: list[Item], refused: list[RefusedPart], policy: Policy
-    ) -> None:
+    async def _store_quarantined(self, items: list[Item], refused: list[RefusedPart]) -> None:
         quarantined = [
             item
             for item in items
@@ -315,29 +313,31 @@ class Pipeline:
         if not quarantined and not kept:
             return
         entries = [
-            Record.of(item.judgment, policy.digest, self._relay).entry(item.judgment.arrival.data)
+            Record.of(item.judgment, item.policy.digest, self._relay).entry(
+                item.judgment.arrival.data
+            )
             for item in quarantined
         ]
-        entries += [part.entry(policy.digest, self._relay) for part in kept]
+        entries += [part.entry(self._relay) for part in kept]
         stored = await self._stream_store.store(entries)
         for item, where in zip(quarantined, stored[: len(quarantined)], strict=True):
             item.record = where.sequence
             if not where.duplicate:
-                self._charge(item, Store.QUARANTINE, policy)
+                self._charge(item, Store.QUARANTINE)
         for part, entry, where in zip(
             kept, entries[len(quarantined) :], stored[len(quarantined) :], strict=True
         ):
             if not where.duplicate:
                 bot = part.judgment.arrival.session
-                share = policy.share(Store.QUARANTINE)
+                share = part.policy.share(Store.QUARANTINE)
                 size = len(entry.data)
                 self._meters.shares.charge(bot, Store.QUARANTINE, share, size, self._now_ms())
 
-    def _charge(self, item: Item, store: Store, policy: Policy) -> None:
+    def _charge(self, item: Item, store: Store) -> None:
         arrival = item.judgment.arrival
         size = item.judgment.stored_bytes if item.accepted else len(arrival.data)
         self._meters.shares.charge(
-            arrival.session, store, policy.share(store), size, self._now_ms()
+            arrival.session, store, item.policy.share(store), size, self._now_ms()
         )
 
     def _answer(self, items: Sequence[Item]) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.streams import QUARANTINE_PREFIX
 from sealbus.protocol.value import value
-from sealbus_broker.gate.policy import Disposition
+from sealbus_broker.gate.policy import Disposition, Policy
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.relay.stream_store import StreamMessage
 
@@ -119,6 +119,8 @@ class RefusedPart:
     """The payloads of an accepted envelope that were refused for one reason."""
 
     judgment: Judgment
+    policy: Policy
+    """The policy that it was judged by."""
     reason: Reason
     detail: str | None
     """Of the first of them."""
@@ -127,12 +129,10 @@ class RefusedPart:
     disposition: Disposition
     """Whether they are kept."""
 
-    def entry(self, policy: bytes, relay: str) -> StreamMessage:
+    def entry(self, relay: str) -> StreamMessage:
         """Return the message to store: the envelope with all other payloads withheld.
 
-        Args:
-            policy: The digest of the policy that it was judged by.
-            relay: The relay's name.
+        ``relay``: the relay's name.
         """
         envelope = self.judgment.envelope
         assert envelope is not None
@@ -141,7 +141,7 @@ class RefusedPart:
         data = envelope.withhold(others, parent=False)
         refusal = replace(self.judgment, reason=self.reason, detail=self.detail)
         record = replace(
-            Record.of(refusal, policy, relay),
+            Record.of(refusal, self.policy.digest, relay),
             payloads=self.payloads,
             size=len(data),
             sha256=hashlib.sha256(data).hexdigest(),

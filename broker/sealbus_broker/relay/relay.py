@@ -11,8 +11,8 @@ preparing  it makes the streams, reads the ledgers, and waits until     serving
 serving    it judges, admits bots, answers on the bus's own subjects    lost, apart, draining
 lost       the connection is lost. Nothing is judged; nats-py connects  serving, once the ledgers
            again                                                        are read
-apart      the clocks differ. There is no connection, so other relays   connecting, every few
-           do all the work                                              seconds
+apart      the clocks differ, or the policy is too old. There is no     connecting, every few
+           connection, so other relays do all the work                  seconds
 draining   told to stop: it finishes the messages in hand               ended
 ========== ============================================================ ===========================
 
@@ -45,7 +45,7 @@ from sealbus.supervision import Supervisor, beside, end, kind, outcome
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
-from sealbus_broker.errors import ClocksApart
+from sealbus_broker.errors import ClocksApart, FolderUnseen
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.logger import get_logger
@@ -54,12 +54,14 @@ from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.policy.in_force import InForce
+from sealbus_broker.policy.places import Places
+from sealbus_broker.policy.reading import Reading
 from sealbus_broker.policy.watching import Folder
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.counters import VerdictCounters
-from sealbus_broker.relay.following import Following
+from sealbus_broker.relay.following import Following, too_old
 from sealbus_broker.relay.health import Health, Problem, no_problems
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.last_try import LastTry
@@ -89,9 +91,10 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _tell_diverged(apart: ClocksApart) -> None:
+def _tell_apart(apart: ClocksApart | FolderUnseen) -> None:
+    event = "clocks.diverged" if isinstance(apart, ClocksApart) else "policy.too-old"
     text = f"error: {apart.what}\nhint: {apart.hint}"
-    log.error("clocks.diverged", text=text, error=apart.what, hint=apart.hint)
+    log.error(event, text=text, error=apart.what, hint=apart.hint)
 
 
 def _ended_for_good() -> ConnectionFailed:
@@ -135,7 +138,10 @@ class Relay:
         self._secrets = secrets
         self._policy = InForce(policy, time.monotonic)
         """The policy in force, anew for each batch."""
-        self._folder = folder
+        self._reading = None if folder is None else Reading(folder, self._policy)
+        """Looks at the folder. ``None``: there is none to follow."""
+        self._places = Places(policy)
+        """The places of ids in the ledgers, which may not change while this process runs."""
         self._make_door = make_door
         self._surroundings = surroundings
         self._name = name
@@ -163,7 +169,7 @@ class Relay:
         """They pull and receive messages. Empty before the state *serving*."""
         self._following: Following | None = None
         """Follows the folder. ``None``: before the state *serving*, and without a folder."""
-        self._reading: asyncio.Task[None] | None = None
+        self._coming_back: asyncio.Task[None] | None = None
         """The task that leads from *lost* to *serving*, or the last one that did."""
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -199,16 +205,23 @@ class Relay:
         while not stopping.is_set():
             try:
                 await self._serve_once(stopping, ready)
-            except ClocksApart as apart:
+            except (ClocksApart, FolderUnseen) as apart:
                 if time.monotonic() - told_at >= clocks.AGAIN_S:
                     told_at = time.monotonic()
-                    _tell_diverged(apart)
+                    _tell_apart(apart)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
 
+    async def _look(self) -> None:
+        """Look whether the folder can be read again. Raises :class:`FolderUnseen`."""
+        if self._reading is not None and self._policy.is_too_old:
+            await self._reading.look()
+            if self._policy.is_too_old:
+                raise too_old(self._policy)
+
     async def _serve_once(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve on a connection of its own until ``stopping`` is set. Raise
-        :class:`ClocksApart`."""
+        """Serve on a connection of its own until ``stopping`` is set. Raise :class:`ClocksApart`
+        or :class:`FolderUnseen`."""
         self._nc = None
         self._closed = asyncio.Event()
         self._is_up = asyncio.Event()
@@ -218,6 +231,10 @@ class Relay:
         self._stream_store = None
         self._workers = ()
         self._following = None
+        try:
+            await until_stopped(stopping, self._look())
+        except Stopped:
+            return
         # The door begins first, because its process takes a while to start. It waits for its
         # orders.
         door = self._make_door(self._door_orders, self._supervisor)
@@ -240,8 +257,8 @@ class Relay:
         finally:
             # A reading never ends by itself without a connection: each error leads to another
             # attempt.
-            if self._reading is not None:
-                self._reading.cancel()
+            if self._coming_back is not None:
+                self._coming_back.cancel()
             await door.stop()
             # Where the door was never opened, its run() still waits for that, and only this ends
             # it.
@@ -272,7 +289,7 @@ class Relay:
             check_version(f"{version.major}.{version.minor}.{version.patch}")
             # Before the ledgers are read: on a new bus, and after each start of nats-server, there
             # is no LIVE to read.
-            await provision(nc, self._policy())
+            await provision(nc, self._policy(), least=self._policy.windows)
             # A grant may have been taken away while no relay ran, and its bot could still pull.
             await remove_ungranted(nc, self._policy())
             await ledgers.read()
@@ -345,7 +362,6 @@ class Relay:
             counters=self.counters,
             now_ms=clock_ms,
             meters=meters,
-            may_judge=policy.wait_to_judge,
         )
         last_try = LastTry(
             nc=nc,
@@ -387,7 +403,11 @@ class Relay:
             surroundings=self._surroundings,
         )
         await health.open()
-        following = await self._begin_following(nc, ledgers, stream_store, door)
+        following = self._make_following(nc, ledgers, stream_store, door, pipeline)
+        if following is not None:
+            await until_stopped(stopping, following.open())
+            if self._apart.error is not None:
+                raise self._apart.error
         # So that NATS knows of all these subscriptions before a bot comes in.
         await until_stopped(stopping, self._unbroken(nc, nc.flush))
         # From here on a lost connection concerns them.
@@ -414,31 +434,38 @@ class Relay:
             await self._drain(nc, door, working, services)
         finally:
             await end(*working, *watching)
+            if following is not None:
+                await following.close()
             # Behind the workers: one that still ran could hand over another request.
             services.cancel()
         log.info("relay.stopped", **self.counters.counts)
 
-    async def _begin_following(
-        self, nc: HardenedClient, ledgers: Ledgers, stream_store: StreamStore, door: Doorway
+    def _make_following(
+        self,
+        nc: HardenedClient,
+        ledgers: Ledgers,
+        stream_store: StreamStore,
+        door: Doorway,
+        pipeline: Pipeline,
     ) -> Following | None:
-        if self._folder is None:
+        if self._reading is None:
             return None
-        bus_key = self._secrets.bus
-        sessions = LiveSessions(nc=nc, key=bus_key, bus=self._policy().bus, now_ms=clock_ms)
-        following = Following(
+        key = self._secrets.bus
+        return Following(
             nc=nc,
-            folder=self._folder,
+            reading=self._reading,
             in_force=self._policy,
+            places=self._places,
+            apart=self._apart,
             door=door,
             ledgers=ledgers,
-            sessions=sessions,
+            sessions=LiveSessions(nc=nc, key=key, bus=self._policy().bus, now_ms=clock_ms),
             stream_store=stream_store,
+            settled=pipeline.settle,
             relay=self._name,
             now_ms=clock_ms,
             supervisor=self._supervisor,
         )
-        await following.open()
-        return following
 
     async def _until_told(
         self, stopping: asyncio.Event, door: Doorway, ready: Callable[[], None]
@@ -507,12 +534,12 @@ class Relay:
     def _on_back(self) -> None:
         """Read the ledgers again, and then leave the state *lost*. A start begins again."""
         self._is_up.set()
-        if self._reading is not None:
+        if self._coming_back is not None:
             # The connection was lost once more. That reading may hold answers of the server before.
-            self._reading.cancel()
+            self._coming_back.cancel()
         if self._ledgers is not None:
             reading = self._come_back(self._ledgers)
-            self._reading = self._supervisor.piece("reading the ledgers again", reading)
+            self._coming_back = self._supervisor.piece("reading the ledgers again", reading)
 
     async def _come_back(self, ledgers: Ledgers) -> None:
         if not await ledgers.reread():

@@ -3,8 +3,8 @@
 
 A batch is stored in rounds, until each message is stored or known to be refused:
 
-1. The clock is read. A message is judged anew if it was judged too long ago, by another clock, or
-   by a ledger that was lost since.
+1. The clock is read. A message is judged anew if it was judged too long ago, by another clock, by
+   a ledger that was lost since, or by a policy that is not in force any more.
 2. An accepted message becomes a delivery under a new stamp. A refused message that may still be on
    its way to the store becomes a *note*, the sealed refusal, which closes its id. That is so where
    an attempt of this relay had no answer, and where the message was delivered before, to a relay
@@ -75,6 +75,8 @@ class Item:
     """The beginning of the ledger that it was judged by."""
     judged_at: float
     """When it was judged (monotonic clock)."""
+    policy: Policy
+    """The policy that it was judged by."""
     receipt: bytes | None = None
     """The sealed stamp for its sender, once there is one."""
     record: int | None = None
@@ -113,6 +115,7 @@ class Item:
 
 class Storing:
     """Stores the messages of batches. A relay has one, and it keeps nothing between two batches.
+    It knows the attempts under way, and the policy of each.
 
     The state of a message is in its :class:`Item`: *under way*, *done*, and its id on the chain.
     :meth:`_round` and :meth:`_placed` change it. On a lost connection :class:`StreamStore` ends the
@@ -127,6 +130,7 @@ class Storing:
         relay: str,
         verifier: Verifier,
         meters: RateMeters,
+        policy: Callable[[], Policy],
         now_ms: Callable[[], int],
     ) -> None:
         """Prepare.
@@ -137,6 +141,7 @@ class Storing:
             relay: The relay's name, which stamps have.
             verifier: Remembers the seals that hold.
             meters: Says which refusals the quarantine keeps.
+            policy: Gives the policy in force.
             now_ms: The wall clock, in ms since 1970.
         """
         self._stream_store = stream_store
@@ -144,10 +149,22 @@ class Storing:
         self._relay = relay
         self._verifier = verifier
         self._meters = meters
+        self._policy = policy
         self._now_ms = now_ms
+        self._attempts: list[Policy] = []
+        """The policy of each attempt under way."""
+        self._ended = asyncio.Event()
+        """Set when an attempt ends."""
 
-    def judge(self, item: Item, policy: Policy, ledger: Ledger, meters: RateMeters) -> None:
-        """Judge an item again, by the present time."""
+    async def settle(self, policy: Policy) -> None:
+        """Return when each attempt under way is one by ``policy``, which is in force."""
+        while any(one is not policy for one in self._attempts):
+            self._ended.clear()
+            await self._ended.wait()
+
+    def judge(self, item: Item, ledger: Ledger, meters: RateMeters) -> None:
+        """Judge an item again, by the present time and the policy in force."""
+        policy = item.policy = self._policy()
         moment = JudgedAt(self._now_ms(), ledger.since_ms)
         item.judged_at = time.monotonic()
         item.since_ms = ledger.since_ms
@@ -155,7 +172,7 @@ class Storing:
         # The receipt of an earlier attempt goes: nobody knows whether that attempt is stored.
         item.receipt = None
 
-    async def store(self, items: Sequence[Item], policy: Policy, ledger: Ledger) -> None:
+    async def store(self, items: Sequence[Item], ledger: Ledger) -> None:
         """Store ``items``, all of one delivery class and in order; return when each outcome is
         durable.
 
@@ -164,7 +181,7 @@ class Storing:
 
         async def attempt() -> str | None:
             while True:
-                why = await self._round([item for item in items if not item.done], policy, ledger)
+                why = await self._round([item for item in items if not item.done], ledger)
                 # Without a reason each entry has its answer. Some may lead on along a chain, at
                 # once and without a pause.
                 if why is not None or all(item.done for item in items):
@@ -172,21 +189,28 @@ class Storing:
 
         await self._stream_store.persist(attempt)
 
-    async def _round(self, items: Sequence[Item], policy: Policy, ledger: Ledger) -> str | None:
+    async def _round(self, items: Sequence[Item], ledger: Ledger) -> str | None:
         await ledger.wait_valid()
         # From here to the write nothing is awaited, so an item that is young here is young there.
+        policy = self._policy()
         for item in items:
-            if item.accepted and not self._is_young(item, ledger):
+            is_by_it = item.policy is policy
+            if item.accepted and not (is_by_it and self._is_young(item, ledger)):
                 # With meters of its own: the first judgment has counted this message already.
-                self.judge(item, policy, ledger, RateMeters())
+                self.judge(item, ledger, RateMeters())
         writing = [item for item in items if item.accepted or self._must_close(item)]
         for item in items:
             # Refused, and no attempt for it can be stored: nothing is left to do.
             item.done = not (item.accepted or self._must_close(item))
         if not writing:
             return None
-        entries = self._entries(writing, policy)
-        found, why = await self._stream_store.attempt(entries)
+        entries = self._entries(writing)
+        self._attempts.append(policy)
+        try:
+            found, why = await self._stream_store.attempt(entries)
+        finally:
+            self._attempts.remove(policy)
+            self._ended.set()
         for item, where in zip(writing, found, strict=True):
             # Without an answer it may be stored all the same, and an earlier attempt still may be.
             item.under_way = item.under_way or where is None
@@ -198,9 +222,7 @@ class Storing:
         # Together: the stored messages of many copies are read in few round trips. The ledger
         # bounds how many at once.
         if placed:
-            await asyncio.gather(
-                *(self._placed(item, where, policy, ledger) for item, where in placed)
-            )
+            await asyncio.gather(*(self._placed(item, where, ledger) for item, where in placed))
         return why
 
     def _is_stored_in_time(self, item: Item, where: Stored, ledger: Ledger) -> bool:
@@ -242,16 +264,16 @@ class Storing:
         touched = item.under_way or judgment.ledger_id is not None
         return judgment.reason is not None and not item.done and touched and not is_ours
 
-    def _entries(self, items: Sequence[Item], policy: Policy) -> list[StreamMessage]:
+    def _entries(self, items: Sequence[Item]) -> list[StreamMessage]:
         """Make the deliveries and notes of a round, with one signature for each 1,024."""
-        stamps = [self._stamp(item, policy) for item in items]
+        stamps = [self._stamp(item) for item in items]
         sealed: list[bytes] = []
         for at in range(0, len(stamps), MAX_BATCH):
             sealed += seal_stamps(self._key, stamps[at : at + MAX_BATCH], self._verifier)
         return [self._entry(item, stamp) for item, stamp in zip(items, sealed, strict=True)]
 
-    def _stamp(self, item: Item, policy: Policy) -> Stamp:
-        stamp = item.judgment.stamp(policy, self._relay)
+    def _stamp(self, item: Item) -> Stamp:
+        stamp = item.judgment.stamp(item.policy, self._relay)
         assert stamp is not None
         # A note is no verdict yet. A message that is quarantined is kept later.
         return stamp if item.accepted else replace(stamp, verdict=Verdict.DROPPED)
@@ -276,7 +298,7 @@ class Storing:
             return StreamMessage(PROBE_SUBJECT, data, {})
         return StreamMessage(f"{prefix}.{subject}", data, {"Nats-Msg-Id": item.id})
 
-    async def _placed(self, item: Item, where: Stored, policy: Policy, ledger: Ledger) -> None:
+    async def _placed(self, item: Item, where: Stored, ledger: Ledger) -> None:
         """Settle an answer: the entry is stored at ``where``, or another copy was there before.
 
         - *A new delivery* was answered after its shelf life, by one of the clocks
@@ -294,7 +316,7 @@ class Storing:
         ledger.remember(where.sequence)
         if not where.duplicate and not item.accepted:
             item.done = True
-            item.tell = self._still_knows(item, policy, ledger)
+            item.tell = self._still_knows(item, ledger)
             return
         # Without an answer in time, or where another copy has the id, only the stored copy says
         # which of the cases it is.
@@ -303,17 +325,19 @@ class Storing:
         if not copy.stored_ms or ledger.since_ms != item.since_ms:
             self._give_up(item, "the ledger began anew")
         elif where.duplicate:
-            self._settled(item, copy, where.sequence, policy)
-        elif self._is_void(item, copy, policy):
+            self._settled(item, copy, where.sequence)
+        elif self._is_void(item, copy):
             self._go_on(item, where.sequence)
         else:
             item.done = item.new = True
 
-    def _is_void(self, item: Item, copy: Copy, policy: Policy) -> bool:
+    def _is_void(self, item: Item, copy: Copy) -> bool:
         assert item.receipt is not None
-        return is_void(open_stamp(item.receipt, policy.bus_keys, self._verifier), copy.stored_ms)
+        return is_void(
+            open_stamp(item.receipt, item.policy.bus_keys, self._verifier), copy.stored_ms
+        )
 
-    def _settled(self, item: Item, copy: Copy, sequence: int, policy: Policy) -> None:
+    def _settled(self, item: Item, copy: Copy, sequence: int) -> None:
         """Settle an item by the copy that was there before.
 
         A copy that is void, or a note about another arrival, leads on along the chain. A note about
@@ -321,7 +345,12 @@ class Storing:
         :func:`~sealbus_broker.gate.ledger.settle` says.
         """
         settled = settle(
-            item.judgment, copy.data, copy.stored_ms, item.made, policy.bus_keys, self._verifier
+            item.judgment,
+            copy.data,
+            copy.stored_ms,
+            item.made,
+            item.policy.bus_keys,
+            self._verifier,
         )
         if settled.passed:
             self._go_on(item, sequence)
@@ -333,22 +362,22 @@ class Storing:
             item.fresh = item.new
             item.receipt = settled.receipt
             if settled.reason is not None:
-                self._refuse(item, settled.reason, settled.detail, policy)
+                self._refuse(item, settled.reason, settled.detail)
         elif settled.receipt is not None:
             # A verdict stands. An accepted message is not refused because its wait, a key, a rate
             # or the policy has changed since.
             item.fresh = False
             item.receipt = settled.receipt
             if settled.reason is not None:
-                self._refuse(item, settled.reason, None, policy)
+                self._refuse(item, settled.reason, None)
             else:
                 item.judgment = replace(item.judgment, reason=None, detail=None)
 
-    def _refuse(self, item: Item, reason: Reason, detail: str | None, policy: Policy) -> None:
+    def _refuse(self, item: Item, reason: Reason, detail: str | None) -> None:
         judgment = item.judgment
         # With the real meters: the ledger has just found the violation, so nobody has counted it.
         kept = disposition(
-            reason, judgment.rule, judgment.arrival, policy, self._now_ms(), self._meters
+            reason, judgment.rule, judgment.arrival, item.policy, self._now_ms(), self._meters
         )
         item.judgment = replace(judgment, reason=reason, detail=detail, disposition=kept)
 
@@ -370,12 +399,13 @@ class Storing:
                 item.judgment, reason=Reason.STALE, detail=why, disposition=Disposition.DROP
             )
 
-    def _still_knows(self, item: Item, policy: Policy, ledger: Ledger) -> bool:
+    def _still_knows(self, item: Item, ledger: Ledger) -> bool:
         """Whether the ledger remembers every copy that may have been stored under the nonce.
 
         A note that was new is then the first copy.
         """
         envelope = item.judgment.envelope
+        policy = item.policy
         skew = policy.limits.clock_skew_ms
         assert envelope is not None
         # A ledger that began anew does not know an attempt from before.

@@ -17,6 +17,11 @@ class StillFolder:
         """``load`` reads the folder, and raises nothing."""
         self._load = load
 
+    @property
+    def settle_s(self) -> float:
+        """Nobody writes while it is read."""
+        return 0.0
+
     def state(self) -> State:
         """The same at every time."""
         return ()

@@ -13,6 +13,7 @@ from collections import defaultdict
 from typing import Any, Final
 
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 from sealbus.protocol.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS
 from sealbus.protocol.streams import ACCEPTED, ACCEPTED_PREFIX
@@ -120,6 +121,10 @@ class Subscriptions:
             raise NotServed("JetStream refused the consumer; the relay's log says why")
         return name
 
+    async def withdraw(self, consumer: str) -> None:
+        """Remove a consumer that was made while its grant was taken away."""
+        await _delete(self._nc, consumer)
+
     async def list(self, bot: str | None, offset: int, limit: int) -> dict[str, Any]:
         """Return a page of the durable subscriptions of ``bot`` or of all, in the order of their
         names."""
@@ -196,7 +201,7 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
     """Remove every consumer on ACCEPTED that the policy does not grant; return how many.
 
     A consumer outlives the session that asked for it. Its bot could still pull after the grant was
-    taken away.
+    taken away. Raises ``nats.errors.Error`` if JetStream does not do it.
     """
     removed = 0
     # All are listed before any is removed. Otherwise the pages of the list would shift.
@@ -213,10 +218,17 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
         if bot is not None and is_ours and filters_so and bot.may_subscribe(pattern):
             await _follow(nc, info, _config(bot.name, pattern, durable))
             continue
-        await _api(nc, f"CONSUMER.DELETE.{ACCEPTED}.{name}", None)
+        await _delete(nc, name)
         log.warning("consumer.removed", consumer=name, bot=metadata.get("bot"), pattern=pattern)
         removed += 1
     return removed
+
+
+async def _delete(nc: Client, consumer: str) -> None:
+    """Remove a consumer. Raises ``nats.errors.Error`` if JetStream keeps it."""
+    gone = await _api(nc, f"CONSUMER.DELETE.{ACCEPTED}.{consumer}", None)
+    if "error" in gone and gone["error"].get("err_code") != _NOT_FOUND:
+        raise NatsError(f"{consumer} cannot be removed: {gone['error'].get('description')}")
 
 
 async def _follow(nc: Client, info: dict[str, Any], config: dict[str, Any]) -> None:
@@ -251,6 +263,8 @@ async def _consumers(nc: Client) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
         page = await _api(nc, f"CONSUMER.LIST.{ACCEPTED}", {"offset": len(found)})
+        if "error" in page:
+            raise NatsError(f"the consumers cannot be listed: {page['error'].get('description')}")
         found.extend(page.get("consumers") or [])
         if not page.get("consumers") or len(found) >= page["total"]:
             return found

@@ -273,6 +273,12 @@ class ServiceRouter:
         name = await self._subscriptions.make(
             bot, pattern, durable, start, most=most, forget_s=forget_s
         )
+        # The policy may have changed meanwhile, and the subscriptions without a grant may have been
+        # removed before this one was there.
+        rule = self._policy().bots.get(bot)
+        if rule is None or not rule.may_subscribe(pattern):
+            await self._subscriptions.withdraw(name)
+            raise NotGranted(f"the policy does not let {bot} subscribe to {pattern}")
         return {"consumer": name, "attempts": policy.limits.attempts}
 
     async def _subscriptions_list(self, _: str, payload: Any) -> Any:
