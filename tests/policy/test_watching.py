@@ -67,7 +67,6 @@ CHANGES: list[Change] = [
     lambda bus: bus.key("inventory"),
     lambda bus: (bus.root / "keys/order.yaml").unlink(),
     lambda bus: bus.write(BUS_FILE, "version: 1\n"),
-    lambda bus: (bus.root / "policy.yaml").unlink(),
     lambda bus: shutil.rmtree(bus.root / "keys"),
 ]
 IDS = [
@@ -81,7 +80,6 @@ IDS = [
     "a new file of keys",
     "a deleted file of keys",
     "a new file of the bus",
-    "a deleted policy",
     "a deleted folder keys",
 ]
 

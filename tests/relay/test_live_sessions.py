@@ -22,6 +22,8 @@ EARLY = "2026-11-27T08:00:00Z"
 NOW = "2026-11-27T08:00:00.0001Z"
 SOON = "2026-11-27T08:00:00.000101234Z"
 """A microsecond after NOW."""
+LATER = "2026-11-27T08:00:03Z"
+"""The time of all lists but the first."""
 
 
 def row(number: int, bot: str, start: str = EARLY) -> dict[str, Any]:
@@ -33,6 +35,7 @@ class Server:
 
     def __init__(self, *lists: Sequence[dict[str, Any]] | None) -> None:
         self._lists = list(lists)
+        self._now = NOW
         self.told: list[tuple[str, int]] = []
         """Each order of nats-server, and the number of its connection."""
 
@@ -43,7 +46,9 @@ class Server:
             self._lists.pop(0)
         begin = asked["offset"]
         page = None if rows is None else rows[begin : begin + asked["limit"]]
-        answer = {"data": {"server_id": "SERVER", "now": NOW, "connections": page}}
+        answer = {"data": {"server_id": "SERVER", "now": self._now, "connections": page}}
+        if page is None or len(page) < asked["limit"]:
+            self._now = LATER
         return SimpleNamespace(data=json.dumps(answer).encode())
 
     def write(self, frames: Sequence[bytes]) -> None:
@@ -81,6 +86,14 @@ async def test_session_of_the_next_microsecond_is_not_old() -> None:
     assert server.told == [(RENEW, 1)]
     await server.sessions().sweep(succession(narrow="b"), until)
     assert server.told == [(RENEW, 1)]
+
+
+async def test_session_from_the_future_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's clock was set back."""
+    monkeypatch.setattr(live_sessions, "SETTLE_S", 0)
+    server = Server([row(1, "a", "2026-11-27T09:00:00Z")], [])
+    await server.sessions().obey(succession(ended="a"))
+    assert server.told == [(KICK, 1)]
 
 
 async def test_ended_session_is_cut_off_until_it_is_gone() -> None:

@@ -14,7 +14,7 @@ from sealbus.life.connecting import Connector
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import HEALTH
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.relay.following import OBEYED_PREFIX, Following
+from sealbus_broker.relay.following import CHANGING, OBEYED_PREFIX, Following
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import NAME, TestBus
 from tests.policy.folder import Folder
@@ -111,7 +111,7 @@ class Shop:
         """The digest of the policy that all sessions obey, as HEALTH has it."""
         stored = self.server.jetstream.streams[HEALTH].messages()
         found = [one.data for one in stored if one.subject == f"{OBEYED_PREFIX}.{NAME}"]
-        return bytes.fromhex(found[-1].decode()) if found else None
+        return bytes.fromhex(found[-1].decode()) if found and found[-1] != CHANGING else None
 
     async def health(self) -> list[str]:
         """The problems of the policy that the relay tells when it is asked."""
@@ -126,7 +126,11 @@ class Shop:
         client = HardenedClient()
         connector = Connector(self.bus.credentials(bot), _attach, on_denied=lambda _: None)
         options = connector.options(frozenset()) | {"connect_timeout": PATIENCE_S}
-        await client.connect(servers=[self.server.url], **options)
+        try:
+            await client.connect(servers=[self.server.url], **options)
+        except BaseException:
+            client.abort()
+            raise
         try:
             yield client
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from sealbus import Bot, ConnectionFailed, InvalidInput, Message, SubscriptionDenied
 from sealbus.protocol.streams import ACCEPTED, LIVE
+from sealbus_broker.nats.provision import COMPLETE_SINCE
 from sealbus_broker.testing.refusals import expect_refused
 from tests.shells.following_shop import WATCHER, Shop, open_shop
 from tests.waiting import PATIENCE_S, until
@@ -250,11 +252,17 @@ async def test_longer_ledger_remembers_before_it_is_judged(shop: Shop) -> None:
     await order.publish("orders.placed", ORDER)
 
 
-async def test_grown_ledger_is_read_again(shop: Shop) -> None:
-    (accepted, live) = shop.following._ledgers.by_delivery.values()
-    assert (accepted.since_ms, live.since_ms) != (None, None)
-    before = accepted.since_ms
+async def test_nonce_from_before_a_grown_ledger_is_refused(shop: Shop) -> None:
+    order = await shop.bus.bot("order")
+    await order.publish("orders.placed", ORDER)
+    # As after a growth in an hour, so each nonce of this test was born before it.
+    stream = shop.server.jetstream.streams[ACCEPTED]
+    ahead_ms = str(time.time_ns() // 1_000_000 + 3_600_000)
+    stream.config = stream.config | {"metadata": {COMPLETE_SINCE: ahead_ms}}
     await shop.follow("limits:\n", "limits:\n  ingress_wait: 10m\n")
-    metadata = shop.server.jetstream.streams[ACCEPTED].config["metadata"]
-    (since,) = metadata.values()
-    assert accepted.since_ms == max(before or 0, int(since))
+    assert stream.config["metadata"] == {COMPLETE_SINCE: ahead_ms}
+    # The client tries again under a new nonce, which was born too early as well.
+    publishing = asyncio.ensure_future(order.publish("orders.placed", ORDER))
+    await shop.bus.quarantined("stale", within_s=PATIENCE_S)
+    publishing.cancel()
+    await asyncio.wait([publishing])

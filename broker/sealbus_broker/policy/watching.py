@@ -17,14 +17,13 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from watchfiles import awatch
 
 from sealbus.protocol.keys import PublicKey
-from sealbus.supervision import spawn
+from sealbus.supervision import in_thread, spawn
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.document import Known
 from sealbus_broker.policy.keys import FOLDER as KEYS
@@ -69,15 +68,17 @@ class Folder(Protocol):
         """Watch while the body runs. The function waits for a change, for a limited time."""
 
 
-@dataclass(frozen=True, slots=True)
 class WatchedFolder:
     """The folder of a bus whose changes are noticed."""
 
-    path: Path
-    bus_keys: frozenset[PublicKey]
-    """The keys whose stamps count as proof in a parent."""
-    _known: Known = field(default_factory=Known, init=False, repr=False, compare=False)
-    """The files as they were read last: only those that have changed are taken apart again."""
+    def __init__(self, path: Path, bus_keys: frozenset[PublicKey]) -> None:
+        """``bus_keys``: the keys whose stamps count as proof in a parent."""
+        self.path = path
+        self.bus_keys = bus_keys
+        self._known = Known()
+        """The files as they were read last: only those that have changed are taken apart again."""
+        self._placing: asyncio.Task[list[Path]] | None = None
+        """Finds the folders to watch. A disk that is gone never answers."""
 
     @property
     def settle_s(self) -> float:
@@ -105,7 +106,7 @@ class WatchedFolder:
         Gives a function that waits for a change since the body began, for at most :data:`LOOK_S`.
         """
         ended = asyncio.Event()
-        noticing = spawn(self._notice(ended), "watching a folder")
+        noticing = spawn(_notice(await self._places(), ended), "watching a folder")
         try:
             # The first step of the task begins to watch, so nothing is missed from here on.
             await asyncio.sleep(0)
@@ -115,23 +116,35 @@ class WatchedFolder:
             ended.set()
             await asyncio.wait([noticing])
 
-    async def _notice(self, ended: asyncio.Event) -> None:
-        """Return after a change, or when ``ended`` is set."""
-        places = [path for path in (self.path, self.path / SCHEMAS, self.path / KEYS) if _is(path)]
-        try:
-            async for _ in awatch(
-                *places,
-                watch_filter=None,
-                recursive=False,
-                debounce=GROUP_MS,
-                step=STEP_MS,
-                stop_event=ended,
-                rust_timeout=int(LOOK_S * 1000),
-            ):
-                return
-        except (OSError, RuntimeError):
-            # The system watches no more files, or not this one. The looks go on.
-            await ended.wait()
+    async def _places(self) -> list[Path]:
+        """Find the folders to watch. There are none on a disk that does not answer."""
+        if self._placing is None:
+            wanted = (self.path, self.path / SCHEMAS, self.path / KEYS)
+            finding = in_thread("sealbus folder", lambda: [one for one in wanted if _is(one)])
+            self._placing = spawn(finding, "finding the folders to watch")
+        await asyncio.wait([self._placing], timeout=LOOK_S)
+        if not self._placing.done():
+            return []
+        found, self._placing = self._placing, None
+        return found.result()
+
+
+async def _notice(places: list[Path], ended: asyncio.Event) -> None:
+    """Return after a change in one of ``places``, or when ``ended`` is set."""
+    try:
+        async for _ in awatch(
+            *places,
+            watch_filter=None,
+            recursive=False,
+            debounce=GROUP_MS,
+            step=STEP_MS,
+            stop_event=ended,
+            rust_timeout=int(LOOK_S * 1000),
+        ):
+            return
+    except (OSError, RuntimeError):
+        # The system watches no more files, or not this one. The looks go on.
+        await ended.wait()
 
 
 def _file(path: Path) -> tuple[object, ...] | None:

@@ -174,7 +174,8 @@ class Following:
         self._waiting: list[asyncio.Event] = []
         """Those who asked in this process, and wait for the end of a look."""
         self._again_at: float | None = None
-        """When a change is tried again that the streams could not follow (event loop's time)."""
+        """When a change is tried again that the streams could not follow (event loop's time). 0: at
+        the next look."""
         self._todo: Succession = NOTHING
         """The bots whose sessions have yet to obey."""
         self._done: Policy | None = None
@@ -192,7 +193,7 @@ class Following:
         Nothing is judged yet. Returns before NATS knows of the subscription.
         """
         await self._nc.subscribe(RELOAD_SUBJECT, cb=self._on_question)
-        await self.look()
+        await self.look(anyway=True)
         self._see_to(await _insist(self._inherited))
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -275,11 +276,13 @@ class Following:
             return True
         # Streams cannot follow without NATS, and nothing is judged meanwhile.
         if self._is_lost():
+            self._again_at = 0.0
             return False
         try:
             await self._provision(before, policy)
         except StreamsUnusable as error:
             if self._is_lost():
+                self._again_at = 0.0
                 return False
             self._refuse((Problem(FILE, 0, 0, error.what, hint=error.hint),))
             self._again_at = asyncio.get_running_loop().time() + RETRY_S

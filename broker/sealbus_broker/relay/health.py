@@ -291,9 +291,6 @@ class Health:
         if in_force.unseen is not None:
             what = f"the relay cannot read its folder for {in_force.unseen_s:.0f} s"
             hint = f"look at the folder's disk and at its permissions ({in_force.unseen})"
-            if in_force.is_too_old:
-                what += ", so it judges nothing (limits.policy_age)"
-                return [Problem(Level.RED, POLICY, what, hint)]
             what += "; it goes by the last policy that it has read"
             return [Problem(Level.WARNING, POLICY, what, hint)]
         if in_force.problems:
