@@ -59,6 +59,26 @@ OFFLINE = {
         ["keys", "new", "greeter", "--out", BAD + "/x", "--dir", "{sound}"],
     ],
     "keys ls": [["keys", "ls", "--dir", "{bus}"]],
+    "keys show": [
+        ["keys", "show", BAD, "--dir", "{sound}"],
+        ["keys", "show", "x", "--dir", "{bus}"],
+    ],
+    "keys revoke": [
+        ["keys", "revoke", BAD, "--dir", "{sound}"],
+        ["keys", "revoke", "greeter", BAD * 2, "--dir", "{sound}"],
+    ],
+    "keys expire": [
+        ["keys", "expire", "greeter", BAD * 2, "--after", "1d", "--dir", "{sound}"],
+        ["keys", "expire", "greeter", "U", "--at", BAD, "--dir", "{sound}"],
+        ["keys", "expire", "greeter", "U", "--after", BAD, "--dir", "{sound}"],
+    ],
+    "keys rotate": [
+        ["keys", "rotate", BAD, "--dir", "{sound}"],
+        ["keys", "rotate", "greeter", "--overlap", BAD, "--dir", "{sound}"],
+        ["keys", "rotate", "greeter", "--out", BAD + "/x", "--dir", "{sound}"],
+    ],
+    "keys sessions": [["keys", "sessions", BAD, "--dir", BAD + "/nowhere"]],
+    "reload": [["reload", "--dir", BAD + "/nowhere"], ["reload", "--dir", "{bus}"]],
     "inspect": [
         ["inspect", "nowhere/" + BAD],
         ["inspect", "{envelope}"],

@@ -88,6 +88,8 @@ def test_reload_shows_the_policy_in_force(running: RunningBus) -> None:
         "problems": [],
         "unseen": None,
         "sessions_obey": True,
+        "sessions_ended": 0,
+        "sessions_renewed": 0,
         "newest": True,
     }
 

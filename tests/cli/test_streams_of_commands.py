@@ -155,6 +155,18 @@ CASES = {
     "bot rm": Case(("bot", "rm", "clock", "--yes", "--dir", "{folder}")),
     "keys new": Case(("keys", "new", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")),
     "keys ls": Case(("keys", "ls", "--dir", "{folder}")),
+    "keys show": Case(("keys", "show", "greeter", "--dir", "{folder}")),
+    "keys revoke": Case(("keys", "revoke", "greeter", "--dir", "{folder}")),
+    "keys expire": Case(
+        # The beginning of every key is too short to name one.
+        ("keys", "expire", "greeter", "U", "--after", "1d", "--dir", "{folder}"),
+        code=2,
+    ),
+    "keys rotate": Case(
+        ("keys", "rotate", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")
+    ),
+    "keys sessions": Case(("keys", "sessions", "--dir", "{folder}"), online=True),
+    "reload": Case(("reload", "--wait", "--dir", "{folder}"), online=True),
     "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),
     "ping": Case(("ping", "--dir", "{folder}"), online=True),
     "pub": Case(

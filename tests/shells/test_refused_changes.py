@@ -137,7 +137,7 @@ async def test_limit_below_the_stored_messages_is_refused(shop: Shop) -> None:
 async def test_id_keeps_its_place_on_a_living_bus(shop: Shop) -> None:
     """Under another delivery class, a captured copy would be accepted once more."""
     shop.folder.change("  ticks.now:\n    delivery: live\n", "  ticks.now:\n")
-    with pytest.raises(InvalidInput, match="ticks.now has another `delivery` or `once`"):
+    with pytest.raises(InvalidInput, match=r"ticks\.now has another `delivery` or `once`"):
         await shop.bus.reload()
     await shop.follow("  ticks.now:\n", "  ticks.now:\n    delivery: live\n")
 
