@@ -70,6 +70,8 @@ class Shelf:
 
     delivery: DeliveryClass = DeliveryClass.STREAM
     policy: Policy = POLICY
+    in_force: Policy | None = None
+    """The policy that has taken its place since."""
     clocks: Clocks = field(default_factory=Clocks)
     since_ms: int | None = None
     attempts: deque[Attempt] = field(default_factory=deque)
@@ -158,7 +160,7 @@ class Shelf:
             relay="relay-1",
             verifier=self.verifier,
             meters=self.meters,
-            policy=lambda: self.policy,
+            policy=lambda: self.in_force or self.policy,
             now_ms=lambda: self.clocks.wall_ms,
         )
         asyncio.run(storing.store(items, given))

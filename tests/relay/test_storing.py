@@ -29,6 +29,11 @@ CLOSED = "accepted.sealbus.closed"
 LOST, UNHEARD = Attempt(stores=False, answers=False), Attempt(answers=False)
 ORDER = envelope()
 THEIRS = sealed_stamp(ORDER, relay="relay-2")
+WITHOUT_GRANTS = replace(
+    POLICY,
+    digest=bytes(32),
+    bots={name: replace(bot, publish=()) for name, bot in POLICY.bots.items()},
+)
 STORED = pack_delivery(ORDER, THEIRS)
 """A message that another relay has stored, judged at NOW."""
 
@@ -71,6 +76,27 @@ def test_an_old_judgment_is_made_anew_and_the_stamp_says_when(
     shelf.store(item)
     assert shelf.stamp(0).judged_at_ms == NOW + waited_ms * anew
     assert shelf.stamp(0).store_by_ms == NOW + waited_ms * anew + STORE_BY
+
+
+def test_message_is_judged_anew_by_a_newer_policy(shelf: Shelf) -> None:
+    item = shelf.item(ORDER)
+    shelf.in_force = WITHOUT_GRANTS
+    shelf.store(item)
+    assert is_told(item, Reason.NOT_GRANTED)
+    assert shelf.written == []
+
+
+def test_lost_attempt_is_closed_by_a_newer_policy(shelf: Shelf) -> None:
+    shelf.attempts.append(Attempt(stores=False, answers=False, then=lambda: _change(shelf)))
+    item = shelf.item(ORDER)
+    shelf.store(item)
+    assert is_told(item, Reason.NOT_GRANTED)
+    assert shelf.written[1][0].subject == CLOSED
+    assert shelf.stamp(1).policy == WITHOUT_GRANTS.digest
+
+
+def _change(shelf: Shelf) -> None:
+    shelf.in_force = WITHOUT_GRANTS
 
 
 def test_a_live_judgment_grows_old_sooner(live_shelf: Shelf) -> None:

@@ -103,6 +103,28 @@ async def test_new_grant_renews_the_session(shop: Shop) -> None:
     assert inventory._session.is_up
 
 
+async def test_handler_goes_on_when_its_grant_is_given_back(shop: Shop) -> None:
+    """It need not wait for its next question, which it asks once a minute."""
+    inventory, order = Bot(shop.bus.credentials("inventory")), await shop.bus.bot("order")
+    handled, denied = asyncio.Event(), asyncio.Event()
+    inventory.on_denied(denied.set)
+
+    @inventory.subscribe("orders.placed")
+    async def take(_: Message) -> None:
+        handled.set()
+
+    await shop.bus.connect(inventory)
+    await shop.follow("subscribe: [orders.placed]", "subscribe: []")
+    await asyncio.wait_for(denied.wait(), PATIENCE_S)
+    await shop.follow(
+        "inventory:\n    publish: []\n    subscribe: []",
+        "inventory:\n    publish: []\n    subscribe: [orders.placed]",
+    )
+    while not handled.is_set():
+        await order.publish("orders.placed", ORDER)
+        await asyncio.sleep(0.02)  # a subscription begins with what is published after it
+
+
 async def test_durable_subscription_ends_with_its_grant(shop: Shop) -> None:
     inventory, order = await shop.bus.bot("inventory"), await shop.bus.bot("order")
     await order.publish("orders.placed", ORDER)

@@ -29,9 +29,9 @@ from sealbus_broker.relay.secrets import BusSecrets
 WAIT_S: Final = 10.0
 """Longest wait by default. A change takes less than two seconds, with the sessions of bots."""
 
-FIRST_S: Final = 5.0
+FIRST_S: Final = 8.0
 """Longest wait for the first answer. A relay reads its folder before it answers. A folder of a
-thousand bots takes a second."""
+thousand bots takes a second, and some on a busy machine."""
 
 REST_S: Final = 0.5
 """Longest silence before the next answer. All relays are asked at once, and read folders of one
@@ -136,17 +136,30 @@ def _policy(bus: BusFolder, bus_key: PublicKey) -> Policy:
 
 
 async def _until(nc: HardenedClient, wanted: str, within_s: float) -> list[dict[str, Any]]:
-    """Ask all relays; then ask again until all obey, for ``within_s``. Return the last answers."""
+    """Ask all relays; then ask again until all obey, for ``within_s``.
+
+    Return the last answer of each. A relay that has answered once counts, also if it falls silent.
+    """
     loop = asyncio.get_running_loop()
     end_s = loop.time() + within_s
-    reports = await _ask(nc, look=True)
+    reports = _by_relay(await _ask(nc, look=True))
     while not _is_done(reports, wanted) and not _is_refused(reports) and loop.time() < end_s:
-        reports = await _ask(nc, look=False)
+        reports = _by_relay([*reports, *await _ask(nc, look=False)])
+    if not reports:
+        raise ConnectionFailed(
+            "NATS answers, and no relay does",
+            hint="is one running, and of this version? its log says more",
+        )
     return reports
 
 
+def _by_relay(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last answer of each relay."""
+    return list({report["relay"]: report for report in reports}.values())
+
+
 async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
-    """Ask all relays; return the answers. Raises :class:`ConnectionFailed` if there is none."""
+    """Ask all relays; return the answers."""
     reports: list[dict[str, Any]] = []
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
@@ -164,16 +177,12 @@ async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
             limit_s = REST_S if look else AGAIN_S
     finally:
         await subscription.unsubscribe()
-    if not reports:
-        raise ConnectionFailed(
-            "NATS answers, and no relay does",
-            hint="is one running, and of this version? its log says more",
-        )
     return reports
 
 
 def _is_done(reports: list[dict[str, Any]], wanted: str) -> bool:
-    return all(one["policy"] == wanted and one["sessions_obey"] for one in reports)
+    done = [one["policy"] == wanted and one["sessions_obey"] for one in reports]
+    return all(done) and bool(done)
 
 
 def _is_refused(reports: list[dict[str, Any]]) -> bool:

@@ -10,6 +10,7 @@ messages that would be refused.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -210,6 +211,8 @@ class Known:
         """No question because of a stamp before this time, by the loop's clock."""
         self._late_not_before = 0.0
         """No question because of a late message before this time."""
+        self._changed = asyncio.Event()
+        """Set when there are grants by another policy. Each waiter has the event of its time."""
         self.grants: Grants | None = None
         """``None`` while they are unknown."""
 
@@ -233,6 +236,12 @@ class Known:
         # wait() and not wait_for(): the question goes on when this caller's time is over.
         await asyncio.wait([self._asking], timeout=timeout_s)
         return await self.get()
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until there are grants by another policy, for ``timeout_s`` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
 
     def find(self, subject: str) -> Declared | None:
         """The declaration of ``subject``, if it is known."""
@@ -316,10 +325,17 @@ class Known:
         )
         self._answered.set()
 
+    def _take(self, grants: Grants) -> None:
+        before, self.grants = self.grants, grants
+        if before is not None and before.policy != grants.policy:
+            # Who waits now is woken, and who waits later waits for another change.
+            self._changed.set()
+            self._changed = asyncio.Event()
+
     async def _insist(self) -> None:
         while True:
             try:
-                self.grants = Grants.read((await self._ask()).payload)
+                self._take(Grants.read((await self._ask()).payload))
             except (NoReply, Unresolved) as error:
                 cause = error.__cause__
                 if not isinstance(cause, CredentialsError):

@@ -58,8 +58,8 @@ SUBSCRIBE_AGAIN_S: Final = 0.1
 """Pause before a live subscription is tried on the next connection."""
 
 DENIED_AGAIN_S: Final = 60.0
-"""Pause before a durable subscription whose grant was taken away is asked for again. People change
-policies, so it takes minutes at least."""
+"""Pause before a durable subscription whose grant was taken away is asked for again, unless the bus
+tells of another policy before."""
 
 _DENIED_HINT: Final = (
     "ask the bus's operators for a `subscribe` grant that covers the whole pattern"
@@ -287,8 +287,9 @@ class Listener:
                     self.denied[handled.pattern] += 1
                     if handled.raises or not self._on_denied(error):
                         raise
-                    log.warning("%s; it is asked for again in %g s", error.what, DENIED_AGAIN_S)
-                    await asyncio.sleep(DENIED_AGAIN_S)
+                    again = "it is asked for again when the policy has changed, or in"
+                    log.warning("%s; %s %g s", error.what, again, DENIED_AGAIN_S)
+                    await self._known.changed(DENIED_AGAIN_S)
                 else:
                     return
 
