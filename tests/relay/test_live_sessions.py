@@ -11,6 +11,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
+from sealbus.nats.parser import MAX_MESSAGE_BYTES
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.nats.config import kick_subject, renew_subject
 from sealbus_broker.nats.connections import OVERLAP, PAGE
@@ -158,3 +159,9 @@ async def test_bus_without_sessions_has_none() -> None:
 async def test_strange_list_is_an_error_of_nats(rows: Any) -> None:
     with pytest.raises(NatsError, match="does not say who is connected"):
         await Server(rows).sessions().bots()
+
+
+def test_largest_page_fits_into_an_answer() -> None:
+    """A client chooses its name, and JSON writes some characters as six bytes."""
+    longest_line = 4096  # nats-server's max_control_line
+    assert PAGE * 6 * longest_line < MAX_MESSAGE_BYTES

@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sealbus import Bot, ConnectionFailed, InvalidInput, Message, SubscriptionDenied
 from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus_broker.nats.provision import COMPLETE_SINCE
+from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.testing.refusals import expect_refused
 from tests.shells.following_shop import WATCHER, Shop, open_shop
 from tests.waiting import PATIENCE_S, until
@@ -101,6 +103,28 @@ async def test_new_grant_renews_the_session(shop: Shop) -> None:
     await shop.follow("subscribe: [orders.placed]", "subscribe: [orders.*]")
     await until(lambda: before.is_closed, "the old session has ended")
     assert inventory._session.is_up
+
+
+async def test_subscription_made_during_a_change_does_not_stay(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    make = Subscriptions.make
+
+    async def slowly(self: Subscriptions, *arguments: Any, **options: Any) -> str:
+        asked.set()
+        await go_on.wait()
+        return await make(self, *arguments, **options)
+
+    monkeypatch.setattr(Subscriptions, "make", slowly)
+    inventory = await shop.bus.bot("inventory")
+    taking = asyncio.ensure_future(first(inventory, "orders.placed"))
+    await asyncio.wait_for(asked.wait(), PATIENCE_S)
+    await shop.follow("subscribe: [orders.placed]", "subscribe: []")
+    go_on.set()
+    with pytest.raises(SubscriptionDenied, match=r"orders\.placed"):
+        await asyncio.wait_for(taking, PATIENCE_S)
+    assert shop.server.jetstream.streams[ACCEPTED].consumers == {}
 
 
 async def test_handler_goes_on_when_its_grant_is_given_back(shop: Shop) -> None:

@@ -28,7 +28,7 @@ _MAX_CONTROL_LINE: Final = 64 * 1024
 """Longest line without CR LF, in bytes. The server's lines are a subject and a reply (4,096 bytes
 and the bus's prefixes), or an INFO of a few KiB."""
 
-_MAX_MESSAGE: Final = 8 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """Bytes that one message may claim to have: the most that nats-server recommends. A bus configures
 1 MiB."""
 
@@ -76,7 +76,7 @@ def _lengths(headers: bytes, whole: bytes) -> tuple[int, int]:
     """
     head = int(headers)
     size = int(whole)
-    if not head <= size <= _MAX_MESSAGE:
+    if not head <= size <= MAX_MESSAGE_BYTES:
         raise ProtocolError("nats: a message of an impossible size")
     return head, size
 
