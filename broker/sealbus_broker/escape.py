@@ -58,7 +58,7 @@ def reshown(text: str, limit: int = 200) -> str:
     """Return a text that :func:`readable` has made elsewhere, with at most ``limit`` characters.
 
     A backslash in it begins an escape, and stays as it is. All else is escaped as by
-    :func:`readable`, because the text comes from elsewhere, and may not be what it says.
+    :func:`readable`, because the text comes from elsewhere, and may claim to be escaped.
     """
     shown = (one if char != "\\" else char for char, one in zip(text, _shown(text), strict=True))
     return _cut(shown, len(text), limit, len)

@@ -1,4 +1,4 @@
-"""The cells of the matrix of rights, and the rules that say what is expected of each.
+"""The cells of the matrix of rights, and the rules for each.
 
 The rules are those of ``docs/protocol.md``, section 9. They are written anew here, and share no
 code with the product.
@@ -256,7 +256,7 @@ def is_literal(subject: str) -> bool:
 
 
 def _around(grant: str) -> Iterator[str]:
-    """The grant, its subjects, and what is wider, narrower, deeper, shallower, or beside it."""
+    """The grant, its subjects, and wider, narrower, deeper and shallower ones, and others."""
     tokens = grant.split(".")
     # ``>`` for one token and for two.
     for plain in _filled(tokens):

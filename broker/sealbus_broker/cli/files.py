@@ -1,4 +1,4 @@
-"""Files that a command reads and writes for its user, and what it says where it cannot."""
+"""Files that a command reads and writes for its user, and the errors where it cannot."""
 
 from __future__ import annotations
 

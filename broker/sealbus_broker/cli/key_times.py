@@ -179,7 +179,7 @@ def expire(
 ) -> None:
     """Let KEY of BOT expire at a time, or after a while.
 
-    It is valid until then. What it sealed before stays accepted.
+    It is valid until then. Messages that it sealed before stay accepted.
     """
     if (at is None) == (after is None):
         raise click.UsageError("say when: --at TIME, or --after DURATION")

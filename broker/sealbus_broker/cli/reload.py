@@ -190,7 +190,7 @@ def _is_refused(reports: list[dict[str, Any]]) -> bool:
 
 
 def _judge(reports: list[dict[str, Any]], wanted: str, waited_s: float | None) -> None:
-    """Raise an error that names what is not as it should be."""
+    """Raise an error if not all relays have the policy in force, or cannot use it."""
     for report in reports:
         name = readable(str(report["relay"]))
         if report["problems"]:

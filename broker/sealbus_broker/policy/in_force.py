@@ -1,4 +1,4 @@
-"""The policy in force, and what is known about the folder that it comes from.
+"""The policy in force, and whether it is the newest of its folder.
 
 ====== ======================================================= ===================================
 state  meaning                                                 the bus is judged by

@@ -5,7 +5,7 @@ machine writes, and it forgets a folder that is replaced by another of its name.
 also looked at every few seconds. A look compares the names, sizes and times of all files that the
 loader reads, and costs some 10 µs a file.
 
-Only the folder itself, ``schemas/`` and ``keys/`` are watched, and not what is below them: the
+Only the folder itself, ``schemas/`` and ``keys/`` are watched, without the folders below them. The
 embedded nats-server writes into ``.sealbus/`` all the time.
 """
 

@@ -188,7 +188,7 @@ class Following:
     # ---- its life -------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Begin to answer :data:`RELOAD_SUBJECT`, and follow what has changed until now.
+        """Begin to answer :data:`RELOAD_SUBJECT`, and follow all changes until now.
 
         Nothing is judged yet. Returns before NATS knows of the subscription.
         """
@@ -213,7 +213,7 @@ class Following:
         await end(*tasks)
 
     def on_back(self) -> None:
-        """Look at once: what was changed while there was no connection has waited."""
+        """Look at once. A change has waited for the connection."""
         self._asked.set()
 
     async def follow_now(self) -> None:
