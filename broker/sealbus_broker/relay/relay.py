@@ -255,16 +255,21 @@ class Relay:
                 hint="look into nats-server's log, and start the relay again",
             ) from None
         finally:
-            # A reading never ends by itself without a connection: each error leads to another
-            # attempt.
-            if self._coming_back is not None:
-                self._coming_back.cancel()
+            await self._give_up()
             await door.stop()
             # Where the door was never opened, its run() still waits for that, and only this ends
             # it.
             await end(keeping)
             if self._nc is not None:
                 await disconnect(self._nc)
+
+    async def _give_up(self) -> None:
+        """End the work that never ends by itself without a connection, because each error leads to
+        another attempt."""
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+        if self._following is not None:
+            await self._following.close()
 
     def _door_orders(self) -> Orders:
         secrets = self._secrets
@@ -404,6 +409,8 @@ class Relay:
         )
         await health.open()
         following = self._make_following(nc, ledgers, stream_store, door, pipeline)
+        # From here on _serve_once() ends its work, also where it is not served.
+        self._following = following
         if following is not None:
             await until_stopped(stopping, following.open())
             if self._apart.error is not None:
@@ -413,7 +420,6 @@ class Relay:
         # From here on a lost connection concerns them.
         self._stream_store = stream_store
         self._workers = [*pulling, live]
-        self._following = following
         keep = self._supervisor.keep
         working = [
             keep(f"partition {partition}", partial(worker.run, stopping), until=stopping)
@@ -434,8 +440,6 @@ class Relay:
             await self._drain(nc, door, working, services)
         finally:
             await end(*working, *watching)
-            if following is not None:
-                await following.close()
             # Behind the workers: one that still ran could hand over another request.
             services.cancel()
         log.info("relay.stopped", **self.counters.counts)
