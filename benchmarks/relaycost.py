@@ -86,7 +86,8 @@ class Verify:
     def us(self, seconds: float = 0.0) -> float:
         """Processor time of one verify in µs since :meth:`clear`, with ``seconds`` added."""
         until = self._used_s + seconds
-        while self._used_s < until:
+        # At least once: a burst may be over before it was waited for.
+        while self._used_s < until or not self._count:
             self.some()
         return self._used_s * 1e6 / self._count
 

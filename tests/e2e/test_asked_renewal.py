@@ -12,33 +12,16 @@ import pytest
 from sealbus import Bot, Message
 from sealbus.life import session as session_module
 from sealbus.nats.client import HardenedClient
-from sealbus_broker.nats import config
-from sealbus_broker.nats.config import NatsConfig
-from sealbus_broker.server import process
+from sealbus_broker.nats.config import renew_subject
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
 RENEWALS = 10
-LEAVE = "$SYS.REQ.SERVER.*.LDM"
-"""Asks a server to ask one of its clients to leave."""
-
-
-def render(settings: NatsConfig) -> str:
-    """The bus's configuration, in which the relay's account may use :data:`LEAVE`."""
-    text = config.render(settings)
-    system = f"{config.SYSTEM_ACCOUNT} {{ exports: [ "
-    imports = "    imports: [\n"
-    assert text.count(system) == 1
-    service = f'{{ service: "{LEAVE}", accounts: [{config.BUS_ACCOUNT}] }}'
-    text = text.replace(system, f"{system}{service}, ")
-    source = f'{{ service: {{ account: {config.SYSTEM_ACCOUNT}, subject: "{LEAVE}" }} }}'
-    return text.replace(imports, f"{imports}      {source}\n", 1)  # the relay's account is first
 
 
 @pytest.fixture
-async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    """The example shop, where a test can have bots asked to leave."""
-    monkeypatch.setattr(process, "render", render)
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """The example shop."""
     async with Shop(tmp_path / "shop") as running:
         await running.start_relay()
         yield running
@@ -48,7 +31,7 @@ async def ask(relay: HardenedClient, bot: Bot) -> None:
     """Have nats-server ask ``bot`` to leave, and wait until its next connection is in use."""
     client = await bot._session.client()
     request = json.dumps({"cid": client.client_id}).encode()
-    answer = await relay.request(LEAVE.replace("*", client.server_id), request, PATIENCE_S)
+    answer = await relay.request(renew_subject(client.server_id), request, PATIENCE_S)
     assert "error" not in json.loads(answer.data)
     await until(lambda: bot._session._client not in (None, client), "it was renewed")
 

@@ -63,7 +63,8 @@ async def test_probes_fill_no_stream(shop: Shop) -> None:
     for _ in range(3):
         assert (await asked(shop))["health"] == "ok"
     assert await shop.stored("ACCEPTED") == 1  # the genesis
-    assert await shop.stored("HEALTH") == 1
+    # The last probe, and the note of the policy that sessions obey.
+    assert await shop.stored("HEALTH") == 2
     assert await shop.stored("QUARANTINE") == 0
 
     async def judged() -> bool:

@@ -172,9 +172,7 @@ async def test_second_change_joins_the_first(shop: Shop, monkeypatch: pytest.Mon
         assert obeying is not None
         assert obeying is not shop.following._obeying
         assert shop.obeyed == before
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert obeying.done()
+        await until(obeying.done, "the first task has given way")
         assert not first.done(), "its sessions do not obey yet"
         await watcher.close()
         await inventory.close()

@@ -18,8 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import click
-
 from sealbus import Refused, RequestFailed
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.file_hints import file_hint
@@ -103,10 +101,3 @@ def refused_by_the_system(error: OSError) -> SealbusError:
     """The sentence about an ``OSError`` that no command expected, with a hint."""
     what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return SealbusError(f"the operating system refused: {what}", hint=file_hint(error))
-
-
-def say_error(error: SealbusError) -> None:
-    """Print the error after ``error:``, and the remedy after ``hint:``."""
-    click.echo(f"{click.style('error:', fg='red')} {error.what}", err=True)
-    if error.hint:
-        click.echo(f"{click.style('hint:', fg='yellow')} {error.hint}", err=True)

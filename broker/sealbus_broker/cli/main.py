@@ -19,9 +19,9 @@ from sealbus_broker.cli.errors import (
     Stopped,
     exit_code,
     known_error,
-    say_error,
 )
 from sealbus_broker.cli.options import finish_command
+from sealbus_broker.cli.talk import say_error
 
 _MODULES: Final = {
     "bot": "bot",

@@ -8,6 +8,8 @@ from typing import Final
 
 import click
 
+from sealbus.errors import SealbusError
+
 
 def note(text: str) -> None:
     """Print a note on stderr. It stops nothing."""
@@ -28,3 +30,10 @@ class Talk:
 
 
 ON_STDERR: Final = Talk()
+
+
+def say_error(error: SealbusError) -> None:
+    """Print the error after ``error:``, and the remedy after ``hint:``."""
+    click.echo(f"{click.style('error:', fg='red')} {error.what}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('hint:', fg='yellow')} {error.hint}", err=True)
