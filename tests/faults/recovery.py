@@ -119,7 +119,8 @@ async def _give(yard: Yard, nc: Any, bundles: list[bytes]) -> int:
         await asyncio.sleep(0.2)
         relay.send_signal(signal.SIGSTOP)
         await nc.publish("send.boss", waiting.pop())
-        await asyncio.sleep(0.05)
+        # Long enough for an acknowledgement that the relay wrote just before it was stopped.
+        await asyncio.sleep(0.3)
     for bundle in waiting:
         await nc.publish("send.boss", bundle)
     await nc.flush()
