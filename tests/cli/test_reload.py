@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sealbus_broker.cli.reload import HEAD
-from sealbus_broker.relay.following import RELOAD_SUBJECT
+from sealbus_broker.relay.asking import RELOAD_SUBJECT
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, quickly, sealbus
 from tests.cli.test_streams_of_commands import State, expected, started

@@ -16,7 +16,7 @@ from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy import reading
 from sealbus_broker.relay import following as module
-from sealbus_broker.relay.following import question
+from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
 from tests.shells.following_shop import Shop, open_shop
 from tests.waiting import PATIENCE_S, until
 
@@ -104,9 +104,7 @@ async def test_another_bus_name_is_refused(shop: Shop) -> None:
 async def test_report_names_the_first_problems(shop: Shop) -> None:
     missing = ", ".join(f"missing.s{number}" for number in range(30))
     shop.folder.change("publish: [orders.placed, ticks.now]", f"publish: [{missing}]")
-    answer = await shop.following._nc.request(
-        module.RELOAD_SUBJECT, question(look=True), PATIENCE_S
-    )
+    answer = await shop.following._nc.request(RELOAD_SUBJECT, question(look=True), PATIENCE_S)
     assert len(shop.following._in_force.problems) > module.MOST_TOLD
     assert answer.data.count(b"missing.s") >= module.MOST_TOLD
     assert len(shop.following.report()["problems"]) == module.MOST_TOLD

@@ -31,8 +31,8 @@ A folder that cannot be read says nothing about the policy. The relay goes on by
 says so. Once ``policy_age`` is over, where the policy has that limit, it leaves NATS, so that other
 relays do its work, and comes back when it can read the folder.
 
-Every relay on NATS answers ``relay.reload`` (:func:`question`): it looks at its folder at once, and
-tells the policy in force.
+Every relay on NATS answers ``relay.reload`` (:mod:`sealbus_broker.relay.asking`): it looks at its
+folder at once, and tells the policy in force.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ from sealbus_broker.policy.policy_file import FILE
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reading import Reading
 from sealbus_broker.policy.succession import NOTHING, Succession, succeed
+from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live_sessions import LiveSessions
@@ -76,9 +77,6 @@ from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 log = get_logger(__name__)
 
 T = TypeVar("T")
-
-RELOAD_SUBJECT: Final = "relay.reload"
-"""A subject inside the account BUS, where no bot is. Every relay answers."""
 
 AGAIN_S: Final = 1.0
 """The pause before the sessions are looked after again, when that failed."""
@@ -102,14 +100,6 @@ ASK_S: Final = 5.0
 
 MOST_TOLD: Final = 20
 """How many problems of a folder one report has."""
-
-
-def question(*, look: bool) -> bytes:
-    """Return the body of a question on :data:`RELOAD_SUBJECT`.
-
-    ``look``: the relay looks at its folder before it answers.
-    """
-    return b"look" if look else b""
 
 
 class Following:
