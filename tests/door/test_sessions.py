@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus import Bot, ConnectionFailed, Credentials
-from sealbus_broker.door import sessions
 from sealbus_broker.door.admission import Admission
+from sealbus_broker.nats import connections
 from sealbus_broker.nats.config import MAX_PENDING_BYTES
 from tests.scene import Door, Scene
 from tests.waiting import PATIENCE_S, until
@@ -131,7 +131,7 @@ async def test_nobody_comes_in_while_they_cannot_be_counted(
     narrow: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An older configuration of nats-server does this. The log says how to fix it."""
-    monkeypatch.setattr(sessions, "CONNECTIONS_SUBJECT", "$SYS.REQ.ACCOUNT.BOTS.NOTHING")
+    monkeypatch.setattr(connections, "CONNECTIONS_SUBJECT", "$SYS.REQ.ACCOUNT.BOTS.NOTHING")
     with (
         capture_logs() as logs,
         pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"),

@@ -11,16 +11,13 @@ limit, and none after that.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
-from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
-from sealbus_broker.nats.connections import PAGE
+from sealbus_broker.nats.connections import list_sessions
 from sealbus_broker.nats.session_name import session_name
 
 ASK_S: Final = 1.5
@@ -94,17 +91,5 @@ class Sessions:
 
     async def _ask(self, name: str, most: int) -> frozenset[int]:
         """Return the connections with a session's name, and of more than ``most`` only some."""
-        found: set[int] = set()
-        offset = 0
-        while True:
-            ask = {"auth": True, "user": name, "limit": PAGE, "offset": offset}
-            answer = await self._nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
-            try:
-                # nats-server writes null where there is no connection.
-                page = json.loads(answer.data)["data"]["connections"] or []
-                found |= {int(one["cid"]) for one in page}
-            except (ValueError, KeyError, TypeError):
-                raise NatsError("nats-server does not say who is connected") from None
-            if len(page) < PAGE or len(found) >= most:
-                return frozenset(found)
-            offset += PAGE
+        listing = await list_sessions(self._nc, name=name, most=most, timeout_s=ASK_S)
+        return frozenset(one.number for one in listing.sessions)

@@ -1,6 +1,6 @@
 """The services of nats-server itself that relays use: CONNZ, KICK and LDM.
 
-:mod:`sealbus_broker.nats.config` says what they are for. As nats-server, this one ignores a request
+:mod:`sealbus_broker.nats.config` has their uses. As nats-server, this one ignores a request
 without a reply subject. A body that is no JSON object gets no answer.
 """
 

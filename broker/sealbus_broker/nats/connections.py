@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
 from sealbus_broker.nats.jetstream import Json, time_us
 from sealbus_broker.nats.session_name import read_session_name
@@ -53,11 +53,16 @@ class Listing:
     sessions: tuple[LiveSession, ...]
 
 
-async def list_sessions(nc: HardenedClient) -> Listing:
-    """Ask for all sessions of bots.
+async def list_sessions(
+    nc: Client, *, name: str | None = None, most: int | None = None, timeout_s: float = ASK_S
+) -> Listing:
+    """Ask for the sessions of bots.
 
     Args:
         nc: A connection that is logged in as the relay.
+        name: Only sessions with this name (:mod:`sealbus_broker.nats.session_name`).
+        most: Of more sessions than this, only some are listed.
+        timeout_s: How long nats-server may take for one page.
 
     Raises:
         nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
@@ -66,15 +71,16 @@ async def list_sessions(nc: HardenedClient) -> Listing:
     offset = 0
     first: dict[str, Any] | None = None
     while True:
-        ask = {"auth": True, "limit": PAGE, "offset": offset}
-        answer = await nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), ASK_S)
+        ask: dict[str, object] = {"auth": True, "limit": PAGE, "offset": offset}
+        ask |= {} if name is None else {"user": name}
+        answer = await nc.request(CONNECTIONS_SUBJECT, json.dumps(ask).encode(), timeout_s)
         try:
             data = json.loads(answer.data)["data"]
             page = data["connections"] or []  # nats-server writes null where there is none
             found |= {int(one["cid"]): _session(one) for one in page}
             # The time of the first page: a session that begins during the others is no old one.
             first = first or data
-            if len(page) < PAGE:
+            if len(page) < PAGE or (most is not None and len(found) >= most):
                 return Listing(first["server_id"], time_us(first["now"]), tuple(found.values()))
         except (ValueError, KeyError, TypeError):
             raise NatsError("nats-server does not say who is connected") from None
