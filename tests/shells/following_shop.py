@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 
 from sealbus.life.connecting import Connector
@@ -47,6 +48,22 @@ subjects:
 
 WATCHER = "  watcher:\n    publish: []\n    subscribe: [ticks.now]\n"
 """Take it out, and the bot is gone."""
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pauses short, and leave each session the time to move."""
+    for name, seconds in {
+        "sealbus.life.session.ASKED_S": 0.0,
+        "sealbus.life.session.APART_S": 0.0,
+        "sealbus.life.connecting.BACKOFF_FIRST_S": 0.05,
+        "sealbus.life.connecting.BACKOFF_MOST_S": 0.05,
+        "sealbus_broker.relay.live_sessions.LOOK_S": 0.005,
+        "sealbus_broker.relay.live_sessions.GRACE_S": PATIENCE_S,
+        "sealbus_broker.relay.live_sessions.SETTLE_S": 0.0,
+        "sealbus_broker.relay.following.AGAIN_S": 0.01,
+        "sealbus_broker.nats.connection.RECONNECT_S": 0.01,
+    }.items():
+        monkeypatch.setattr(name, seconds)
 
 
 class Shop:

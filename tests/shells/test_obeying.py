@@ -18,7 +18,7 @@ from sealbus_broker.relay.live_sessions import LiveSessions
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import NAME
 from sealbus_broker.testing.door import DoorInProcess
-from tests.shells.following_shop import WATCHER, Shop, open_shop
+from tests.shells.following_shop import WATCHER, Shop, hurry, open_shop
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
@@ -30,18 +30,7 @@ WATCHES = "subscribe: [ticks.now]"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are short, and a session has time to move."""
-    for name, seconds in {
-        "sealbus.life.session.ASKED_S": 0.0,
-        "sealbus.life.session.APART_S": 0.0,
-        "sealbus.life.connecting.BACKOFF_FIRST_S": 0.05,
-        "sealbus.life.connecting.BACKOFF_MOST_S": 0.05,
-        "sealbus_broker.relay.live_sessions.LOOK_S": 0.005,
-        "sealbus_broker.relay.live_sessions.GRACE_S": PATIENCE_S,
-        "sealbus_broker.relay.live_sessions.SETTLE_S": 0.0,
-        "sealbus_broker.relay.following.AGAIN_S": 0.01,
-        "sealbus_broker.nats.connection.RECONNECT_S": 0.01,
-    }.items():
-        monkeypatch.setattr(name, seconds)
+    hurry(monkeypatch)
 
 
 @pytest.fixture

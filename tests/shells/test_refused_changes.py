@@ -212,7 +212,7 @@ class Disk:
 
         self._patch.setattr(self._folder, "state", state)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self._patch.setattr(self._folder, "state", self._state)
 
 
@@ -240,7 +240,7 @@ async def test_unreadable_folder_is_a_warning(
     assert problem.startswith("warning: the relay cannot read its folder for 100")
     assert shop.following.report()["unseen"] == "Input/output error"
     await order.publish("orders.placed", ORDER)
-    disk.mend()
+    disk.repair()
     await shop.bus.reload()
     assert await shop.health() == []
     assert len(shop.events("policy.seen")) == 1
@@ -263,7 +263,7 @@ async def test_nothing_is_judged_after_policy_age(
     # A change that came meanwhile is the policy by which the message is judged.
     shop.folder.change("payload_bytes: 64KiB", "payload_bytes: 32KiB")
     assert not publishing.done()
-    disk.mend()
+    disk.repair()
     assert (await publishing).reason is None
     assert shop.policy.limits.payload_bytes == 32 * 1024
     assert len(shop.events("policy.too-old")) == 1
