@@ -112,7 +112,8 @@ class ReceiverSide:
         self._wanted = count
         if self._received < count:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._enough.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._enough.wait()
         answer = {"received": self._received, "last": self._last}
         self._received, self._wanted = 0, 0
         return answer
@@ -138,7 +139,8 @@ async def serve(side: SenderSide | ReceiverSide, answers: TextIO) -> None:
             answer = {"error": short(error)}
         print(json.dumps(answer), file=answers, flush=True)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(side.close(), CLOSE_S)
+        async with asyncio.timeout(CLOSE_S):
+            await side.close()
 
 
 def short(error: BaseException) -> str:

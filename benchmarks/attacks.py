@@ -309,7 +309,8 @@ async def _speak(sender: Sender) -> None:
     """Make the peer's own sender send an order to each receiver."""
     for pair in range(PAIRS):
         try:
-            await asyncio.wait_for(sender.send(pair, order(2 + pair, SIZE)), ARRIVE_S)
+            async with asyncio.timeout(ARRIVE_S):
+                await sender.send(pair, order(2 + pair, SIZE))
         except Exception as error:  # noqa: BLE001 - a peer may raise any error
             print(f"honest message {pair}: {error!r}", file=sys.stderr)
 

@@ -75,7 +75,8 @@ class Side:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), GRACE_S)
+            async with asyncio.timeout(GRACE_S):
+                await self._process.wait()
         except TimeoutError:
             await end(self._process)
 

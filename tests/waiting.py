@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 PATIENCE_S: Final = 120.0
 """Far longer than any awaited event takes.
@@ -30,3 +32,9 @@ async def until(
             f"not within {PATIENCE_S:g} s: {what() if callable(what) else what}"
         )
         await asyncio.sleep(0.01)
+
+
+async def patiently(work: Awaitable[T]) -> T:
+    """The result of ``work``. Raises ``TimeoutError`` after :data:`PATIENCE_S`."""
+    async with asyncio.timeout(PATIENCE_S):
+        return await work

@@ -377,7 +377,9 @@ class Nostr:
                 start_new_session=True,  # the benchmark gets Ctrl-C
             )
         assert self._relay.stdout is not None
-        if not await asyncio.wait_for(self._relay.stdout.readline(), CONNECT.total_seconds()):
+        async with asyncio.timeout(CONNECT.total_seconds()):
+            greeting = await self._relay.stdout.readline()
+        if not greeting:
             raise RuntimeError("the relay ended at once")
         return {
             "url": f"ws://127.0.0.1:{port}",

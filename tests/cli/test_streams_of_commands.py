@@ -410,7 +410,8 @@ async def main():
             await greeter.publish("greetings.sent", {})
         except Refused:
             pass
-        await asyncio.wait_for(handled.wait(), 120)
+        async with asyncio.timeout(120):
+            await handled.wait()
 asyncio.run(main())
 """
 

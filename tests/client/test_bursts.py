@@ -24,7 +24,7 @@ from sealbus.sending.minting import new_nonce
 from sealbus.sending.publisher import Publisher
 from tests.client.receipts import HEADER, end_time_of, receive
 from tests.client.wire import Wire
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def begin(publisher: Publisher, payload: Any, **changes: Any) -> asyncio.Task[St
 
 async def taken(wire: Wire) -> list[bytes]:
     """The envelopes of the next NATS message."""
-    data = await asyncio.wait_for(wire.sent.get(), PATIENCE_S)
+    data = await patiently(wire.sent.get())
     return split_bundle(data) if is_bundle(data) else [data]
 
 
@@ -64,7 +64,7 @@ async def numbers(wire: Wire) -> list[int]:
 
 
 async def outcomes(tasks: Iterable[asyncio.Task[Stamp]]) -> list[Any]:
-    return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE_S)
+    return await patiently(asyncio.gather(*tasks, return_exceptions=True))
 
 
 def nothing_left(publisher: Publisher) -> bool:
@@ -304,7 +304,7 @@ async def test_each_of_many_messages_has_an_outcome(publisher: Publisher, wire: 
     (envelope,) = await taken(wire)
     assert Envelope.decode(envelope).payloads == [pack_json(number) for number in range(3)]
     await receive(publisher, envelope, None, refused=(RefusedPayload(1, Reason.SCHEMA, "a"),))
-    first, second, third, fourth, fifth = await asyncio.wait_for(many, PATIENCE_S)
+    first, second, third, fourth, fifth = await patiently(many)
     assert second is bad
     assert isinstance(third, InvalidInput)
     assert isinstance(fourth, Refused)
@@ -379,7 +379,7 @@ async def test_a_closed_bot_reads_no_more_of_many(
     )
     assert await numbers(wire) == [4]
     publisher.abandon()
-    ends = await asyncio.wait_for(many, PATIENCE_S)
+    ends = await patiently(many)
     assert [type(one) for one in ends] == [Unresolved] * 4 + [NotConnected]
     with pytest.raises(NotConnected):
         await begin(publisher, 1)

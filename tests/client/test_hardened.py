@@ -6,20 +6,23 @@ Each frame of nats-server comes out whole, and no bytes stop the reading.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
-from nats.errors import ProtocolError
+from nats.errors import ConnectionClosedError, ProtocolError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import read_headers
 from sealbus.supervision import end
 from tests.listening import listening
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 Heard = tuple[int, bytes, bytes, bytes, bytes]
 
@@ -243,10 +246,78 @@ async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.Monk
         )
         monkeypatch.setattr(TcpTransport, "connect", lose_cancellation)
         await client.force_reconnect()
-        await asyncio.wait_for(attempting.wait(), PATIENCE_S)
+        await patiently(attempting.wait())
         await client.close()
         assert client._reconnection_task is not None
-        await asyncio.wait_for(client._reconnection_task, PATIENCE_S)
+        await patiently(client._reconnection_task)
+
+
+# ---- a cancellation that meets the answer --------------------------------------------------------
+
+
+class Asker:
+    """A client that waits for one answer, and the future of that answer."""
+
+    def __init__(self, client: HardenedClient, how: str) -> None:
+        self._client = client
+        self._how = how
+
+    async def ask(self) -> None:
+        if self._how == "request":
+            await self._client.request("ask", b"", PATIENCE_S)
+        else:
+            await self._client.flush(PATIENCE_S)
+
+    async def answer(self) -> asyncio.Future[Any]:
+        await until(lambda: self._pending() != [], "it waits")
+        return self._pending()[0]
+
+    def _pending(self) -> list[asyncio.Future[Any]]:
+        client = self._client
+        answers = client._resp_map.values() if self._how == "request" else client._pongs
+        return [one for one in answers if not one.done()]
+
+
+@pytest.fixture(params=["request", "flush"])
+def asker(talker: tuple[Talker, HardenedClient], request: pytest.FixtureRequest) -> Asker:
+    server, client = talker
+    server.may_answer.clear()
+    return Asker(client, request.param)
+
+
+@pytest.mark.parametrize("error", [None, ConnectionClosedError()], ids=["answered", "failed"])
+async def test_cancellation_that_meets_the_answer_is_not_lost(
+    asker: Asker, error: Exception | None
+) -> None:
+    async def insist() -> None:
+        while True:
+            with contextlib.suppress(ConnectionClosedError):
+                await asker.ask()
+
+    asking = asyncio.ensure_future(insist())
+    answer = await asker.answer()
+    answer.set_result(Msg(HardenedClient())) if error is None else answer.set_exception(error)
+    asking.cancel()
+    await asyncio.wait([asking], timeout=PATIENCE_S)
+    assert asking.cancelled()
+
+
+async def test_cancelled_task_may_ask_while_it_cleans_up(asker: Asker) -> None:
+    cleaned = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asker.ask()
+            cleaned.set()
+
+    working = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    working.cancel()
+    (await asker.answer()).set_result(Msg(HardenedClient()))
+    await asyncio.wait([working], timeout=PATIENCE_S)
+    assert cleaned.is_set()
 
 
 def test_status_and_headers() -> None:

@@ -19,6 +19,7 @@ from sealbus.sending.pacing import JITTER_S, Pace
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate import policy
 from sealbus_broker.gate.rate import RateMeters
+from tests.waiting import patiently
 
 
 class Jumping(asyncio.SelectorEventLoop):
@@ -85,7 +86,7 @@ async def sent(rate: Rate, count: int) -> Sent:
     pace = Pace(rate, seen.take, Supervisor("test"))
     for order in range(count):
         pace.submit(Item(order))
-    await asyncio.wait_for(seen.done.wait(), 30)
+    await patiently(seen.done.wait())
     return seen
 
 
@@ -132,7 +133,7 @@ def test_an_item_that_is_given_up_takes_no_turn() -> None:
             pace.submit(item)
         for item in items[1:-1]:
             item.is_over = True
-        await asyncio.wait_for(seen.done.wait(), 10)
+        await patiently(seen.done.wait())
         assert seen.items == [0, 99]
 
     run(scene())
@@ -147,7 +148,7 @@ def test_a_refused_item_goes_before_an_unsent_one() -> None:
         assert seen.items == [0]
         pace.hold_back()
         pace.submit(Item(0))
-        await asyncio.wait_for(seen.done.wait(), 10)
+        await patiently(seen.done.wait())
         assert seen.items == [0, 0, 1, 2]
 
     run(scene())
@@ -185,7 +186,7 @@ def test_two_processes_with_one_allowance_slow_down() -> None:
             pace = a_process(number)
             for order in range(300):
                 pace.submit(Item(order))
-        await asyncio.wait_for(done.wait(), 60)
+        await patiently(done.wait())
         assert sum(refusals) < 150
         assert accepted == {0: 300, 1: 300}
 
@@ -201,7 +202,7 @@ def test_another_rate_holds_from_then_on() -> None:
             pace.submit(Item(order))
         assert seen.items == [0]
         pace.set_rate(seen.rate)
-        await asyncio.wait_for(seen.done.wait(), 10)
+        await patiently(seen.done.wait())
         assert seen.items == list(range(10))
 
     run(scene())

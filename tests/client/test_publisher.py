@@ -22,7 +22,7 @@ from sealbus.sending import sender as sender_module
 from sealbus.sending.publisher import Publisher
 from tests.client.receipts import HEADER, end_time, nonce_of, publishing, receive
 from tests.client.wire import BUS, Wire
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -311,7 +311,7 @@ async def test_a_message_without_verdict_is_sent_again_on_reconnect(
     task = publishing(publisher)
     lost = await wire.sent.get()
     publisher.resend()
-    again = await asyncio.wait_for(wire.sent.get(), PATIENCE_S)
+    again = await patiently(wire.sent.get())
     await receive(publisher, again, None)
     assert (await task).envelope == Envelope.decode(again).digest != Envelope.decode(lost).digest
 

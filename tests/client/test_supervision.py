@@ -273,10 +273,10 @@ async def test_an_error_in_the_pause_changes_nothing(
         began += 1
         await (raising(ValueError()) if began == 1 else lasting())
 
-    async def pause(*_: object) -> None:
+    async def pause(*_: object, **__: object) -> None:
         raise error()
 
-    monkeypatch.setattr(module, "_pause", pause)
+    monkeypatch.setattr(module, "pause", pause)
     task = diary.supervisor.keep("reading", work)
     await until(lambda: began == 2, "it has begun again")
     assert not task.done()

@@ -19,7 +19,7 @@ from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import COMMAND, Door
 from sealbus_broker.gate.policy import Policy
 from tests.scene import Scene, bot_rule
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 PROCESS = """
 import json, sys
@@ -59,7 +59,7 @@ class Doors:
 
     async def follow(self, number: int) -> None:
         self.policy = policy(self.policy, number)
-        await asyncio.wait_for(self.door.follow(), PATIENCE_S)
+        await patiently(self.door.follow())
 
 
 def policy(before: Policy, number: int) -> Policy:
@@ -95,7 +95,7 @@ async def test_next_login_is_decided_by_the_new_policy(alone: Scene, tmp_path: P
     doors = Doors(alone, "real", tmp_path)
     async with running(doors) as door:
         door.open()
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
         pid = door.pid
         await alone.bot("order")
         doors.policy = replace(doors.policy, bots={})
@@ -113,7 +113,7 @@ async def test_orders_are_followed_before_it_returns(alone: Scene, tmp_path: Pat
     doors = Doors(alone, "obeys", tmp_path)
     async with running(doors) as door:
         door.open()
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
         for number in (2, 3, 2):
             await doors.follow(number)
             assert doors.seen.endswith(str(number))
@@ -128,11 +128,11 @@ async def test_process_that_does_not_follow_is_replaced(
     with structlog.testing.capture_logs() as log:
         async with running(doors) as door:
             door.open()
-            await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+            await patiently(door.opened.wait())
             first = door.pid
             await doors.follow(2)
             await until(lambda: door.pid not in (None, first), "another process")
-            await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+            await patiently(door.opened.wait())
             assert doors.seen == "1 2 2"
     assert "admission.not-following" in [line["event"] for line in log]
 
@@ -142,7 +142,7 @@ async def test_answer_of_the_process_before_does_not_count(alone: Scene, tmp_pat
     doors = Doors(alone, "obeys", tmp_path)
     async with running(doors) as door:
         door.open()
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
         await doors.follow(2)
         first = door._process
         assert first is not None
@@ -158,7 +158,7 @@ async def test_process_that_ends_amid_it_holds_up_nobody(alone: Scene, tmp_path:
     doors = Doors(alone, "ends", tmp_path)
     async with running(doors) as door:
         door.open()
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
         await doors.follow(2)
         await until(lambda: doors.seen == "1 2 2", "the next one has the new orders")
 
@@ -172,7 +172,7 @@ async def test_door_that_is_not_open_yet_begins_with_the_newest(
         await until(lambda: door.pid is not None, "it waits for its orders")
         await doors.follow(3)
         door.open()
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
         assert doors.seen == "3"
 
 
@@ -180,13 +180,13 @@ async def test_process_that_is_started_again_has_the_newest(alone: Scene, tmp_pa
     doors = Doors(alone, "obeys", tmp_path)
     async with running(doors) as door:
         door.open()
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
         first = door._process
         assert first is not None
         first.kill()
         await until(lambda: not door.opened.is_set(), "it has ended")
         await doors.follow(2)
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
         assert doors.seen == "1 2"
 
 
@@ -194,6 +194,6 @@ async def test_stopped_door_follows_nothing(alone: Scene, tmp_path: Path) -> Non
     doors = Doors(alone, "obeys", tmp_path)
     async with running(doors) as door:
         door.open()
-        await asyncio.wait_for(door.opened.wait(), PATIENCE_S)
+        await patiently(door.opened.wait())
     await doors.follow(2)
     assert doors.seen == "1"

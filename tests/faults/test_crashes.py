@@ -13,7 +13,7 @@ import pytest
 from sealbus import Message, Verdict
 from tests.e2e.shop import Shop, order, until
 from tests.faults.stored import stored_orders
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, patiently
 
 COUNT = 600
 SUBSCRIBE = {"pattern": "orders.shipped", "durable": "after", "from": "new"}
@@ -115,7 +115,7 @@ async def test_a_relay_told_to_stop_finishes_its_messages_and_ends(shop_folder: 
             ]
             await asyncio.sleep(0)
             relay.terminate()
-            assert await asyncio.wait_for(relay.wait(), PATIENCE_S) == 0
+            assert await patiently(relay.wait()) == 0
             await asyncio.gather(*publishing, return_exceptions=True)
         verdicts = [one for one in publishing if one.exception() is None]
         # Each message has its verdict or still waits for a relay, at whatever moment the signal

@@ -20,7 +20,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import consumer_name
 from tests.scene import Scene
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 HEADER_BLOCKS = [
     b"xx",
@@ -69,7 +69,7 @@ class Wire:
         await self.writer.drain()
         said = b""
         while not said.endswith(b"PONG\r\n"):
-            line = await asyncio.wait_for(self.reader.readline(), PATIENCE_S)
+            line = await patiently(self.reader.readline())
             assert line, f"the server hung up after {said!r}"
             said += line
         return said

@@ -27,7 +27,7 @@ from sealbus_broker.server.log import ServerLog
 from sealbus_broker.server.process import NatsServer, find_binary
 from tests.scene import Scene, a_config, raise_curtain
 from tests.small_disk import fill, mounted
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 SECRETS = BusSecrets.generate()
 
@@ -111,7 +111,7 @@ async def test_killed_it_comes_back_with_its_messages(tmp_path: Path) -> None:
     await until(kept, "the message is still there")
     assert (await scene.bot("order")).nc.is_connected
     await scene.close()
-    await asyncio.wait_for(supervising, PATIENCE_S)
+    await patiently(supervising)
 
 
 async def test_a_taken_port_is_named(server: NatsServer, config: NatsConfig) -> None:
@@ -224,7 +224,7 @@ async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
     assert stored["stream"] == "ACCEPTED"
     assert stored["seq"] >= 2
     await scene.close()
-    await asyncio.wait_for(supervising, PATIENCE_S)
+    await patiently(supervising)
 
 
 async def test_a_stop_is_heard_while_the_disk_is_full(
@@ -236,7 +236,7 @@ async def test_a_stop_is_heard_while_the_disk_is_full(
     supervising = asyncio.create_task(scene.server.supervise())
     await until(lambda: scene.server.pid is None, "it is ended")
     await scene.close()
-    await asyncio.wait_for(supervising, PATIENCE_S)
+    await patiently(supervising)
 
 
 def a_fake(
@@ -285,7 +285,7 @@ async def test_one_that_keeps_dying_is_given_up(
     monkeypatch.setattr(server_module, "find_binary", lambda: fake)
     await server.start()
     with pytest.raises(ServerFailed, match=r"keeps dying:\n .*the store is corrupt"):
-        await asyncio.wait_for(server.supervise(), PATIENCE_S)
+        await patiently(server.supervise())
 
 
 @pytest.mark.parametrize(
@@ -309,13 +309,13 @@ async def test_one_that_can_no_longer_write_is_ended(
     supervising = asyncio.create_task(server.supervise())
     if ends:
         with pytest.raises(ServerFailed, match="cannot write its streams any more"):
-            await asyncio.wait_for(supervising, PATIENCE_S)
+            await patiently(supervising)
         assert server.pid is None
     else:
         done, _ = await asyncio.wait([supervising], timeout=0.5)
         assert not done
         await server.stop()
-        await asyncio.wait_for(supervising, PATIENCE_S)
+        await patiently(supervising)
 
 
 async def test_one_that_does_not_heed_a_stop_is_killed(
@@ -344,7 +344,7 @@ async def test_stopped_while_it_waits_to_restart(
     os.kill(first, signal.SIGKILL)
     await until(lambda: server.pid is None, "it is dead")
     await server.stop()
-    await asyncio.wait_for(supervising, PATIENCE_S)
+    await patiently(supervising)
     assert server.pid is None
 
 
@@ -385,7 +385,7 @@ async def test_it_dies_with_a_relay_that_is_killed(config: NatsConfig, tmp_path:
         sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
     )
     assert relay.stdout is not None
-    pid = int(await asyncio.wait_for(relay.stdout.readline(), PATIENCE_S))
+    pid = int(await patiently(relay.stdout.readline()))
     assert runs(pid)
     relay.kill()
     await relay.wait()
@@ -409,7 +409,7 @@ async def test_one_that_was_left_behind_is_ended_first(
     await until(lambda: _listens(config.port), "the one left behind listens")
     again = NatsServer(config, tmp_path / "state")
     await again.start()
-    await asyncio.wait_for(left.wait(), PATIENCE_S)
+    await patiently(left.wait())
     await again.stop()
 
 

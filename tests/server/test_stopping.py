@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -13,7 +12,7 @@ from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server import process as module
 from sealbus_broker.server.process import NatsServer
 from tests.scene import a_config
-from tests.waiting import PATIENCE_S
+from tests.waiting import patiently
 
 
 async def test_stop_during_a_restart_leaves_no_server(
@@ -32,7 +31,7 @@ async def test_stop_during_a_restart_leaves_no_server(
     monkeypatch.setattr(server, "_spawn", stop_meanwhile)
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    await asyncio.wait_for(server.supervise(), PATIENCE_S)
+    await patiently(server.supervise())
     left = server.pid
     if left is not None:
         os.kill(left, signal.SIGKILL)

@@ -19,7 +19,7 @@ from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server import process as server_module
 from sealbus_broker.server.process import NatsServer, find_binary
 from tests.scene import a_config
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import patiently, until
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_the_server_starts_restarts_and_stops(
         await until(lambda: server.pid not in (None, first), "another process")
         await until(lambda: server._serves, "it serves")
         await server.stop()
-        await asyncio.wait_for(supervising, PATIENCE_S)
+        await patiently(supervising)
     told = [entry for entry in logs if entry["event"] == "file.not-written"]
     assert len(told) >= 2  # one for each start
     assert {entry["file"] for entry in told} == {str(file)}
@@ -71,7 +71,7 @@ async def test_a_file_that_becomes_unwritable_does_not_end_a_restart(
     await until(lambda: server._serves or supervising.done(), "it serves")
     assert not supervising.done()
     await server.stop()
-    await asyncio.wait_for(supervising, PATIENCE_S)
+    await patiently(supervising)
 
 
 async def test_a_restart_that_the_system_refuses_is_tried_again(
@@ -94,4 +94,4 @@ async def test_a_restart_that_the_system_refuses_is_tried_again(
     await until(lambda: server.pid not in (None, first) or supervising.done(), "it is restarted")
     assert not supervising.done()
     await server.stop()
-    await asyncio.wait_for(supervising, PATIENCE_S)
+    await patiently(supervising)

@@ -16,7 +16,7 @@ from sealbus_broker.nats.provision import COMPLETE_SINCE
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.testing.refusals import expect_refused
 from tests.shells.following_shop import WATCHER, Shop, hurry, open_shop
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -108,11 +108,11 @@ async def test_subscription_made_during_a_change_does_not_stay(
     monkeypatch.setattr(Subscriptions, "make", slowly)
     inventory = await shop.bus.bot("inventory")
     taking = asyncio.ensure_future(first(inventory, "orders.placed"))
-    await asyncio.wait_for(asked.wait(), PATIENCE_S)
+    await patiently(asked.wait())
     await shop.follow("subscribe: [orders.placed]", "subscribe: []")
     go_on.set()
     with pytest.raises(SubscriptionDenied, match=r"orders\.placed"):
-        await asyncio.wait_for(taking, PATIENCE_S)
+        await patiently(taking)
     assert shop.server.jetstream.streams[ACCEPTED].consumers == {}
 
 
@@ -128,7 +128,7 @@ async def test_handler_goes_on_when_its_grant_is_given_back(shop: Shop) -> None:
 
     await shop.bus.connect(inventory)
     await shop.follow("subscribe: [orders.placed]", "subscribe: []")
-    await asyncio.wait_for(denied.wait(), PATIENCE_S)
+    await patiently(denied.wait())
     await shop.follow(
         "inventory:\n    publish: []\n    subscribe: []",
         "inventory:\n    publish: []\n    subscribe: [orders.placed]",
@@ -149,10 +149,10 @@ async def test_durable_subscription_ends_with_its_grant(shop: Shop) -> None:
 
     taken = asyncio.Event()
     taking = asyncio.ensure_future(take())
-    await asyncio.wait_for(taken.wait(), PATIENCE_S)
+    await patiently(taken.wait())
     await shop.follow("subscribe: [orders.placed]", "subscribe: []")
     with pytest.raises(SubscriptionDenied, match=r"orders\.placed"):
-        await asyncio.wait_for(taking, PATIENCE_S)
+        await patiently(taking)
     assert shop.server.jetstream.streams[ACCEPTED].consumers == {}
     # Given again, it begins anew.
     await shop.follow(

@@ -19,7 +19,7 @@ from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import NAME
 from sealbus_broker.testing.door import DoorInProcess
 from tests.shells.following_shop import WATCHER, Shop, hurry, open_shop
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -234,7 +234,7 @@ class Next:
         )
         ready = asyncio.Event()
         self._running = asyncio.ensure_future(relay.run(self._stopping, ready.set))
-        await asyncio.wait_for(ready.wait(), PATIENCE_S)
+        await patiently(ready.wait())
         await relay.reload()  # it has seen to the sessions before it looks
         return relay
 

@@ -35,7 +35,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from sealbus.supervision import Supervisor
+from sealbus.supervision import Supervisor, pause
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.watch import signs_of_life
 from sealbus_broker.errors import DoorFailed
@@ -176,8 +176,7 @@ class Door:
                     hint="the log says why, above this",
                 )
             pause_s = PAUSE_FIRST_S if was_open else min(2 * pause_s, PAUSE_MOST_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause_s)
+            await pause(pause_s, until=self._stopping)
 
     async def _run_once(self) -> tuple[bool, int]:
         """Start the process and wait until it has ended; return whether it was open, and its exit
@@ -267,7 +266,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None
     process.stdin.close()
     try:
-        await asyncio.wait_for(process.wait(), STOP_S)
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
     except TimeoutError:
         log.warning("admission.killed", pid=process.pid)
     finally:

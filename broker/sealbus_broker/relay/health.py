@@ -35,7 +35,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
-from sealbus.supervision import kind
+from sealbus.supervision import kind, pause
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
@@ -192,8 +192,7 @@ class Health:
                 await self.look()
             except Exception as error:  # noqa: BLE001  # an error of the look must not end the work
                 log.error("health.not-checked", error=kind(error))  # noqa: TRY400  # one line
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), LOOK_S)
+            await pause(LOOK_S, until=stopping)
 
     async def look(self) -> None:
         """Look once, and log each change."""

@@ -12,7 +12,6 @@ are apart, :class:`~sealbus_broker.relay.clocks.Apart` has the word, and the rel
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Final
@@ -21,7 +20,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import ACCEPTED, LIVE
-from sealbus.supervision import kind, outcome
+from sealbus.supervision import kind, outcome, pause
 from sealbus_broker.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.logger import get_logger
@@ -136,8 +135,7 @@ class Ledgers:
                 self._apart.tell(error)
             except (StreamsUnusable, NatsError, OSError):
                 pass  # the relay's health says so
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
+            await pause(clocks.LOOK_S, until=stopping)
 
     async def wait_for_age(self, stopping: asyncio.Event) -> None:
         """On a new bus, wait until no sender's clock can be behind the beginning of a ledger.
@@ -150,8 +148,7 @@ class Ledgers:
         remaining_ms = since_ms + self._policy().limits.clock_skew_ms + 1 - self._now_ms()
         if remaining_ms > 0:
             log.info("ledger.awaited", seconds=round(remaining_ms / 1000, 1))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), remaining_ms / 1000)
+            await pause(remaining_ms / 1000, until=stopping)
 
     async def _check_clocks(self) -> None:
         """Raise :class:`ClocksApart`, or an error of JetStream's API."""

@@ -41,7 +41,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.nats.client import HardenedClient
-from sealbus.supervision import Supervisor, beside, end, kind, outcome
+from sealbus.supervision import Supervisor, beside, end, kind, outcome, pause
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
@@ -209,8 +209,7 @@ class Relay:
                 if time.monotonic() - told_at >= clocks.AGAIN_S:
                     told_at = time.monotonic()
                     _tell_apart(apart)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), clocks.LOOK_S)
+                await pause(clocks.LOOK_S, until=stopping)
 
     async def _look(self) -> None:
         """Look whether the folder can be read again. Raises :class:`FolderUnseen`."""

@@ -17,7 +17,6 @@ are lost. :meth:`StreamStore.on_back` ends the pauses.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import hpub
 from sealbus.protocol.value import value
+from sealbus.supervision import pause
 from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
@@ -135,8 +135,7 @@ class StreamStore:
                 # A signal that came during the attempt is dropped. The pause is then a full one, at
                 # most RETRY_MOST_S.
                 self._again.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._again.wait(), delay)
+                await pause(delay, until=self._again)
                 delay = min(delay * 2, RETRY_MOST_S)
         finally:
             self._stuck.pop(id(attempt), None)

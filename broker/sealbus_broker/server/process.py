@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from sealbus.nats.diagnosis import STORES_NOTHING
+from sealbus.supervision import pause
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import UNBOUNDED_BYTES, NatsConfig, render
@@ -236,7 +237,7 @@ class NatsServer:
             log.error("nats-server.died", exit_code=exit_code, restarts=quick_deaths)
             if quick_deaths > MOST_QUICK_DEATHS:
                 raise self._log.failure("nats-server keeps dying")
-            await self._pause(RESTART_S * quick_deaths)
+            await pause(RESTART_S * quick_deaths, until=self._stopping)
             if self._stopping.is_set():
                 return
             # Before the start: a server that needs long for its streams, and then dies, is no quick
@@ -298,7 +299,8 @@ class NatsServer:
         process = self._process
         while process is not None and process.returncode is None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await process.wait()
             # Also once it has ended: the last lines may name a full disk. No restart helps there.
             written = self._log.news()
             is_stuck = cannot_write(written)
@@ -327,12 +329,7 @@ class NatsServer:
                     log.error(
                         "disk.filled", text=f"red: {what}\nhint: {hint}", folder=folder, hint=hint
                     )
-                await self._pause(_LOOK_S)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait for ``seconds``, or for :meth:`stop`."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+                await pause(_LOOK_S, until=self._stopping)
 
     async def _wait_until_it_serves(self) -> None:
         process = self._process
@@ -355,7 +352,8 @@ class NatsServer:
         except OSError:
             return {}
         try:
-            line = await asyncio.wait_for(reader.readline(), GREETING_S)
+            async with asyncio.timeout(GREETING_S):
+                line = await reader.readline()
             info = json.loads(line.removeprefix(b"INFO "))
         except (OSError, ValueError, TimeoutError):
             return {}
@@ -372,7 +370,8 @@ class NatsServer:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_S if self._serves else STOP_UNREADY_S)
+            async with asyncio.timeout(STOP_S if self._serves else STOP_UNREADY_S):
+                await process.wait()
         except TimeoutError:
             log.warning("nats-server.killed", pid=process.pid)
             with contextlib.suppress(ProcessLookupError):

@@ -250,7 +250,7 @@ class Supervisor:
                 raise self.fail(name, error)
             self._say(Ended(self._whose, name, kind(error), times, pause_s))
             # A stray cancellation must not end the pause's loop either.
-            await outcome(_pause(pause_s, until))
+            await outcome(pause(pause_s, until=until))
             pause_s = min(2 * pause_s, PAUSE_MOST_S)
             if until is not None and until.is_set():
                 return
@@ -418,7 +418,8 @@ async def outcome(work: Coroutine[Any, Any, object]) -> BaseException | None:
     return None
 
 
-async def _pause(seconds: float, until: asyncio.Event | None) -> None:
+async def pause(seconds: float, *, until: asyncio.Event | None = None) -> None:
+    """Wait for ``seconds``, or until the event ``until`` is set."""
     if until is None:
         await asyncio.sleep(seconds)
     else:

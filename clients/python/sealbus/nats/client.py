@@ -17,6 +17,9 @@ not UTF-8 become U+FFFD, which no valid subject contains.
 More promises that it keeps:
 
 * When ``flush()`` returns, everything sent before has reached the server.
+* A task that is cancelled while it waits in ``request()`` or ``flush()`` ends. nats-py waits by
+  Python's ``asyncio.wait_for()``, which in 3.11 loses a cancellation that meets the answer. A loop
+  of requests then goes on for ever, and a deadline (``asyncio.timeout()``) passes without effect.
 * After ``close()`` nothing goes on connecting, and ``close()`` itself ends, also after a failed TLS
   handshake.
 * To a server named as ``tls://`` nothing is sent before TLS is there. nats-py goes on in the clear
@@ -45,8 +48,9 @@ Only private methods of nats-py are overridden, which its authors may change at 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
@@ -298,6 +302,16 @@ class HardenedClient(WatchedClient):
             self.is_to_leave = True
             _tell(self.when_to_leave)
 
+    async def request(self, *arguments: Any, **options: Any) -> Msg:
+        """Ask, as the original does. A cancellation is never lost: see the module."""
+        with _obeying_cancellation():
+            return await super().request(*arguments, **options)
+
+    async def flush(self, *arguments: Any, **options: Any) -> None:
+        """Flush, as the original does. A cancellation is never lost: see the module."""
+        with _obeying_cancellation():
+            await super().flush(*arguments, **options)
+
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # nats-py writes its PING past bytes that still wait to be written, so that flush() returns
         # before a SUB or PUB has left. They are not left to nats-py's flusher, because a reconnect
@@ -326,6 +340,25 @@ class HardenedClient(WatchedClient):
             _client=self,
             _sid=sid,
         )
+
+
+@contextlib.contextmanager
+def _obeying_cancellation() -> Iterator[None]:
+    """Raise :class:`asyncio.CancelledError` at the end, if the task was cancelled meanwhile."""
+    task = asyncio.current_task()
+    assert task is not None
+    # Not 0 where a task that was cancelled cleans up.
+    before = task.cancelling()
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _tell(callbacks: set[Callable[[], None]]) -> None:

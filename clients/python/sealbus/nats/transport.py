@@ -55,7 +55,8 @@ class Transport(TcpTransport):
         )
         # Not reset in a `finally`: after a failed handshake the diagnosis asks for it.
         self.handshaking = True
-        transport = await asyncio.wait_for(starting, connect_timeout)
+        async with asyncio.timeout(connect_timeout):
+            transport = await starting
         self.handshaking = False
         assert transport is not None
         self._io_reader = reader
