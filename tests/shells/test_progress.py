@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,14 +30,16 @@ async def bus(tmp_path: Path) -> AsyncIterator[TestBus]:
         yield bus
 
 
-async def holding(bus: TestBus) -> tuple[Bot, int]:
+@asynccontextmanager
+async def holding(bus: TestBus) -> AsyncIterator[tuple[Bot, int]]:
     """A bot with two messages of one envelope in its hand, and the delivery's sequence."""
     bot, handler = await listener(bus, durable="d", start="all")
     handler.go.clear()
     await greet_together(bus, "one", "two")
     await until(handler.began.is_set, "the first is at work")
     stream = bus._server.jetstream.streams["ACCEPTED"]
-    return bot, stream.consumers[CONSUMER].info()["delivered"]["stream_seq"]
+    yield bot, stream.consumers[CONSUMER].info()["delivered"]["stream_seq"]
+    handler.go.set()  # otherwise the end of the bus would wait for it
 
 
 async def note(bot: Bot, sequence: int, done: str = "0", stored: int = 1) -> str:
@@ -50,22 +52,23 @@ async def note(bot: Bot, sequence: int, done: str = "0", stored: int = 1) -> str
 
 async def test_note_is_about_one_stored_message(bus: TestBus) -> None:
     """A stream that lost messages has their sequences again."""
-    bot, sequence = await holding(bus)
-    assert await note(bot, sequence, "2") == "2"
-    assert await note(bot, sequence, "1") == "3"
-    assert await note(bot, sequence, stored=2) == "0"
+    async with holding(bus) as (bot, sequence):
+        assert await note(bot, sequence, "2") == "2"
+        assert await note(bot, sequence, "1") == "3"
+        assert await note(bot, sequence, stored=2) == "0"
 
 
 async def test_note_ends_with_its_consumer(bus: TestBus) -> None:
     """One that is made again begins from the start, and has the name of the last one."""
-    bot, sequence = await holding(bus)
-    assert await note(bot, sequence, "3") == "3"
-    await bot.close(timeout=0)
-    bus._server.jetstream.streams["ACCEPTED"].consumers.pop(CONSUMER).end()
-    bot, handler = await listener(bus, durable="d", start="all")
-    handler.go.clear()
-    await until(handler.began.is_set, "it comes again")
-    assert await note(bot, sequence) == "0"
+    async with holding(bus) as (bot, sequence):
+        assert await note(bot, sequence, "3") == "3"
+        await bot.close(timeout=0)
+        bus._server.jetstream.streams["ACCEPTED"].consumers.pop(CONSUMER).end()
+        again, handler = await listener(bus, durable="d", start="all")
+        handler.go.clear()
+        await until(handler.began.is_set, "it comes again")
+        assert await note(again, sequence) == "0"
+        handler.go.set()
 
 
 async def test_bot_fills_its_share_of_notes_alone(
@@ -73,8 +76,7 @@ async def test_bot_fills_its_share_of_notes_alone(
 ) -> None:
     monkeypatch.setattr(policy_module, "PROGRESS_BYTES", 5_000)
     scaffold(tmp_path / "hello", "hello")
-    async with TestBus(tmp_path / "hello") as bus:
-        bot, sequence = await holding(bus)
+    async with TestBus(tmp_path / "hello") as bus, holding(bus) as (bot, sequence):
         for stored in range(2):
             await note(bot, sequence, "1", stored)
         with pytest.raises(RequestFailed, match="has noted too much within 10 min"):
@@ -84,8 +86,8 @@ async def test_bot_fills_its_share_of_notes_alone(
 
 @pytest.mark.parametrize("index", [2, 255])
 async def test_no_payload_but_one_of_the_delivery_is_parked(bus: TestBus, index: int) -> None:
-    bot, sequence = await holding(bus)
-    ask: dict[str, Any] = {"consumer": CONSUMER, "sequence": sequence, "attempt": 1, "error": "E"}
-    with pytest.raises(RequestFailed, match=f"has no payload {index}"):
-        await bot.request(PARK, {**ask, "index": index})
-    assert (await bot.request(PARK, {**ask, "index": 1})).payload["record"] == 1
+    async with holding(bus) as (bot, sequence):
+        ask = {"consumer": CONSUMER, "sequence": sequence, "attempt": 1, "error": "E"}
+        with pytest.raises(RequestFailed, match=f"has no payload {index}"):
+            await bot.request(PARK, {**ask, "index": index})
+        assert (await bot.request(PARK, {**ask, "index": 1})).payload["record"] == 1

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealbus import Bot, BotState, InvalidInput, Message, NoReply, Reason, Refused, RequestFailed
 from sealbus.nats import in_process
 from sealbus.testing import TestBus, expect_refused
 from sealbus_broker.policy.scaffold import scaffold
+from sealbus_broker.relay import pulling
 from tests.waiting import PATIENCE_S, until
 
 
@@ -55,6 +57,18 @@ async def test_bus_ends_after_a_failed_test(folder: Path) -> None:
     with pytest.raises(KeyError):
         await failing()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_end_does_not_wait_for_messages(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay waits for the messages that it has asked for. Here it would give up."""
+    for name in ("PULL_EXPIRES_S", "SILENCE_S"):
+        monkeypatch.setattr(pulling, name, 2 * PATIENCE_S)
+    with capture_logs() as log:
+        async with TestBus(folder):
+            pass
+    assert [line for line in log if line["event"] == "relay.unfinished"] == []
 
 
 async def test_two_buses_know_nothing_of_each_other(folder: Path) -> None:

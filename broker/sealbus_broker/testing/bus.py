@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from sealbus import Bot, Credentials, InvalidInput, SealbusError
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
-from sealbus.protocol.streams import ACCEPTED, LIVE, QUARANTINE
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE
 from sealbus.protocol.subjects import GENESIS
 from sealbus.supervision import beside, spawn
 from sealbus_broker.gate.policy import BotKey, Policy
@@ -145,6 +145,11 @@ class TestBus:
     async def _end(self) -> None:
         """End the relay and the server. Raises the error that ended the relay, if there is one."""
         self._stopping.set()
+        # A relay that stops waits for the last messages that it has asked for, up to a second. Here
+        # nobody sends any more.
+        if INGRESS in self._server.jetstream.streams:
+            for consumer in self._server.jetstream.streams[INGRESS].consumers.values():
+                consumer.hasten()
         try:
             if self._running is not None:
                 await self._running
