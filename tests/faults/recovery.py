@@ -100,27 +100,45 @@ def hostile_bundles(yard: Yard, bundles: int, *, one_nonce: bool) -> list[bytes]
     return made
 
 
+async def _partitions(nc: Any) -> list[dict[str, Any]]:
+    """JetStream's reports of the consumers by which relays take messages."""
+    subject = "$JS.API.CONSUMER.INFO.INGRESS."
+    names = (partition_consumer(partition) for partition in range(PARTITIONS))
+    answers = [await nc.request(subject + name, b"", PATIENCE_S) for name in names]
+    return [json.loads(answer.data) for answer in answers]
+
+
 async def _in_hand(nc: Any) -> int:
     """The messages of bots that relays have in hand."""
-    total = 0
-    for partition in range(PARTITIONS):
-        subject = f"$JS.API.CONSUMER.INFO.INGRESS.{partition_consumer(partition)}"
-        total += json.loads((await nc.request(subject, b"", PATIENCE_S)).data)["num_ack_pending"]
-    return total
+    return sum(one["num_ack_pending"] for one in await _partitions(nc))
+
+
+async def _last_stored(nc: Any) -> int:
+    answer = await nc.request("$JS.API.STREAM.INFO.INGRESS", b"", PATIENCE_S)
+    last: int = json.loads(answer.data)["state"]["last_seq"]
+    return last
 
 
 async def _give(yard: Yard, nc: Any, bundles: list[bytes]) -> int:
     """Have the first relay take the messages without judging them; return how many it has."""
     (relay,) = yard.relays
     waiting = list(bundles)
-    while not await _in_hand(nc):
-        # The relay renews its request each second. While the server has one, it gives messages.
+    # The relay renews its request each second. While the server has one, it gives messages.
+    while True:
         relay.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.2)
         relay.send_signal(signal.SIGSTOP)
-        await nc.publish("send.boss", waiting.pop())
-        # Long enough for an acknowledgement that the relay wrote just before it was stopped.
+        before = await _last_stored(nc)
+        # Again if all were given in vain. A copy is as hostile.
+        await nc.publish("send.boss", waiting.pop() if waiting else bundles[0])
+        last = before
+        while last == before:
+            last = await _last_stored(nc)
         await asyncio.sleep(0.3)
+        # It was delivered after the stop, so nobody has judged it. That does not hold for messages
+        # that were delivered before.
+        if max(one["delivered"]["stream_seq"] for one in await _partitions(nc)) == last:
+            break
     for bundle in waiting:
         await nc.publish("send.boss", bundle)
     await nc.flush()
