@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus_broker.relay import relay as module
+from sealbus_broker.relay.clocks import clock_ms
 from tests.e2e.relay_here import a_relay, make_relay
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
 HOUR_MS = 3_600_000
-REAL = module.clock_ms
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Clock:
     off_ms = 0
 
     def __call__(self) -> int:
-        return REAL() + self.off_ms
+        return clock_ms() + self.off_ms
 
 
 @pytest.fixture

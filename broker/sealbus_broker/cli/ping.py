@@ -24,9 +24,9 @@ from sealbus_broker.cli.signals import Stop, run
 from sealbus_broker.escape import json_line
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import STREAMS
+from sealbus_broker.relay.clocks import clock_ms
 from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S, RESTART, Level, Problem, fill, worst
 from sealbus_broker.relay.probe import Prober, is_accepted
-from sealbus_broker.relay.relay import clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
 
 ASK_S: Final = 3.0

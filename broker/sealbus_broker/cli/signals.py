@@ -11,14 +11,16 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from sealbus import Bot
 from sealbus.life.signals import on_signal
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import Stopped
+
+if TYPE_CHECKING:  # most commands that run in a loop are no bots
+    from sealbus import Bot
 
 T = TypeVar("T")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -12,6 +12,7 @@ so a slow or paused machine is never taken for a wrong clock.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -31,6 +32,11 @@ AGAIN_S: Final = 60.0
 HINT: Final = (
     "set both clocks by one time service (NTP); the relay goes on by itself when they agree"
 )
+
+
+def clock_ms() -> int:
+    """Return the milliseconds since 1970 UTC, by this machine's clock."""
+    return time.time_ns() // 1_000_000
 
 
 def least_difference_ms(before_ms: int, server_ms: int, after_ms: int) -> int:

@@ -59,7 +59,7 @@ from sealbus_broker.policy.reading import Reading
 from sealbus_broker.policy.watching import Folder
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.background import tell
-from sealbus_broker.relay.clocks import Apart
+from sealbus_broker.relay.clocks import Apart, clock_ms
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.following import Following, too_old
 from sealbus_broker.relay.health import Health, Problem, no_problems
@@ -84,11 +84,6 @@ delivered to another relay, or at the next start."""
 
 LOST_S: Final = 1.0
 """How long a stop waits for a connection that is lost. Nothing can be finished without it."""
-
-
-def clock_ms() -> int:
-    """Return the milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def _tell_apart(apart: ClocksApart | FolderUnseen) -> None:
