@@ -113,7 +113,7 @@ async def test_thousand_bots_do_not_renew_in_one_moment(
 
     def asked() -> bool:
         ask(stage)  # again and again, which puts nothing off
-        return len(kept.attached) == 2
+        return len(kept.attached) >= 2  # it is asked at each look, and may have moved twice
 
     await until(asked, "it was renewed")
     assert least_s <= time.monotonic() - began < most_s
