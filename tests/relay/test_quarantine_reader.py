@@ -95,7 +95,7 @@ async def test_pages_have_all_that_match_newest_first(
     monkeypatch.setattr(quarantine_reader, "_MOST_READ", most_read)
     monkeypatch.setattr(quarantine_reader, "_SPAN", 64)
     monkeypatch.setattr(quarantine_reader, "_BATCH", 37)
-    rows = await fill(streams, 500)
+    rows = await fill(streams, 200)
     for wanted in FILTERS:
         matching = [
             row for row in rows if all(row[name] == value for name, value in wanted.items())
