@@ -47,11 +47,9 @@ from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
 from sealbus_broker.errors import ClocksApart, FolderUnseen
 from sealbus_broker.gate.policy import Limits, Policy
-from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connection import Link, disconnect
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.places import Places
@@ -62,14 +60,12 @@ from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.clocks import Apart, clock_ms
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.following import Following, too_old
-from sealbus_broker.relay.health import Health, Problem, no_problems
+from sealbus_broker.relay.health import Problem, no_problems
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.live_sessions import LiveSessions
-from sealbus_broker.relay.pipeline import Pipeline
-from sealbus_broker.relay.probe import Prober
+from sealbus_broker.relay.parts import Parts
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.relay.services.router import ServiceRouter
@@ -332,77 +328,19 @@ class Relay:
         stopping: asyncio.Event,
         ready: Callable[[], None],
     ) -> None:
-        policy = self._policy
-        bus_key = self._secrets.bus
-        stream_store = StreamStore(nc)
-        await stream_store.open()
-        # One set of meters: the answers of services count against the same shares as messages.
-        meters = RateMeters()
-        services = ServiceRouter(
+        parts = Parts(
             nc=nc,
-            stream_store=stream_store,
-            policy=policy,
-            key=bus_key,
+            ledgers=ledgers,
+            policy=self._policy,
+            secrets=self._secrets,
             relay=self._name,
             counters=self.counters,
             now_ms=clock_ms,
             supervisor=self._supervisor,
-            shares=meters.shares,
-        )
-        await services.open()
-        pipeline = Pipeline(
-            nc=nc,
-            stream_store=stream_store,
-            ledgers=ledgers.by_delivery,
-            policy=policy,
-            key=bus_key,
-            relay=self._name,
-            services=services,
-            counters=self.counters,
-            now_ms=clock_ms,
-            meters=meters,
-        )
-        last_try = LastTry(
-            nc=nc,
-            stream_store=stream_store,
-            process=pipeline.process,
-            policy=policy,
-            relay=self._name,
-            counters=self.counters,
-            now_ms=clock_ms,
-        )
-        pulling = [
-            IngressWorker(
-                nc=nc,
-                partition=partition,
-                process=last_try.process,
-                supervisor=self._supervisor,
-                last_try=last_try,
-            )
-            for partition in range(PARTITIONS)
-        ]
-        live = LiveWorker(
-            nc=nc,
-            process=last_try.process,
-            counters=self.counters,
-            now_ms=clock_ms,
-            supervisor=self._supervisor,
-        )
-        prober = Prober(nc, bus_key, self._name)
-        await prober.open()
-        health = Health(
-            nc=nc,
-            prober=prober,
-            stream_store=stream_store,
-            counters=self.counters,
-            policy=policy,
-            relay=self._name,
-            now_ms=clock_ms,
-            monotonic=time.monotonic,
             surroundings=self._surroundings,
         )
-        await health.open()
-        following = self._make_following(nc, ledgers, stream_store, door, pipeline)
+        await parts.open()
+        following = self._make_following(nc, ledgers, door, parts)
         # From here on _serve_once() ends its work, also where it is not served.
         self._following = following
         if following is not None:
@@ -412,16 +350,12 @@ class Relay:
         # So that NATS knows of all these subscriptions before a bot comes in.
         await until_stopped(stopping, self._unbroken(nc, nc.flush))
         # From here on a lost connection concerns them.
-        self._stream_store = stream_store
-        self._workers = [*pulling, live]
+        self._stream_store = parts.stream_store
+        self._workers = parts.workers
+        working = parts.work(stopping)
         keep = self._supervisor.keep
-        working = [
-            keep(f"partition {partition}", partial(worker.run, stopping), until=stopping)
-            for partition, worker in enumerate(pulling)
-        ]
-        working.append(keep("live messages", partial(live.run, stopping), until=stopping))
         watching = [
-            keep("looking after the bus's health", partial(health.run, stopping), until=stopping),
+            parts.watch(stopping),
             keep("comparing the clocks", partial(ledgers.compare_clocks, stopping), until=stopping),
         ]
         if following is not None:
@@ -431,20 +365,15 @@ class Relay:
             # Not earlier: a bot that comes in may publish at once, and expects a verdict.
             door.open()
             await self._until_told(stopping, door, ready)
-            await self._drain(nc, door, working, services)
+            await self._drain(nc, door, working, parts.services)
         finally:
             await end(*working, *watching)
             # Behind the workers: one that still ran could hand over another request.
-            services.cancel()
+            parts.services.cancel()
         log.info("relay.stopped", **self.counters.counts)
 
     def _make_following(
-        self,
-        nc: HardenedClient,
-        ledgers: Ledgers,
-        stream_store: StreamStore,
-        door: Doorway,
-        pipeline: Pipeline,
+        self, nc: HardenedClient, ledgers: Ledgers, door: Doorway, parts: Parts
     ) -> Following | None:
         if self._reading is None:
             return None
@@ -458,8 +387,8 @@ class Relay:
             door=door,
             ledgers=ledgers,
             sessions=LiveSessions(nc=nc, key=key, bus=self._policy().bus, now_ms=clock_ms),
-            stream_store=stream_store,
-            settled=pipeline.settle,
+            stream_store=parts.stream_store,
+            settled=parts.pipeline.settle,
             relay=self._name,
             now_ms=clock_ms,
             supervisor=self._supervisor,

@@ -1,0 +1,162 @@
+"""The parts of a relay that serve on one connection: each is made here, with what it needs.
+
+Data flows one way::
+
+    partitions ─┐
+                ├─> last try ─> pipeline ─> streams, receipts
+    live ───────┘                  │
+                                   └──────> services (requests to the bus itself)
+
+Beside them, *health* sends a message of its own the whole way, and looks at the streams.
+
+:class:`Parts` makes them, and :meth:`Parts.open` subscribes. Whoever made them runs them
+(:mod:`sealbus_broker.relay.relay`). A new connection gets new parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from sealbus.nats.client import HardenedClient
+from sealbus.supervision import Supervisor
+from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.rate import RateMeters
+from sealbus_broker.nats.streams import PARTITIONS
+from sealbus_broker.policy.in_force import InForce
+from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.health import Health, Problem
+from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.last_try import LastTry
+from sealbus_broker.relay.ledgers import Ledgers
+from sealbus_broker.relay.live import LiveWorker
+from sealbus_broker.relay.pipeline import Pipeline
+from sealbus_broker.relay.probe import Prober
+from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.services.router import ServiceRouter
+from sealbus_broker.relay.stream_store import StreamStore
+
+
+class Parts:
+    """All of them, for one connection."""
+
+    def __init__(
+        self,
+        *,
+        nc: HardenedClient,
+        ledgers: Ledgers,
+        policy: InForce,
+        secrets: BusSecrets,
+        relay: str,
+        counters: VerdictCounters,
+        now_ms: Callable[[], int],
+        supervisor: Supervisor,
+        surroundings: Callable[[Limits], Sequence[Problem]],
+    ) -> None:
+        """Make them; nothing is sent or asked.
+
+        Args:
+            nc: The relay's connection.
+            ledgers: The ledgers, which are read.
+            policy: The policy in force, anew for each batch.
+            secrets: The bus's own keys.
+            relay: The relay's name.
+            counters: Count verdicts.
+            now_ms: The wall clock, in ms since 1970.
+            supervisor: Answers for the tasks.
+            surroundings: Gives problems for the health that NATS does not know of.
+        """
+        self._supervisor = supervisor
+        self.stream_store = StreamStore(nc)
+        # One set of meters: the answers of services count against the same shares as messages.
+        meters = RateMeters()
+        self.services = ServiceRouter(
+            nc=nc,
+            stream_store=self.stream_store,
+            policy=policy,
+            key=secrets.bus,
+            relay=relay,
+            counters=counters,
+            now_ms=now_ms,
+            supervisor=supervisor,
+            shares=meters.shares,
+        )
+        self.pipeline = Pipeline(
+            nc=nc,
+            stream_store=self.stream_store,
+            ledgers=ledgers.by_delivery,
+            policy=policy,
+            key=secrets.bus,
+            relay=relay,
+            services=self.services,
+            counters=counters,
+            now_ms=now_ms,
+            meters=meters,
+        )
+        last_try = LastTry(
+            nc=nc,
+            stream_store=self.stream_store,
+            process=self.pipeline.process,
+            policy=policy,
+            relay=relay,
+            counters=counters,
+            now_ms=now_ms,
+        )
+        self._partitions = [
+            IngressWorker(
+                nc=nc,
+                partition=partition,
+                process=last_try.process,
+                supervisor=supervisor,
+                last_try=last_try,
+            )
+            for partition in range(PARTITIONS)
+        ]
+        self._live = LiveWorker(
+            nc=nc,
+            process=last_try.process,
+            counters=counters,
+            now_ms=now_ms,
+            supervisor=supervisor,
+        )
+        self._prober = Prober(nc, secrets.bus, relay)
+        self._health = Health(
+            nc=nc,
+            prober=self._prober,
+            stream_store=self.stream_store,
+            counters=counters,
+            policy=policy,
+            relay=relay,
+            now_ms=now_ms,
+            monotonic=time.monotonic,
+            surroundings=surroundings,
+        )
+
+    @property
+    def workers(self) -> Sequence[IngressWorker | LiveWorker]:
+        """The parts that pull and receive messages."""
+        return [*self._partitions, self._live]
+
+    async def open(self) -> None:
+        """Subscribe. Returns before NATS knows of it."""
+        await self.stream_store.open()
+        await self.services.open()
+        await self._prober.open()
+        await self._health.open()
+
+    def work(self, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
+        """Begin to take messages. The tasks end after ``stopping`` is set, with nothing in hand."""
+        keep = self._supervisor.keep
+        working = [
+            keep(f"partition {partition}", partial(worker.run, stopping), until=stopping)
+            for partition, worker in enumerate(self._partitions)
+        ]
+        live = partial(self._live.run, stopping)
+        return [*working, keep("live messages", live, until=stopping)]
+
+    def watch(self, stopping: asyncio.Event) -> asyncio.Task[None]:
+        """Begin to look after the bus's health."""
+        work = partial(self._health.run, stopping)
+        return self._supervisor.keep("looking after the bus's health", work, until=stopping)
