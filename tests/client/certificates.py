@@ -5,12 +5,16 @@ from __future__ import annotations
 import ipaddress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+VALID: Final = (-0.1, 1.0)
+"""From some time ago for a day."""
 
 
 class Authority:
@@ -40,8 +44,11 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(made.public_bytes(Encoding.PEM))
 
-    def server(self, host: str) -> tuple[Path, Path]:
-        """Certificate and key of a server with the address ``host``, a name or an IP address."""
+    def server(self, host: str, days: tuple[float, float] = VALID) -> tuple[Path, Path]:
+        """Certificate and key of a server with the address ``host``, a name or an IP address.
+
+        ``days``: when it begins and ends, in days from now.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
@@ -49,7 +56,7 @@ class Authority:
             name = x509.DNSName(host)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         made = (
-            self._draft(subject, key.public_key())
+            self._draft(subject, key.public_key(), days)
             .add_extension(x509.SubjectAlternativeName([name]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
@@ -63,15 +70,21 @@ class Authority:
         secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return certificate, secret
 
-    def _draft(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _draft(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        days: tuple[float, float] = VALID,
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
+        begin, end = days
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now + timedelta(days=begin))
+            .not_valid_after(now + timedelta(days=end))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )

@@ -21,7 +21,7 @@ from sealbus.supervision import end
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.process import find_binary
-from tests.client.certificates import Authority
+from tests.client.certificates import VALID, Authority
 from tests.listening import listening
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
@@ -76,9 +76,9 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     return made
 
 
-def tls(authority: Authority, host: str, more: str = "") -> str:
+def tls(authority: Authority, host: str, more: str = "", days: tuple[float, float] = VALID) -> str:
     """nats-server's configuration for TLS with a certificate for ``host``."""
-    certificate, key = authority.server(host)
+    certificate, key = authority.server(host, days)
     return f'tls {{ cert_file: "{certificate}", key_file: "{key}" {more} }}'
 
 
@@ -197,12 +197,14 @@ async def test_servers_that_a_first_line_names_are_not_spoken_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "trusted", "said", "hint"),
+    ("host", "trusted", "days", "said", "hint"),
     [
-        ("bus.example", True, "IP address mismatch", "as its certificate does"),
-        ("127.0.0.1", False, "TLS with tls://127", "SSL_CERT_FILE"),
+        ("bus.example", True, VALID, "IP address mismatch", "as its certificate does"),
+        ("127.0.0.1", False, VALID, "TLS with tls://127", "SSL_CERT_FILE"),
+        ("127.0.0.1", True, (0.1, 1), "certificate is not yet valid", "this machine's clock"),
+        ("127.0.0.1", True, (-1, -0.1), "certificate has expired", "a new certificate"),
     ],
-    ids=["another host", "another authority"],
+    ids=["another host", "another authority", "not yet valid", "expired"],
 )
 async def test_a_certificate_that_does_not_hold_ends_connect(
     serve: Serve,
@@ -211,11 +213,12 @@ async def test_a_certificate_that_does_not_hold_ends_connect(
     monkeypatch: pytest.MonkeyPatch,
     host: str,
     trusted: bool,
+    days: tuple[float, float],
     said: str,
     hint: str,
 ) -> None:
     """After such a handshake, nats-py's own close() would wait for ever."""
-    port = await serve(tls(authority, host))
+    port = await serve(tls(authority, host, days=days))
     if not trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path, "stranger").file))
     async with asyncio.timeout(PATIENCE_S):

@@ -38,6 +38,13 @@ _ENDED_HINTS: Final = {
 }
 
 
+_NOT_YET_VALID: Final = 9
+"""OpenSSL's number (``X509_V_ERR_CERT_NOT_YET_VALID``) for a certificate that begins later."""
+
+_EXPIRED: Final = 10
+"""Its number (``X509_V_ERR_CERT_HAS_EXPIRED``) for one that has ended."""
+
+
 class NotEncrypted(OSError):
     """A server named as ``tls://`` does not offer TLS. Nothing was sent to it."""
 
@@ -207,6 +214,10 @@ def _tls_hint(error: ssl.SSLError) -> str:
         return (
             "does the server speak TLS on that port, and does it ask for a certificate of this bot?"
         )
+    if error.verify_code == _NOT_YET_VALID:
+        return "is this machine's clock right? The certificate begins at a later time"
+    if error.verify_code == _EXPIRED:
+        return "give the server a new certificate; if it has one, is this machine's clock right?"
     if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
         return "name the server as its certificate does"
     return "if the bus has a certificate authority of its own, name its file in SSL_CERT_FILE"
