@@ -83,6 +83,29 @@ def test_expire_sets_an_end(bus: Path) -> None:
     assert later["not_after"] < row["not_after"]
 
 
+def test_check_notes_the_end_of_a_bots_last_key(bus: Path) -> None:
+    assert run(bus, "expire", "greeter", one_key(bus), "--after", "13d").code == 0
+    checked = quickly("check", "--json", cwd=bus)
+    assert checked.code == 0, "it is no problem yet"
+    (note,) = [json.loads(line) for line in checked.out.splitlines()]
+    assert (note["kind"], note["file"]) == ("note", "keys/greeter.yaml")
+    assert note["what"].startswith("greeter has no valid key after ")
+    assert note["hint"] == "sealbus keys rotate greeter"
+    assert run(bus, "rotate", "greeter", "--out", "next.toml").code == 0
+    assert quickly("check", cwd=bus).out == ""
+
+
+def test_check_notes_a_key_that_is_older_than_key_age(bus: Path) -> None:
+    policy, keys = bus / "policy.yaml", bus / "keys/greeter.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  key_age: 90d\n"))
+    assert quickly("check", cwd=bus).out == ""
+    born = shown(run(bus, "show", "greeter", "--json"))[0]["not_before"]
+    keys.write_text(keys.read_text().replace(born, "2026-01-01T00:00:00Z"))
+    told = quickly("check", cwd=bus).out
+    assert "note: keys/greeter.yaml: a key of greeter is " in told
+    assert "expected: at most 90 days (limits.key_age)" in told
+
+
 def test_rotate_makes_a_key_and_lets_the_old_one_expire(bus: Path) -> None:
     before = (bus / "credentials/greeter.toml").read_text()
     old = one_key(bus)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from sealbus.credentials import Credentials
@@ -13,6 +15,7 @@ from sealbus_broker.errors import SecretsUnusable
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import FILE, read_bus_file
+from sealbus_broker.policy.key_ages import due_keys
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.relay.secrets import BusSecrets
@@ -26,8 +29,10 @@ from sealbus_broker.relay.secrets import BusSecrets
 def check(folder: str | None, as_json: bool) -> int:
     """Say whether a relay would load the bus's folder, and list every problem.
 
-    If the folder has credentials, notes name those that do not work on this bus. The exit code is 0
-    if a relay would load the folder, and 3 if not. The command starts nothing and changes nothing.
+    If the folder has credentials, notes name those that do not work on this bus. Other notes name
+    the bots that have no valid key, or none in two weeks, and the keys that are older than the
+    limit key_age. The exit code is 0 if a relay would load the folder, and 3 if not. The command
+    starts nothing and changes nothing.
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
@@ -39,6 +44,7 @@ def check(folder: str | None, as_json: bool) -> int:
         notes += bus.strangers(facts)
     if loaded.policy is not None:
         notes += _strange_keys(bus, loaded.policy)
+        notes += due_keys(loaded.policy, time.time_ns() // 1_000_000)
     rows = [("problem", problem) for problem in problems] + [("note", one) for one in notes]
     for kind, row in rows:
         click.echo(json_line({"kind": kind, **row.as_dict()}) if as_json else f"{kind}: {row}")

@@ -28,7 +28,7 @@ from sealbus_broker.escape import json_line, printable
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.keys import FOLDER, set_time
 from sealbus_broker.policy.problems import nearest
-from sealbus_broker.policy.reader import duration_ms, time_ms
+from sealbus_broker.policy.reader import duration_ms, time_ms, time_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -307,4 +307,4 @@ def _utc(at_ms: int) -> datetime:
 
 
 def _text(at_ms: int | None) -> str | None:
-    return None if at_ms is None else _utc(at_ms).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at_ms is None else time_text(at_ms)

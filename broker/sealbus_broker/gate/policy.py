@@ -106,6 +106,8 @@ class Limits:
     policy_age_ms: int | None = None
     """How long a relay judges by a policy whose folder it cannot read any more. ``None``: for
     ever."""
+    key_age_ms: int | None = None
+    """How old a bot's key may be before ``sealbus check`` notes it. ``None``: as old as it is."""
     attempts: int = 10
     """How often a failing message is delivered to one durable subscription."""
     subscriptions: int = 32

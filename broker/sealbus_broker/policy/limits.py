@@ -21,6 +21,12 @@ MIN_POLICY_AGE_MS: Final = 10_000
 """Shortest ``policy_age``. A relay looks at its folder every two seconds, and a disk may stall for
 some."""
 
+MIN_KEY_AGE_MS: Final = 3_600_000
+"""Shortest ``key_age``: a person replaces keys, and no oftener than each hour."""
+
+MAX_KEY_AGE_MS: Final = 10 * MAX_TIME_MS
+"""Longest ``key_age``: ten years, as long as a machine runs."""
+
 MIN_STORE_BYTES: Final = 1024**2
 """Smallest stream: it holds at least one message of the largest size."""
 
@@ -58,6 +64,7 @@ RANGES: Final = {
     "ingress_wait": _TIME,
     "session": (MIN_SESSION_MS, MAX_TIME_MS),
     "policy_age": (MIN_POLICY_AGE_MS, MAX_TIME_MS),
+    "key_age": (MIN_KEY_AGE_MS, MAX_KEY_AGE_MS),
     "retention": _TIME,
     "accepted_bytes": _SIZE,
     "ingress_bytes": _SIZE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import InvalidInput
@@ -38,6 +38,11 @@ def time_ms(text: str) -> int | None:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     except ValueError:  # the 31st of February
         return None
+
+
+def time_text(at_ms: int) -> str:
+    """Return the text that :func:`time_ms` reads, in whole seconds."""
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def duration_ms(text: str) -> int | None:

@@ -1,0 +1,77 @@
+"""Notes about keys that an operator has to replace.
+
+A bot whose last key ends is refused from one moment to the next. So it is noted beforehand, for as
+long as a rotation may take.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus_broker.gate.policy import BotKey, BotRule, Policy
+from sealbus_broker.policy.keys import FOLDER
+from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.reader import time_text
+
+SOON_MS: Final = 14 * 86_400_000
+"""How long before the end of a bot's last key that end is noted. A bot may be rolled out once in
+two weeks."""
+
+_DAY_MS: Final = 86_400_000
+
+
+def due_keys(policy: Policy, now_ms: int) -> list[Problem]:
+    """Return a note for each bot without a valid key, or soon without one, and for each key that is
+    older than ``limits.key_age``.
+
+    Args:
+        policy: The policy, with the keys of all bots.
+        now_ms: The time (ms since 1970).
+    """
+    found = []
+    for bot in policy.bots.values():
+        if bot.keys:
+            found += _ends(bot, now_ms)
+            found += _old(bot, policy.limits.key_age_ms, now_ms)
+    return found
+
+
+def _ends(bot: BotRule, now_ms: int) -> list[Problem]:
+    ends_ms = max(key.ends_ms for key in bot.keys.values())
+    if ends_ms > now_ms + SOON_MS:
+        return []
+    end = time_text(ends_ms)
+    if ends_ms > now_ms:
+        left = _span(ends_ms - now_ms)
+        return [_note(bot, f"{bot.name} has no valid key after {end}, in {left}")]
+    return [_note(bot, f"no key of {bot.name} is valid any more: the last one ended at {end}")]
+
+
+def _old(bot: BotRule, most_ms: int | None, now_ms: int) -> list[Problem]:
+    if most_ms is None:
+        return []
+    return [
+        _note(
+            bot,
+            f"a key of {bot.name} is {_span(now_ms - key.not_before_ms)} old",
+            got=_shown(key),
+            expected=f"at most {_span(most_ms)} (limits.key_age)",
+        )
+        for key in bot.keys.values()
+        if key.opens(now_ms) and now_ms - key.not_before_ms > most_ms
+    ]
+
+
+def _note(bot: BotRule, what: str, got: str | None = None, expected: str | None = None) -> Problem:
+    hint = f"sealbus keys rotate {bot.name}"
+    return Problem(f"{FOLDER}/{bot.name}.yaml", 0, 0, what, got, expected, hint)
+
+
+def _shown(key: BotKey) -> str:
+    return PublicKey(key.raw, KeyKind.BOT).text
+
+
+def _span(ms: int) -> str:
+    """The time in whole days, or in whole hours if it is less than two days."""
+    return f"{ms // _DAY_MS} days" if ms >= 2 * _DAY_MS else f"{ms // 3_600_000} hours"

@@ -1,0 +1,82 @@
+"""The notes of ``sealbus check`` about keys that have to be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
+from sealbus_broker.policy.key_ages import SOON_MS, due_keys
+
+NOW = 1_800_000_000_000
+HOUR = 3_600_000
+DAY = 24 * HOUR
+KEY = BotKey(bytes([1]) * 32, NOW - 100 * DAY)
+OTHER = BotKey(bytes([2]) * 32, NOW)
+
+
+End = Callable[[int], BotKey]
+
+
+def expires(at_ms: int) -> BotKey:
+    """The key, with a time after which it is not valid."""
+    return replace(KEY, not_after_ms=at_ms)
+
+
+def is_revoked(at_ms: int) -> BotKey:
+    """The key, with a time at which it is revoked."""
+    return replace(KEY, revoked_ms=at_ms)
+
+
+def notes(*keys: BotKey, **limits: int) -> list[str]:
+    """The notes about the bot ``order``."""
+    bot = BotRule("order", {key.raw: key for key in keys})
+    policy = Policy("shop", bytes(32), frozenset(), {"order": bot}, (), limits=Limits(**limits))
+    found = due_keys(policy, NOW)
+    assert {one.file for one in found} <= {"keys/order.yaml"}
+    assert {one.hint for one in found} <= {"sealbus keys rotate order"}
+    return [one.what for one in found]
+
+
+@pytest.mark.parametrize("end", [expires, is_revoked])
+@pytest.mark.parametrize(
+    ("left_ms", "what"),
+    [
+        (SOON_MS, "order has no valid key after 2027-01-29T08:00:00Z, in 14 days"),
+        (2 * DAY, "order has no valid key after 2027-01-17T08:00:00Z, in 2 days"),
+        (2 * DAY - 1, "order has no valid key after 2027-01-17T07:59:59Z, in 47 hours"),
+        (1, "order has no valid key after 2027-01-15T08:00:00Z, in 0 hours"),
+        (0, "no key of order is valid any more: the last one ended at 2027-01-15T08:00:00Z"),
+        (-DAY, "no key of order is valid any more: the last one ended at 2027-01-14T08:00:00Z"),
+    ],
+)
+def test_end_of_the_last_key_is_noted(end: End, left_ms: int, what: str) -> None:
+    assert notes(end(NOW + left_ms)) == [what]
+
+
+def test_end_that_is_far_away_is_not_noted() -> None:
+    assert notes(replace(KEY, not_after_ms=NOW + SOON_MS + 1)) == []
+
+
+def test_key_without_end_is_not_noted() -> None:
+    assert notes(KEY) == []
+
+
+def test_another_key_is_enough() -> None:
+    assert notes(replace(KEY, not_after_ms=NOW + 1), OTHER) == []
+
+
+def test_bot_without_keys_is_not_noted_here() -> None:
+    """The loader has a note for it."""
+    assert notes() == []
+
+
+@pytest.mark.parametrize(("age_ms", "is_old"), [(100 * DAY, False), (100 * DAY - 1, True)])
+def test_key_older_than_key_age_is_noted(age_ms: int, is_old: bool) -> None:
+    assert notes(KEY, OTHER, key_age_ms=age_ms) == ["a key of order is 100 days old"] * is_old
+
+
+def test_old_key_that_opens_nothing_is_not_noted() -> None:
+    assert notes(replace(KEY, revoked_ms=NOW - 1), OTHER, key_age_ms=DAY) == []
