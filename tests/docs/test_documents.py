@@ -73,6 +73,13 @@ def test_parts_made_from_the_code_are_up_to_date(document: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_no_line_but_a_table_s_is_too_long(document: Path) -> None:
+    lines = document.read_text().splitlines()
+    long = [at for at, line in enumerate(lines, 1) if len(line) > 100 and line[:1] != "|"]
+    assert long == [], "lines of more than 100 characters"
+
+
 def test_every_part_occurs_in_one_document() -> None:
     found = [name for document in DOCUMENTS for name, _ in parts(document.read_text())]
     assert sorted(found) == sorted(PARTS)
