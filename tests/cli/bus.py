@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cli.command import SEALBUS, Ran, sealbus, wait_for
+from tests.cli.command import SEALBUS, Ran, quickly, sealbus, wait_for
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 
@@ -39,8 +41,25 @@ class RunningBus:
         return subprocess.Popen([*SEALBUS, *arguments], cwd=self.folder, **options)
 
     def run(self, *arguments: str, given: bytes | None = None) -> Ran:
-        """Run a command to its end."""
+        """Run a command to its end: in this process where that is possible.
+
+        It has a process of its own if it reads stdin, and if it is not the only work in this
+        process: it takes the standard streams, and an event loop of its own.
+        """
+        if given is None and is_alone():
+            return quickly(*arguments, cwd=self.folder)
         return sealbus(*arguments, cwd=self.folder, given=given)
+
+
+def is_alone() -> bool:
+    """Whether nothing else runs in this process: no event loop, and no other thread of a test."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 @contextmanager
