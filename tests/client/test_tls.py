@@ -120,7 +120,7 @@ async def test_a_server_without_tls_is_refused(serve: Serve, authority: Authorit
     with pytest.raises(
         ConnectionFailed, match="does not offer TLS, so nothing was sent"
     ) as refused:
-        await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
+        await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=3)
     assert "`tls` block" in str(refused.value.hint)
     async with a_session(f"nats://127.0.0.1:{port}"):  # control: the server works
         pass
@@ -164,7 +164,7 @@ INFO: dict[str, Any] = {
 async def test_not_a_byte_is_sent_where_the_wire_leaves_tls_out(authority: Authority) -> None:
     async with a_wire(INFO) as (port, heard):
         with pytest.raises(ConnectionFailed, match="does not offer TLS"):
-            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=3)
         assert not heard
 
 
@@ -223,7 +223,7 @@ async def test_a_certificate_that_does_not_hold_ends_connect(
         monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path, "stranger").file))
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(ConnectionFailed, match=said) as refused:
-            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=1)
+            await a_bot(f"tls://127.0.0.1:{port}").connect(timeout=3)
     assert hint in str(refused.value.hint)
 
 

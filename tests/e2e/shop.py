@@ -139,17 +139,14 @@ class Shop:
         return relay
 
     async def replace_relay(self, old: str, new: str) -> asyncio.subprocess.Process:
-        """Change the policy, stop all relays, and start a new one.
-
-        A relay reads the policy only when it starts.
-        """
-        path = self.bus.path / "policy.yaml"
-        assert path.read_text().count(old) == 1
-        path.write_text(path.read_text().replace(old, new))
+        """Stop all relays, change the policy, and start a new relay, which knows no other one."""
         for relay in self.relays:
             if relay.returncode is None:
                 relay.terminate()
                 await relay.wait()
+        path = self.bus.path / "policy.yaml"
+        assert path.read_text().count(old) == 1
+        path.write_text(path.read_text().replace(old, new))
         return await self.start_relay("changed")
 
     def credentials(self, bot: str) -> Credentials:

@@ -199,7 +199,7 @@ async def test_removed_bot_is_told_why_and_thrown_out(
     assert [one for one in caplog.messages if why in one and "has ended the session" in one]
     assert why in watcher._session.explain().what
     with pytest.raises(ConnectionFailed, match="not admitted"):
-        await Bot(shop.bus.credentials("watcher")).connect(timeout=0.2)
+        await Bot(shop.bus.credentials("watcher")).connect(timeout=3)
 
 
 async def test_removed_bot_may_come_back(shop: Shop) -> None:

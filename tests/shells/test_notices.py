@@ -100,7 +100,7 @@ async def test_connect_names_the_notice_as_the_cause(stage: Stage, bot: Bot) -> 
     stage.policy = replace(stage.policy, bots={})
     await bot._session.close(flush=False)
     with pytest.raises(ConnectionFailed, match="policy does not have this bot any more") as failed:
-        await bot.connect(timeout=0.3)
+        await bot.connect(timeout=3)
     assert "order was not admitted" in failed.value.what
     assert failed.value.hint is not None
     assert failed.value.hint.startswith("have an operator put order into policy.yaml again")
