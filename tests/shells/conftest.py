@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from sealbus.life import connecting
+from sealbus.nats.client import HardenedClient
+from sealbus.receiving import attempts
+from sealbus.testing import TestBus
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.contract.ground import a_policy, make_keys
 from tests.contract.servers import begun, start_in_memory
-from tests.shells.stage import Stage
+from tests.shells.following_shop import Shop, open_shop
+from tests.shells.stage import Kept, Open, Stage
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -28,3 +37,44 @@ async def bus(stage: Stage) -> Stage:
     """The same with the streams and consumers that a relay makes."""
     await provision(stage.relay, stage.policy)
     return stage
+
+
+@pytest.fixture
+async def opened(stage: Stage) -> AsyncIterator[Open]:
+    """Opens sessions, and closes them at the end."""
+    kept: list[Kept] = []
+
+    async def open_one(
+        bot: str = "order",
+        *,
+        on_attach: Callable[[HardenedClient], Awaitable[object]] | None = None,
+        **options: float,
+    ) -> Kept:
+        one = Kept(stage, bot, **options)
+        if on_attach is not None:
+            one.on_attach = on_attach
+        kept.append(one)
+        async with asyncio.timeout(PATIENCE_S):
+            await one.session.open()
+        return one
+
+    yield open_one
+    for one in kept:
+        await one.session.close()
+
+
+@pytest.fixture
+async def hello(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TestBus]:
+    """The bus that ``sealbus init`` makes, whose bots come back soon and try again soon."""
+    monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(attempts, "RETRY_FIRST_S", 0.01)
+    scaffold(tmp_path / "hello", "hello")
+    async with TestBus(tmp_path / "hello") as bus:
+        yield bus
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """A bus whose folder a test changes."""
+    async with open_shop(tmp_path / "shop") as shop:
+        yield shop

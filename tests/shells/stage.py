@@ -45,7 +45,7 @@ class Stage(Ground):
 class Kept:
     """A session of one bot, and everything that it tells."""
 
-    def __init__(self, stage: Stage, bot: str, *, renew_s: float = PATIENCE_S) -> None:
+    def __init__(self, stage: Stage, bot: str, *, renew_s: float = 10 * PATIENCE_S) -> None:
         self.attached: list[HardenedClient] = []
         self.lost: list[str] = []
         self.back: list[float] = []
@@ -138,3 +138,7 @@ async def soon(event: asyncio.Event) -> None:
     """Wait for ``event``."""
     async with asyncio.timeout(PATIENCE_S):
         await event.wait()
+
+
+Open = Callable[..., Awaitable[Kept]]
+"""The fixture ``opened``."""

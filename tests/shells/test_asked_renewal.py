@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -15,33 +14,10 @@ from sealbus.life import session as session_module
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.memory import wire
-from tests.shells.stage import Kept, Stage
+from tests.shells.stage import Kept, Open, Stage
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-
-Open = Callable[..., Awaitable[Kept]]
-
-
-@pytest.fixture
-async def opened(stage: Stage) -> AsyncIterator[Open]:
-    """Opens sessions of the bot ``order``, and closes them at the end."""
-    kept: list[Kept] = []
-
-    async def open_one(
-        on_attach: Callable[[HardenedClient], Awaitable[object]] | None = None,
-    ) -> Kept:
-        one = Kept(stage, "order", renew_s=10 * PATIENCE_S)
-        if on_attach is not None:
-            one.on_attach = on_attach
-        kept.append(one)
-        async with asyncio.timeout(PATIENCE_S):
-            await one.session.open()
-        return one
-
-    yield open_one
-    for one in kept:
-        await one.session.close()
 
 
 @pytest.fixture
@@ -82,7 +58,7 @@ async def test_server_that_never_stops_asking_gets_one_a_second(stage: Stage, op
     async def note(_: HardenedClient) -> None:
         at.append(time.monotonic())
 
-    kept = await opened(note)
+    kept = await opened(on_attach=note)
 
     def asked_thrice() -> bool:
         for _ in range(10):
@@ -128,7 +104,7 @@ async def test_request_before_the_connection_is_in_use_counts(
             await client.flush(int(PATIENCE_S))
             assert client.is_to_leave
 
-    kept = await opened(ask_the_first)
+    kept = await opened(on_attach=ask_the_first)
     await until(lambda: kept.attached[0].is_closed, "it was renewed")
     assert len(kept.attached) == 2
 
@@ -157,27 +133,26 @@ async def test_request_to_a_replaced_connection_changes_nothing(
         assert len(kept.attached) == 2
 
 
-async def test_new_consumer_does_not_wait_for_an_asked_renewal(
-    stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def putting_off(stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """A session that was asked to move, and puts it off."""
     monkeypatch.setattr(session_module, "APART_S", 10 * PATIENCE_S)
     kept = await opened()
     client = await kept.session.client()
     ask(stage)
     await until(lambda: client.is_to_leave, "it was asked")
+    return kept
+
+
+async def test_new_consumer_does_not_wait_for_an_asked_renewal(putting_off: Kept) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        await kept.session.add_consumer(consumer_name("order", "orders.>", "d"))
-    assert len(kept.attached) == 2
+        await putting_off.session.add_consumer(consumer_name("order", "orders.>", "d"))
+    assert len(putting_off.attached) == 2
 
 
 async def test_lost_connection_does_not_wait_for_an_asked_renewal(
-    stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, putting_off: Kept
 ) -> None:
-    monkeypatch.setattr(session_module, "APART_S", 10 * PATIENCE_S)
-    kept = await opened()
-    client = await kept.session.client()
-    ask(stage)
-    await until(lambda: client.is_to_leave, "it was asked")
     stage.server.cut("order")
-    await until(lambda: kept.back != [], "it is back")
-    assert len(kept.attached) == 2
+    await until(lambda: putting_off.back != [], "it is back")
+    assert len(putting_off.attached) == 2

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sealbus import Bot, BotState, Message
-from sealbus.life import connecting
-from sealbus.receiving import attempts as attempts_module
 from sealbus.receiving import subscription as subscription_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving.attempts import Attempts
@@ -20,7 +16,6 @@ from sealbus.receiving.parking import Parking
 from sealbus.receiving.place import Note
 from sealbus.receiving.subscription import DurableSubscription
 from sealbus.testing import TestBus
-from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay.services.progress import Progress
 from tests.shells.test_subscription import SUBJECT, Handler, given_out, is_settled, listener
 from tests.waiting import PATIENCE_S, until
@@ -29,13 +24,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TestBus]:
-    """The bus that ``sealbus init`` makes, whose bots come back soon and try again soon."""
-    monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
-    monkeypatch.setattr(attempts_module, "RETRY_FIRST_S", 0.01)
-    scaffold(tmp_path / "hello", "hello")
-    async with TestBus(tmp_path / "hello") as bus:
-        yield bus
+def bus(hello: TestBus) -> TestBus:
+    return hello
 
 
 async def greet_together(bus: TestBus, *texts: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus_broker.nats.provision import COMPLETE_SINCE
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.testing.refusals import expect_refused
-from tests.shells.following_shop import WATCHER, Shop, hurry, open_shop
+from tests.shells.following_shop import WATCHER, Shop, hurry
 from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
@@ -29,12 +27,6 @@ TAKEN = "publish: [ticks.now]"
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are short."""
     hurry(monkeypatch)
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path / "shop") as shop:
-        yield shop
 
 
 # ---- grants --------------------------------------------------------------------------------------

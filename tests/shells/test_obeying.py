@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import pytest
 from nats.errors import Error as NatsError
@@ -18,7 +17,7 @@ from sealbus_broker.relay.live_sessions import LiveSessions
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import NAME
 from sealbus_broker.testing.door import DoorInProcess
-from tests.shells.following_shop import WATCHER, Shop, hurry, open_shop
+from tests.shells.following_shop import WATCHER, Shop, hurry
 from tests.waiting import patiently, until
 
 pytestmark = pytest.mark.slow
@@ -31,12 +30,6 @@ WATCHES = "subscribe: [ticks.now]"
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are short, and a session has time to move."""
     hurry(monkeypatch)
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path / "shop") as shop:
-        yield shop
 
 
 # ---- a client that does not move -----------------------------------------------------------------

@@ -6,8 +6,6 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,7 @@ from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy import reading
 from sealbus_broker.relay import following as module
 from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
-from tests.shells.following_shop import Shop, open_shop
+from tests.shells.following_shop import Shop
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
@@ -33,12 +31,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sealbus.life.connecting.BACKOFF_MOST_S", 0.05)
     monkeypatch.setattr("sealbus_broker.relay.following.AGAIN_S", 0.01)
     monkeypatch.setattr("sealbus_broker.nats.connection.RECONNECT_S", 0.01)
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path / "shop") as shop:
-        yield shop
 
 
 # ---- a folder with a problem ---------------------------------------------------------------------

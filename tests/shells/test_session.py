@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -14,29 +13,10 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.subjects import consumer_name
 from sealbus.supervision import end
 from tests.contract.ground import Inbox
-from tests.shells.stage import Kept, Stage
+from tests.shells.stage import Kept, Open, Stage
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-
-Open = Callable[..., Awaitable[Kept]]
-
-
-@pytest.fixture
-async def opened(stage: Stage) -> AsyncIterator[Open]:
-    """Opens sessions, and closes them at the end."""
-    kept: list[Kept] = []
-
-    async def open_one(bot: str = "order", **options: float) -> Kept:
-        one = Kept(stage, bot, **options)
-        kept.append(one)
-        async with asyncio.timeout(PATIENCE_S):
-            await one.session.open()
-        return one
-
-    yield open_one
-    for one in kept:
-        await one.session.close()
 
 
 @pytest.fixture

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sealbus import Bot, BotState, Message
-from sealbus.life import connecting
 from sealbus.life import session as session_module
-from sealbus.receiving import attempts as attempts_module
 from sealbus.receiving import parking as parking_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving.parking import Parking
@@ -20,7 +17,6 @@ from sealbus.testing import TestBus
 from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.outstanding import Outstanding
 from sealbus_broker.memory.wire import Message as WireMessage
-from sealbus_broker.policy.scaffold import scaffold
 from tests.shells.stage import soon
 from tests.waiting import PATIENCE_S, until
 
@@ -30,13 +26,8 @@ SUBJECT = "greetings.sent"
 
 
 @pytest.fixture
-async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TestBus]:
-    """The bus that ``sealbus init`` makes, whose bots come back soon and try again soon."""
-    monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
-    monkeypatch.setattr(attempts_module, "RETRY_FIRST_S", 0.01)
-    scaffold(tmp_path / "hello", "hello")
-    async with TestBus(tmp_path / "hello") as bus:
-        yield bus
+def bus(hello: TestBus) -> TestBus:
+    return hello
 
 
 async def greet(bus: TestBus, *texts: str) -> None:
