@@ -7,7 +7,7 @@ is in force within a second. ``--wait`` shows that it is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,7 +142,6 @@ def revoke(
     of the file to undo it.
     """
     bus = BusFolder.find(folder)
-    waiting = Waiting.prepare(bus, servers, timeout) if wait else None
     now = datetime.now(UTC)
     # An earlier time stays: a key that was revoked then must not become valid again until now.
     chosen = [
@@ -153,11 +152,10 @@ def revoke(
     if not chosen:
         click.echo(f"nothing to do: revoked before ({bot})", err=True)
         return
-    _set(bus, bot, chosen, "revoked", now)
-    for one in chosen:
-        click.echo(f"revoked {one.text} of {bot}", err=True)
-    if waiting is not None:
-        waiting.run()
+    with _then_in_force(bus, servers, wait=wait, timeout_s=timeout):
+        _set(bus, bot, chosen, "revoked", now)
+        for one in chosen:
+            click.echo(f"revoked {one.text} of {bot}", err=True)
 
 
 @click.command()
@@ -184,7 +182,6 @@ def expire(
     if (at is None) == (after is None):
         raise click.UsageError("say when: --at TIME, or --after DURATION")
     bus = BusFolder.find(folder)
-    waiting = Waiting.prepare(bus, servers, timeout) if wait else None
     chosen = _choose(_keys(bus, bot), bot, key)
     end = at if at is not None else _utc(_ms(datetime.now(UTC)) + (after or 0))
     for one in chosen:
@@ -193,11 +190,10 @@ def expire(
                 f"{one.text} is valid only from {_text(one.times.not_before_ms)}",
                 hint="choose a later time, or revoke it",
             )
-    _set(bus, bot, chosen, "not_after", end)
-    for one in chosen:
-        click.echo(f"{one.text} of {bot} expires at {_text(_ms(end))}", err=True)
-    if waiting is not None:
-        waiting.run()
+    with _then_in_force(bus, servers, wait=wait, timeout_s=timeout):
+        _set(bus, bot, chosen, "not_after", end)
+        for one in chosen:
+            click.echo(f"{one.text} of {bot} expires at {_text(_ms(end))}", err=True)
 
 
 @click.command()
@@ -233,26 +229,39 @@ def rotate(
     lost.
     """
     bus = BusFolder.find(folder)
-    waiting = Waiting.prepare(bus, (), timeout) if wait else None
     now = datetime.now(UTC)
     end_ms = _ms(now) + overlap
     old = [
         one for one in _keys(bus, bot) if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms
     ]
     facts = the_bus(bus, servers)
-    with _moved_away(bus, bot, out):
-        path = make_key(bus, bot, facts, now, Path(out) if out else None)
-    click.echo(path)
-    if old:
-        _set(bus, bot, old, "not_after", _utc(end_ms))
-        until = _text(end_ms)
-        click.echo(f"the old key is valid until {until}: restart {bot} before that", err=True)
+    # Not by way of `servers`, which are those of the new credentials.
+    with _then_in_force(bus, (), wait=wait, timeout_s=timeout):
+        with _moved_away(bus, bot, out):
+            path = make_key(bus, bot, facts, now, Path(out) if out else None)
+        click.echo(path)
+        if old:
+            _set(bus, bot, old, "not_after", _utc(end_ms))
+            until = _text(end_ms)
+            click.echo(f"the old key is valid until {until}: restart {bot} before that", err=True)
+
+
+@contextlib.contextmanager
+def _then_in_force(
+    bus: BusFolder, servers: tuple[str, ...], *, wait: bool, timeout_s: float
+) -> Iterator[None]:
+    """Wait behind the body until its change is in force, if that is wanted.
+
+    Whatever that needs is missed before the body changes anything.
+    """
+    waiting = Waiting.prepare(bus, servers, timeout_s) if wait else None
+    yield
     if waiting is not None:
         waiting.run()
 
 
 @contextlib.contextmanager
-def _moved_away(bus: BusFolder, bot: str, out: str | None) -> Any:
+def _moved_away(bus: BusFolder, bot: str, out: str | None) -> Iterator[None]:
     """Move the bot's present credentials away, and back if the body fails."""
     path = bus.credentials(bot)
     kept = path.with_name(f"{path.name}.old")
