@@ -4,7 +4,7 @@ Each message must be accepted once, and none may be lost.
 
 ::
 
-    python -m tests.faults.schedules --runs 1000 --seed 1 [--json]
+    python -m tests.faults.schedules --runs 1000 --seed 1 [--edits] [--json]
 
 A run is one honest bot on a bus that is stopped and killed. An attacker is on the bot's wire. He
 has a session of the bot, and reads every envelope that the bot sends. He submits copies at once and
@@ -14,6 +14,9 @@ a moment later. Just before a process stops, he submits all copies that are fres
 nats-server and two handlers' processes are stopped (SIGSTOP) for 20 ms to 13 s, or killed and
 started again. One stop is longer than the ledger remembers. The limits are the shortest that an
 honest message survives (:data:`tests.faults.market.LIMITS`).
+
+With ``--edits`` an operator changes these limits all the time, so that windows grow and shrink, and
+messages are judged by one policy and stored under another.
 
 The checks of each run are:
 
@@ -31,12 +34,13 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,6 +77,22 @@ The messages that are sent meanwhile are at any step of their way.
 COPIES: Final = 8
 """How often each fresh envelope is submitted after an alarm."""
 
+Edits = Mapping[str, Sequence[str]]
+"""Limits that an operator changes, and the values of each."""
+
+EDITS: Final[Edits] = {
+    "ttl": ("2s", "4s", "8s"),
+    "live_ttl": ("5s", "10s"),
+    "ingress_wait": ("2s", "6s"),
+}
+"""Those of the program."""
+
+EDITED_FRESH_MS: Final = {False: 8_000, True: 10_000}
+"""How old a copy may be then, as :data:`FRESH_MS`."""
+
+EDITED_S: Final = (0.5, 3.0)
+"""The time between two changes."""
+
 LIVE_SHARE: Final = 0.4
 """The share of the messages that are sent live."""
 
@@ -103,6 +123,8 @@ class Report:
     buses: int = 0
     stops: int = 0
     kills: int = 0
+    edits: int = 0
+    """How many changes of the policy came into force, at all relays together."""
     longest_stop_s: float = 0.0
     window_s: float = 0.0
     published: int = 0
@@ -125,6 +147,7 @@ class Report:
         self.buses += 1
         self.stops += day.stops
         self.kills += day.kills
+        self.edits += day.edits
         self.longest_stop_s = max(self.longest_stop_s, day.longest_stop_s)
         self.window_s = day.window_s
         for run in day.runs:
@@ -151,6 +174,7 @@ class Report:
         rows = {
             "schedules": f"{self.runs} on {self.buses} buses, in {self.took_s / 60:.1f} min",
             "stops and kills": f"{self.stops} and {self.kills}",
+            "changes in force": f"{self.edits}",
             "longest stop": f"{self.longest_stop_s:.1f} s",
             "memory of the ledger": f"{self.window_s:.1f} s",
             "honest messages": f"{self.published}",
@@ -183,16 +207,26 @@ LOST, DENIED = "lost", "refused and handled"
 class Day:
     """One bus, its faults, and the runs that share it."""
 
-    def __init__(self, market: Market, seeds: range, faults: Sequence[Fault] | None = None) -> None:
-        """``faults`` are drawn from the first seed, unless given."""
+    def __init__(
+        self,
+        market: Market,
+        seeds: range,
+        faults: Sequence[Fault] | None = None,
+        *,
+        edits: Edits | None = None,
+    ) -> None:
+        """``faults`` are drawn from the first seed, unless given. ``edits``: the limits that an
+        operator changes meanwhile."""
         seed = seeds.start
         self.market = market
         self.window_s = market.policy().ledger_window_ms / 1000
         self.faults = plan(seed, self.window_s) if faults is None else faults
         self.runs = [Run(one, bot) for one, bot in zip(seeds, market.traders, strict=True)]
-        self.stops = self.kills = 0
+        self.stops = self.kills = self.edits = 0
         self.longest_stop_s = 0.0
         self._seed = seed
+        self._edits = edits
+        self._fresh_ms = FRESH_MS if edits is None else EDITED_FRESH_MS
         self._hearers: list[Hearer] = []
         """The living ones."""
         self._started: list[Hearer] = []
@@ -215,13 +249,17 @@ class Day:
                 acting = [
                     await stack.enter_async_context(self._at_work(run, tap)) for run in self.runs
                 ]
+                editing = asyncio.ensure_future(self._edit())
                 await self._befall()
                 self._over.set()
+                await editing
                 async with self._alarm:
                     self._alarm.notify_all()
                 await asyncio.gather(*acting)
                 await self._wait_for_handlers()
             await self._check()
+            logs = self.market.bus.path.glob("*.log")
+            self.edits = sum(log.read_text().count("policy.changed") for log in logs)
         finally:
             for hearer in self._started:
                 hearer.process.kill()
@@ -243,6 +281,19 @@ class Day:
                 self.longest_stop_s = max(self.longest_stop_s, fault.pause_s)
                 await self._stop(fault, chance)
         await asyncio.sleep(3.0)  # the work that the last fault delayed goes on
+
+    async def _edit(self) -> None:
+        """Change a limit, again and again, as an editor does: by another file in its place."""
+        chance = Random(self._seed + 2)
+        policy, beside = self.market.bus.path / "policy.yaml", self.market.bus.state / "edited"
+        while self._edits is not None and not self._over.is_set():
+            await asyncio.sleep(chance.uniform(*EDITED_S))
+            limit, values = chance.choice(list(self._edits.items()))
+            changed = f"  {limit}: {chance.choice(values)}"
+            beside.write_text(
+                re.sub(rf"^  {limit}: .*$", changed, policy.read_text(), flags=re.MULTILINE)
+            )
+            beside.replace(policy)
 
     async def _stop(self, fault: Fault, chance: Random) -> None:
         pids = [pid for target in fault.target.split("+") for pid in self._pids(target, chance)]
@@ -325,10 +376,10 @@ class Day:
         while not self._over.is_set():
             if await self._alarmed_within(chance.uniform(*COPIES_S) * pause_s):
                 for _ in range(COPIES):
-                    for data, live in _fresh(tap, run.bot):
+                    for data, live in _fresh(tap, run.bot, self._fresh_ms):
                         run.copies += await send_raw(session, run.bot, data, live=live)
                     await asyncio.sleep(chance.uniform(0.0, 2 * LEAD_S[1] / COPIES))
-            elif fresh := _fresh(tap, run.bot):
+            elif fresh := _fresh(tap, run.bot, self._fresh_ms):
                 data, live = chance.choice(fresh)
                 run.copies += await send_raw(session, run.bot, data, live=live)
 
@@ -413,14 +464,14 @@ def _owed(run: Run) -> list[int]:
     return [n for n, outcome in run.outcomes.items() if outcome == "accepted" and n not in run.live]
 
 
-def _fresh(tap: Wiretap, bot: str) -> list[tuple[bytes, bool]]:
+def _fresh(tap: Wiretap, bot: str, most_ms: Mapping[bool, int]) -> list[tuple[bytes, bool]]:
     now_ms = time.time_ns() // 1_000_000
     found: list[tuple[bytes, bool]] = []
     for data, live in reversed(tap.captured.get(bot, {}).items()):
         age_ms = now_ms - Envelope.decode(data).header.issued_at_ms
-        if age_ms > max(FRESH_MS.values()):
+        if age_ms > max(most_ms.values()):
             break
-        if age_ms <= FRESH_MS[live]:
+        if age_ms <= most_ms[live]:
             found.append((data, live))
     return found
 
@@ -428,10 +479,13 @@ def _fresh(tap: Wiretap, bot: str) -> list[tuple[bytes, bool]]:
 # ---- many runs -----------------------------------------------------------------------------------
 
 
-async def play_many(seed: int, runs: int, together: int, at_once: int) -> Report:
+async def play_many(
+    seed: int, runs: int, together: int, at_once: int, *, edits: bool = False
+) -> Report:
     """Play ``runs`` schedules.
 
-    ``together`` of them share a bus, and ``at_once`` buses run at a time.
+    ``together`` of them share a bus, and ``at_once`` buses run at a time. ``edits``: an operator
+    changes the policy meanwhile.
     """
     report, places, began = Report(), asyncio.Semaphore(at_once), time.monotonic()
 
@@ -439,7 +493,7 @@ async def play_many(seed: int, runs: int, together: int, at_once: int) -> Report
         async with places:
             with tempfile.TemporaryDirectory() as folder:
                 async with Market(Path(folder) / "market", len(seeds)) as market:
-                    day = Day(market, seeds)
+                    day = Day(market, seeds, edits=EDITS if edits else None)
                     await day.play(tap)
         report.add(day)
         for run in day.runs:
@@ -469,10 +523,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the first schedule")
     parser.add_argument("--together", type=int, default=25, help="schedules that share a bus")
     parser.add_argument("--at-once", type=int, default=2, help="buses at a time")
+    parser.add_argument("--edits", action="store_true", help="change the policy all the time")
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)  # lost connections are intended
-    report = asyncio.run(play_many(given.seed, given.runs, given.together, given.at_once))
+    report = asyncio.run(
+        play_many(given.seed, given.runs, given.together, given.at_once, edits=given.edits)
+    )
     if given.json:
         say(json.dumps(asdict(report)))
     else:

@@ -8,11 +8,18 @@ from tests.faults.market import Market, wiretap
 from tests.faults.pauses import Fault
 from tests.faults.schedules import Day
 
-LIMITS = "  clock_skew: 100ms\n"
-"""The default limits, except for this one, with which a new bus starts at once.
+LIMITS = """\
+  clock_skew: 100ms
+  ttl: 1m
+  live_ttl: 10s
+  ingress_wait: 5m
+"""
+"""The default limits, except for the first one, with which a new bus starts at once.
 
 On a busy machine short limits would refuse honest messages.
 """
+
+EDITS = {"ttl": ("1m", "2m"), "live_ttl": ("10s", "20s"), "ingress_wait": ("5m", "10m")}
 
 FAULTS = (
     Fault(0.5, "relay", 1.0),
@@ -25,11 +32,12 @@ FAULTS = (
 )
 
 
-async def test_copies_are_accepted_once_despite_stops_and_kills(tmp_path: Path) -> None:
+async def test_copies_are_accepted_once_despite_stops_kills_and_edits(tmp_path: Path) -> None:
     with wiretap() as tap:
         async with Market(tmp_path / "market", 5, LIMITS) as market:
-            day = Day(market, range(1, 6), FAULTS)
+            day = Day(market, range(1, 6), FAULTS, edits=EDITS)
             await day.play(tap)
     assert [wrong for run in day.runs for wrong in run.wrong] == []
     assert (day.stops, day.kills) == (4, 3)
+    assert day.edits, "no change came into force"
     assert all(run.copies and "accepted" in run.outcomes.values() for run in day.runs)
