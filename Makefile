@@ -6,8 +6,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-# Images for CI often set it, because they run a program once. The tests start a thousand processes,
-# and without bytecode each would compile all of Sealbus, which takes as long as the rest of a start.
+# Images for CI often set it, because they run a program once. The tests start a thousand processes.
+# Without bytecode each would compile all of Sealbus, which takes as long as the rest of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
