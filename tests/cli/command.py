@@ -60,7 +60,7 @@ def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
     """Run a command in this process. It takes a twentieth of the time of :func:`sealbus`.
 
     Use it if the test does not depend on a process of the command's own: on signals, limits, other
-    users, or several at a time.
+    users, several at a time, or the escaping of its streams.
     """
     if arguments[:1] in (("up",), ("relay",)):  # their log goes to the process's own stderr
         return sealbus(*arguments, cwd=cwd, given=given)

@@ -437,11 +437,15 @@ async def _publish(run: Run, bot: Bot, number: int, *, resumes: bool) -> None:
     With ``resumes``, it is published once more under its nonce if there is no verdict.
     """
     nonce: bytes | None = None
-    way = "pulse" if number in run.live else "work"
+    live = number in run.live
+    way = "pulse" if live else "work"
+    # The shortest that an operator allows. A longer one is refused by one policy, and a copy of it
+    # may be accepted by the next (docs/threats.md).
+    ttl_s = FRESH_MS[live] / 1000
     for _ in range(1 + resumes):
         try:
             await bot.publish(
-                f"{way}.{run.bot}", {"number": number}, timeout=PUBLISH_S, nonce=nonce
+                f"{way}.{run.bot}", {"number": number}, ttl=ttl_s, timeout=PUBLISH_S, nonce=nonce
             )
         except Refused as refused:
             run.outcomes[number] = "refused"
