@@ -118,7 +118,8 @@ async def test_a_stream_that_is_almost_full_is_a_warning(shop: Shop) -> None:
         )
 
     await until(warned, "it warns")
-    assert "health.warning" in (shop.bus.path / "relay.log").read_text()
+    log = shop.bus.path / "relay.log"
+    await until(lambda: "health.warning" in log.read_text(), "its log says so")
 
 
 async def test_a_full_store_is_red(shop: Shop) -> None:

@@ -106,8 +106,13 @@ async def test_a_message_that_kills_relays_is_set_aside_alone(tmp_path: Path) ->
         assert (record["session"], record["proven"], record["subject"]) == ("order", None, None)
         assert "a relay that judged it alone ended" in record["detail"]
         assert deaths >= LAST_DELIVERIES
-        logs = b"".join(file.read_bytes() for file in shop.bus.path.glob("relay-*.log"))
-        assert b"message.set-aside" in logs
+        await until(
+            lambda: any(
+                b"message.set-aside" in file.read_bytes()
+                for file in shop.bus.path.glob("relay-*.log")
+            ),
+            "a log says so",
+        )
         await nc.close()
         for relay in shop.relays:
             if relay.returncode is None:
@@ -159,7 +164,9 @@ async def test_an_honest_message_that_came_often_is_judged(tmp_path: Path) -> No
             await shop.start_relay("last")
             assert (await publishing).verdict is Verdict.ACCEPTED
             assert await shop.stored("QUARANTINE") == 0
-            assert b"message.isolated" in (shop.bus.path / "last.log").read_bytes()
+            # The verdict may be that of a copy, which the sender sends after a second.
+            log = shop.bus.path / "last.log"
+            await until(lambda: b"message.isolated" in log.read_bytes(), "it was judged alone")
             await nc.close()
 
 
