@@ -134,6 +134,7 @@ async def _give(yard: Yard, nc: Any, bundles: list[bytes]) -> int:
         last = before
         while last == before:
             last = await _last_stored(nc)
+        # Time to deliver it. If that was too short, or there is no request, the next round tries.
         await asyncio.sleep(0.3)
         # It was delivered after the stop, so nobody has judged it. That does not hold for messages
         # that were delivered before.

@@ -1,4 +1,4 @@
-"""The parts of a relay that serve on one connection: each is made here, with what it needs.
+"""The parts of a relay that serve on one connection, and how they depend on each other.
 
 Data flows one way::
 
