@@ -5,7 +5,6 @@ Everything that takes part is real except the server, which a test takes through
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -132,12 +131,6 @@ class Judge:
         subject = f"{INBOX}.{header.bot}.{header.nonce.hex()}"
         self._stage.relay.write([pub(subject.encode(), sealed)])
         await self._stage.relay.flush()
-
-
-async def soon(event: asyncio.Event) -> None:
-    """Wait for ``event``."""
-    async with asyncio.timeout(PATIENCE_S):
-        await event.wait()
 
 
 Open = Callable[..., Awaitable[Kept]]

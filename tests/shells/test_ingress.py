@@ -15,8 +15,8 @@ from sealbus_broker.relay import pulling
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.turn import Turn
-from tests.shells.stage import Stage, soon
-from tests.waiting import PATIENCE_S, until
+from tests.shells.stage import Stage
+from tests.waiting import PATIENCE_S, patiently, until
 
 BOT = "a"
 """A bot whose messages fall into partition 0."""
@@ -150,7 +150,7 @@ async def test_worker_goes_on_after_a_lost_connection(
 async def test_refusal_is_told_once_it_is_confirmed(bus: Stage, worker: Worker) -> None:
     worker.refuses = True
     await send(bus, b"1")
-    await soon(worker.told)
+    await patiently(worker.told.wait())
     assert await left(bus) == 0
 
 

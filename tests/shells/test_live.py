@@ -12,7 +12,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.supervision import end
 from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
-from tests.shells.stage import soon
+from tests.waiting import patiently
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ async def test_subscribing_that_is_given_up_leaves_no_subscription(
         with monkeypatch.context() as patch:
             patch.setattr(HardenedClient, "flush", no_answer)
             listening = asyncio.create_task(listen(bot))
-            await soon(waiting)
+            await patiently(waiting.wait())
             assert len(client._subs) == len(before) + 1
             await end(listening)
         assert set(client._subs) == before

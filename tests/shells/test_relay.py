@@ -21,8 +21,7 @@ from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import TestBus
 from sealbus_broker.testing.door import DoorInProcess
 from sealbus_broker.testing.refusals import expect_refused
-from tests.shells.stage import soon
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +83,7 @@ async def restart(bus: TestBus, *bots: Bot) -> None:
     bus._server.stop()
     bus._server.start()
     for event in back:
-        await soon(event)
+        await patiently(event.wait())
 
 
 async def test_stored_messages_outlive_the_server(bus: TestBus) -> None:
@@ -118,7 +117,7 @@ async def test_next_relay_serves(bus: TestBus) -> None:
     greeter = await bus.bot("greeter")
     assert (await greeter.publish("greetings.sent", GREETING)).relay == "test"
     second = Second(bus)
-    await soon(second.ready)
+    await patiently(second.ready.wait())
     bus._stopping.set()
     assert bus._running is not None
     await bus._running
@@ -146,7 +145,7 @@ async def test_relay_waits_for_the_servers_clock(
         second = Second(bus)
         await until(lambda: looks(bus) >= 3, "it has looked again and again")
         assert not second.ready.is_set()
-    await soon(second.ready)
+    await patiently(second.ready.wait())
     await second.stop()
 
 

@@ -17,8 +17,7 @@ from sealbus.testing import TestBus
 from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.outstanding import Outstanding
 from sealbus_broker.memory.wire import Message as WireMessage
-from tests.shells.stage import soon
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -114,10 +113,10 @@ async def test_message_at_work_survives_a_lost_connection(bus: TestBus) -> None:
     back = asyncio.Event()
     handler.go.clear()
     await greet(bus, "one")
-    await soon(handler.began)
+    await patiently(handler.began.wait())
     bot.on_connected(back.set)
     bus.cut("listener")
-    await soon(back)
+    await patiently(back.wait())
     handler.go.set()
     await until(is_settled(bus), "it is acknowledged on the next connection")
     assert handler.texts == ["one"]
@@ -180,7 +179,7 @@ async def test_stop_waits_for_the_handler(bus: TestBus) -> None:
     bot, handler = await listener(bus)
     handler.go.clear()
     await greet(bus, "one")
-    await soon(handler.began)
+    await patiently(handler.began.wait())
     closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
     await until(lambda: bot.state is BotState.CLOSING, "it stops")
     assert not closing.done()
@@ -193,7 +192,7 @@ async def test_cut_short_handler_gives_back(bus: TestBus) -> None:
     bot, handler = await listener(bus)
     handler.go.clear()
     await greet(bus, "one")
-    await soon(handler.began)
+    await patiently(handler.began.wait())
     await bot.close(timeout=0)
     _, next_one = await listener(bus)
     await until(lambda: next_one.texts == ["one"], "another process has it at once")
@@ -215,7 +214,7 @@ async def test_two_processes_share_the_messages(bus: TestBus) -> None:
     _, one = await listener(bus)
     one.go.clear()
     await greet(bus, "first")
-    await soon(one.began)
+    await patiently(one.began.wait())
     _, two = await listener(bus)
     await greet(bus, "second")
     await until(lambda: two.texts == ["second"], "the free process has it")
@@ -254,7 +253,7 @@ async def test_slow_handler_goes_on_after_a_renewal(
     await bus.connect(bot)
     handler.go.clear()
     await greet(bus, "first", "second")
-    await soon(handler.began)
+    await patiently(handler.began.wait())
     at_work = await bot._session.client()
     await until(lambda: bot._session._client not in (None, at_work), "it was renewed")
     handler.go.set()
@@ -279,7 +278,7 @@ async def test_stop_does_not_wait_for_room_to_park(
     bot, handler = await listener(bus, attempts=1)
     handler.fails = 10
     await greet(bus, "bad")
-    await soon(asked)
+    await patiently(asked.wait())
     async with asyncio.timeout(PATIENCE_S):
         await bot.close(timeout=2 * PATIENCE_S)
 
@@ -290,7 +289,7 @@ async def test_slow_handler_reports_progress(bus: TestBus, monkeypatch: pytest.M
     _, handler = await listener(bus)
     handler.go.clear()
     await greet(bus, "slow")
-    await soon(handler.began)
+    await patiently(handler.began.wait())
     (first,) = given_out(bus).deadlines()
     await until(lambda: min(given_out(bus).deadlines()) > first, "the server waits longer")
     handler.go.set()

@@ -15,8 +15,7 @@ from sealbus import Bot, InvalidInput, Message, NotConnected, SubscriptionDenied
 from sealbus.receiving.parking import Parking
 from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
-from tests.shells.stage import soon
-from tests.waiting import until
+from tests.waiting import patiently, until
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ async def test_answer_without_verdict_may_have_arrived(
     await until(lambda: any(live.placed for live in clock._listener._live))
     listener = await bus.bot("listener")
     asking = asyncio.create_task(listener.request("clock.ask", {"zone": "UTC"}, timeout=0.5))
-    await soon(answered)
+    await patiently(answered.wait())
     await asyncio.wait([asking])
     assert isinstance(asking.exception(), Exception)
     assert "the asker may not have got the answer: no verdict on reply.x" in caplog.text
