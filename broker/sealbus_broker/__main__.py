@@ -6,7 +6,13 @@ are missing. So this module imports only the standard library before it knows th
 
 from __future__ import annotations
 
+import gc
 import sys
+
+# Nothing that an import makes is garbage. The collector would look at all of it several times, at
+# the start and at the end of the process. That took a quarter of a short command's time.
+# ``sealbus_broker.cli.main`` turns the collector on again when everything is imported.
+gc.disable()
 
 from sealbus_broker.cli import output
 

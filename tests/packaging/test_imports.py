@@ -24,6 +24,21 @@ def test_serving_processes_import_neither_a_bot_nor_rich(module: str) -> None:
     assert imported.isdisjoint({"sealbus.bot", "sealbus.presence", "rich"})
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from sealbus_broker import __main__ as it; sys.argv = ['sealbus', 'check', '--help']",
+        "from sealbus_broker.cli import door as it; sys.argv = ['door', '0', '0']; it._run = print",
+    ],
+)
+def test_garbage_is_collected_once_everything_is_imported(code: str) -> None:
+    code = (
+        f"import gc, sys; {code}; before = gc.isenabled(); it.main(); print(before, gc.isenabled())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "False True"
+
+
 def test_rich_can_be_imported_after_structlog() -> None:
     loaded = imported_by("import sealbus_broker.logger; from rich.table import Table")
     assert {"structlog", "rich.table"} <= loaded

@@ -5,8 +5,12 @@ It ignores signals, and ends with its relay.
 
 from __future__ import annotations
 
-import asyncio
+import gc
 import sys
+
+gc.disable()  # nothing that an import makes is garbage: see sealbus_broker.__main__
+
+import asyncio
 
 from sealbus.errors import SealbusError
 from sealbus_broker.cli.logs import logging_to_stderr
@@ -21,6 +25,8 @@ def main() -> int:
 
     The arguments are the process id of the relay, and the descriptor for its signs of life.
     """
+    gc.freeze()
+    gc.enable()
     relay, signs = map(int, sys.argv[1:])
     with logging_to_stderr():
         try:

@@ -6,9 +6,9 @@ stderr.
 
 from __future__ import annotations
 
+import gc
 import io
 from importlib import import_module
-from importlib.metadata import version
 from typing import Final
 
 import click
@@ -58,6 +58,9 @@ class _Commands(click.Group):
             command: click.Command = getattr(
                 import_module(f"sealbus_broker.cli.{_MODULES[cmd_name]}"), cmd_name
             )
+            if not gc.isenabled():  # a process of the command's own: all its imports are done
+                gc.freeze()
+                gc.enable()
             finish_command(command, cmd_name)
             self.add_command(command)
         return super().get_command(ctx, cmd_name)
@@ -71,7 +74,7 @@ class _Commands(click.Group):
         "max_content_width": 100,
     },
 )
-@click.version_option(version("sealbus"), prog_name="sealbus", message="%(prog)s %(version)s")
+@click.version_option(package_name="sealbus", prog_name="sealbus", message="%(prog)s %(version)s")
 def cli() -> None:
     """A message bus on NATS on which no bot can impersonate another.
 
