@@ -79,6 +79,7 @@ STARTERS = frozenset(
         "tests.faults.revocations",
         "tests.faults.yard",
         "tests.e2e.shop",
+        "tests.forked",
         "tests.packaging.release",
         "tests.ports",
         "tests.scene",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.server.process import NatsServer
+from tests.forked import ForkedProgram, Program
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 
@@ -74,7 +74,7 @@ class Shop:
             make_folder(folder)
         self.secrets = self.bus.open_secrets()
         self.server = self._make_server()
-        self.relays: list[asyncio.subprocess.Process] = []
+        self.relays: list[Program] = []
         self._stack = AsyncExitStack()
 
     def _make_example(self, folder: Path) -> None:
@@ -116,18 +116,13 @@ class Shop:
                 await relay.wait()
         await self._stack.aclose()
 
-    async def start_relay(self, name: str = "relay") -> asyncio.subprocess.Process:
+    async def start_relay(self, name: str = "relay") -> Program:
         """Start a relay, and wait until it says that the bus is up."""
         log = self.bus.path / f"{name}.log"
         with log.open("ab") as output:
             before = output.tell()
-            relay = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self.relay_module, "relay"),
-                *("--dir", str(self.bus.path), "--server", self.url, "--name", name),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+        command = (*self.relay_module, "relay", "--dir", str(self.bus.path))
+        relay = ForkedProgram((*command, "--server", self.url, "--name", name), log)
         self.relays.append(relay)
 
         def is_up() -> bool:
@@ -138,7 +133,7 @@ class Shop:
         await until(is_up)
         return relay
 
-    async def replace_relay(self, old: str, new: str) -> asyncio.subprocess.Process:
+    async def replace_relay(self, old: str, new: str) -> Program:
         """Stop all relays, change the policy, and start a new relay, which knows no other one."""
         for relay in self.relays:
             if relay.returncode is None:

@@ -5,7 +5,6 @@ It admits bots while the relay hangs, and it ends when the relay ends.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import MOST_FAILURES, Door
 from sealbus_broker.errors import DoorFailed
 from tests.e2e.shop import Shop, order, until
+from tests.forked import Program
 from tests.scene import a_policy
 from tests.waiting import PATIENCE_S
 
@@ -36,7 +36,7 @@ async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
     return client
 
 
-def door_of(relay: asyncio.subprocess.Process) -> int:
+def door_of(relay: Program) -> int:
     """The process id of the relay's door."""
     (pid,) = Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text().split()
     return int(pid)

@@ -33,6 +33,7 @@ from tests.e2e.edits import (
     with_a_copy,
 )
 from tests.e2e.shop import Shop, order
+from tests.forked import Program
 from tests.waiting import PATIENCE_S, until
 
 OTHERS = 30
@@ -344,7 +345,7 @@ async def test_repaired_permissions_are_noticed(shop: Shop) -> None:
 class Bounded(Shop):
     """A shop whose relay may read no file that its mode forbids, though it is root's."""
 
-    async def start_relay(self, name: str = "relay") -> asyncio.subprocess.Process:
+    async def start_relay(self, name: str = "relay") -> Program:
         bound = "--bounding-set=-dac_override,-dac_read_search"
         log = self.bus.path / f"{name}.log"
         with log.open("ab") as output:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import multiprocessing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import BusFile
 from tests.e2e.shop import Shop
+from tests.forked import PROCESSES
 
 LIMITS: Final = """\
   ttl: 2s
@@ -68,9 +68,6 @@ subjects:
     schema: work.v1
 """
 SCHEMA: Final = '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}'
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["sealbus", "tests.faults.market"])
 
 
 class Market(Shop):
@@ -164,7 +161,7 @@ class Hearer:
         """Start a hearer. Its diary is ``name``."""
         diary = market.bus.path / f"{name}.jsonl"
         diary.touch()
-        process = _processes.Process(
+        process = PROCESSES.Process(
             target=target, args=(str(market.bus.credentials("worker")), str(diary)), daemon=True
         )
         process.start()

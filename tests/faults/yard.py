@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from sealbus import Bot, Message
 from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.e2e.shop import Shop
+from tests.forked import PROCESSES
 
 SCHEMA = '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}'
 BOTS = """\
@@ -35,9 +35,6 @@ subjects:
     schema: work.v1
 """
 DURABLE = "d"
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["sealbus", "tests.faults.yard"])
 
 
 def say(text: str) -> None:
@@ -134,7 +131,7 @@ class Scene:
         diary.touch()
         credentials = str(self.yard.bus.credentials("worker"))
         given = (credentials, f"work.{self.name}", str(diary), self.seed, self.scale)
-        process = _processes.Process(target=subscriber, args=given, daemon=True)
+        process = PROCESSES.Process(target=subscriber, args=given, daemon=True)
         process.start()
         life = Life(process, diary)
         self.lives.append(life)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import multiprocessing
 import os
 import time
 from collections import Counter
@@ -26,12 +25,10 @@ from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES, SALT_BYTES
 from sealbus.protocol.seal import sign_connect
 from sealbus.sending.minting import new_nonce
+from tests.forked import PROCESSES
 
 HOST: Final = "127.0.0.1"
 LOGIN_TRIES: Final = 100
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["sealbus", "tests.faults.greedy.attacks"])
 
 
 @dataclass
@@ -151,8 +148,8 @@ class Attacker:
     @classmethod
     def start(cls, name: str, port: int, credentials: str, seconds: float) -> Self:
         """Start it. It begins by itself when it is prepared."""
-        ours, theirs = _processes.Pipe()
-        process = _processes.Process(
+        ours, theirs = PROCESSES.Pipe()
+        process = PROCESSES.Process(
             target=play, args=(name, port, credentials, seconds, theirs), daemon=True
         )
         process.start()

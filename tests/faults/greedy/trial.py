@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 import tempfile
 import time
@@ -22,6 +21,7 @@ from tests.faults.greedy.cases import SERVER_ENVIRONMENT, Case, Figure, Seen, re
 from tests.faults.greedy.crowd import Crowd, Notes
 from tests.faults.greedy.gauges import Gauges, read_log
 from tests.faults.greedy.stage import GREEDY, SLOW, Stage
+from tests.forked import PROCESSES
 
 QUIET_SHARE: Final = 0.25
 QUIET_LEAST_S: Final = 0.25
@@ -29,8 +29,6 @@ QUIET_LEAST_S: Final = 0.25
 
 HANDLING_S: Final = 0.2
 """How long the slow bot takes for a message, in seconds."""
-
-_processes = multiprocessing.get_context("forkserver")
 
 
 @dataclass
@@ -131,7 +129,7 @@ def _slow_bot(stage: Stage, case: Case) -> Iterator[int | None]:
     if case.name != "subscriber":
         yield None
         return
-    process = _processes.Process(
+    process = PROCESSES.Process(
         target=handle_slowly, args=(str(stage.bus.credentials(SLOW)),), daemon=True
     )
     process.start()

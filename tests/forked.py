@@ -1,0 +1,175 @@
+"""Processes that are forked from one that has imported Sealbus already.
+
+To fork takes hundredths of a second. To start Python and to import a relay takes a third of a
+second of a processor. A forked process is a process like any other: it has its own memory, its own
+streams and signals, and a test can kill it. But its interpreter does not start and end as that of
+``python -m`` does. A test of this start or end uses ``subprocess``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import IO, Any
+
+from tests.waiting import PATIENCE_S
+
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Makes all forked processes of the tests, because Python has one parent for all of them."""
+
+PROCESSES.set_forkserver_preload(
+    [
+        "sealbus_broker.cli.main",
+        *(
+            f"sealbus_broker.cli.{command}"
+            for command in (
+                "bot",
+                "bots",
+                "check",
+                "init",
+                "inspect",
+                "keys",
+                "ping",
+                "prepare",
+                "quarantine",
+                "reload",
+                "serve",
+                "subscriptions",
+            )
+        ),
+        "tests.faults.market",
+        "tests.faults.yard",
+        # A relay imports these while it starts.
+        "anyio._backends._asyncio",
+        "concurrent.futures.thread",
+        "nkeys",
+        "uvloop",
+    ]
+)
+
+
+class ForkedProgram:
+    """A program that runs as ``python -m`` would run it, with an empty stdin.
+
+    It has the interface of ``asyncio.subprocess.Process``, as far as tests use it. Use all programs
+    of a process in one thread, because Python reads the end of each only once.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        """Start it.
+
+        Args:
+            command: The module, and its arguments.
+            log: The file to which stdout and stderr are appended.
+        """
+        with Path(os.devnull).open("rb") as empty, log.open("ab") as output:
+            self._process = _start(command, (empty, output, output))
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or the negative number of the signal that ended it. ``None`` before."""
+        return self._process.exitcode
+
+    async def wait(self) -> int:
+        """Wait until it has ended, and return the exit code."""
+        while (code := self.returncode) is None:  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Tell it to stop."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it, as in a crash."""
+        self.send_signal(signal.SIGKILL)
+
+
+Program = asyncio.subprocess.Process | ForkedProgram
+"""A running program, forked or not."""
+
+
+def run_forked(
+    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], given: bytes
+) -> tuple[int, bytes, bytes]:
+    """Run a program to its end, as ``python -m`` would run it.
+
+    Returns its exit code, and what it wrote to stdout and stderr.
+    """
+    with (
+        tempfile.TemporaryFile() as stdin,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+    ):
+        stdin.write(given)
+        stdin.seek(0)
+        process = _start(command, (stdin, stdout, stderr), cwd, environment)
+        try:
+            process.join(PATIENCE_S)
+            assert process.exitcode is not None, f"{command} has not ended"
+        finally:
+            process.kill()
+            process.join()
+        for written in (stdout, stderr):
+            written.seek(0)
+        return process.exitcode, stdout.read(), stderr.read()
+
+
+def _start(
+    command: Sequence[str],
+    streams: Sequence[IO[bytes]],
+    cwd: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> ForkServerProcess:
+    descriptors = [_Descriptor(stream.fileno()) for stream in streams]
+    given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment))
+    process = PROCESSES.Process(target=_run, args=given, daemon=True)
+    process.start()
+    return process
+
+
+@dataclass(frozen=True)
+class _Descriptor:
+    """It arrives in the process as the number of its own copy."""
+
+    number: int
+
+    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
+        return _received, (DupFd(self.number),)
+
+
+def _received(copy: Any) -> int:
+    number: int = copy.detach()
+    return number
+
+
+def _run(
+    command: tuple[str, ...], descriptors: list[int], cwd: str, environment: dict[str, str]
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    for standard, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, standard)
+        os.close(descriptor)
+    sys.stdin = os.fdopen(0, closefd=False)
+    module, *arguments = command
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
