@@ -189,7 +189,7 @@ def test_stdout_that_takes_nothing(running: RunningBus) -> None:
             process = stack.enter_context(started(state, command, running.folder))
             _, err = process.communicate(timeout=PATIENCE_S)
             assert b"Traceback" not in err
-            assert process.returncode == expected(state, 0, b"a table")
+            assert process.returncode == expected(state, 0, "a table")
 
 
 def test_help_names_the_options_and_the_exit_codes(tmp_path: Path) -> None:

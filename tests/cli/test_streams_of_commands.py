@@ -65,12 +65,10 @@ SERVING = [
 ]
 """The same for commands that run until a signal. Each takes seconds."""
 
-CLOSING = """
-import os, sys
-for number in map(int, sys.argv[1].split(",")):
-    os.close(number)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+
+def without(*closed: int) -> list[str]:
+    """The prefix of a command that begins with these descriptors closed."""
+    return ["sh", "-c", 'exec "$@" ' + " ".join(f"{number}>&-" for number in closed), "sh"]
 
 
 @contextmanager
@@ -95,8 +93,8 @@ def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
             return writing
 
         names = {"stdin": state.stdin, "stdout": state.stdout, "stderr": state.stderr}
-        closed = [f"{number}" for number, how in enumerate(names.values()) if how == "closed"]
-        before = [sys.executable, "-c", CLOSING, ",".join(closed)] if closed else []
+        closed = [number for number, how in enumerate(names.values()) if how == "closed"]
+        before = without(*closed) if closed else []
         yield before, {name: opened(how) for name, how in names.items()}
 
 
@@ -272,7 +270,7 @@ asyncio.run(bot.run())
         assert process.wait(PATIENCE_S) == 0
 
 
-def expected(state: State, code: int, out: bytes) -> int:
+def expected(state: State, code: int, out: str) -> int:
     """The exit code in ``state`` of a command that writes ``out`` and else exits with ``code``."""
     if not out or state.stdout == "pipe":
         return code
@@ -298,22 +296,15 @@ def test_a_command_with_broken_streams(
             )
         given = {"folder": folder, "lines": lines, "unique": f"streams-{number}"}
         return [
-            *SEALBUS,
-            *(
-                word.replace("{}", "{{}}").format(**given)
-                if "{" in word and ":" not in word
-                else word
-                for word in case.arguments
-            ),
+            word.replace("{}", "{{}}").format(**given) if "{" in word and ":" not in word else word
+            for word in case.arguments
         ]
 
-    normal = subprocess.run(
-        command(0), env=clean_environment(), capture_output=True, timeout=PATIENCE_S, check=False
-    )
-    assert normal.returncode == case.code, normal.stderr.decode()
+    normal = hello.run(*command(0))
+    assert normal.code == case.code, normal.err
     with ExitStack() as stack:
         running = [
-            (state, stack.enter_context(started(state, command(number))))
+            (state, stack.enter_context(started(state, [*SEALBUS, *command(number)])))
             for number, state in enumerate(STATES, 1)
         ]
         for state, process in running:
@@ -321,9 +312,7 @@ def test_a_command_with_broken_streams(
             told = (err or b"").decode()
             assert "Traceback" not in told, f"{state}: {told}"
             assert "Exception ignored" not in told, f"{state}: {told}"
-            assert process.returncode == expected(state, case.code, normal.stdout), (
-                f"{state}: {told}"
-            )
+            assert process.returncode == expected(state, case.code, normal.out), f"{state}: {told}"
 
 
 @pytest.mark.parametrize("state", SERVING, ids=str)
@@ -376,7 +365,7 @@ def test_stdin_that_is_closed_is_named(hello: RunningBus) -> None:
         ["inspect", "-"],
     ):
         done = subprocess.run(
-            [sys.executable, "-c", CLOSING, "0", *SEALBUS, *arguments],
+            [*without(0), *SEALBUS, *arguments],
             cwd=hello.folder,
             env=clean_environment(),
             capture_output=True,
