@@ -14,9 +14,9 @@ PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 py
 BIN := .venv/bin/python
 READY := .venv/.ready
 # The tests run in several processes (tests/conftest.py says how many), a whole file in one of them,
-# in the order of the files' names. By itself, pytest-xdist begins with the files that have the most
-# tests, which compute, and ends with the files that have few, which wait. That takes an eighth
-# longer.
+# in the order of the files' names, with the longest first. By itself, pytest-xdist begins with the
+# files that have the most tests, which compute, and ends with the files that have few, which wait.
+# That takes an eighth longer.
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 # T chooses tests. It has paths, or one test as pytest names it (file.py::test_name), or an
 # expression for pytest's -k. The tests of one file run in one process, because it takes longer to
