@@ -15,14 +15,13 @@ import runpy
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
-
-from tests.waiting import PATIENCE_S
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """Makes all forked processes of the tests, because Python has one parent for all of them."""
@@ -106,13 +105,29 @@ Program = asyncio.subprocess.Process | ForkedProgram
 """A running program, forked or not."""
 
 
-def run_forked(
-    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], given: bytes
-) -> tuple[int, bytes, bytes]:
-    """Run a program to its end, as ``python -m`` would run it.
+@dataclass(frozen=True)
+class Command:
+    """A forked program with an end, and all that it reads and writes."""
 
-    Returns its exit code, and what it wrote to stdout and stderr.
-    """
+    process: ForkServerProcess
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    @property
+    def told(self) -> tuple[int, bytes, bytes]:
+        """Its exit code, stdout and stderr, after its end."""
+        code = self.process.exitcode
+        assert code is not None, "it has not ended"
+        for written in (self.stdout, self.stderr):
+            written.seek(0)
+        return code, self.stdout.read(), self.stderr.read()
+
+
+@contextmanager
+def forked(
+    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], given: bytes = b""
+) -> Iterator[Command]:
+    """Run a program as ``python -m`` would run it. After the block it has ended."""
     with (
         tempfile.TemporaryFile() as stdin,
         tempfile.TemporaryFile() as stdout,
@@ -122,14 +137,10 @@ def run_forked(
         stdin.seek(0)
         process = _start(command, (stdin, stdout, stderr), cwd, environment)
         try:
-            process.join(PATIENCE_S)
-            assert process.exitcode is not None, f"{command} has not ended"
+            yield Command(process, stdout, stderr)
         finally:
             process.kill()
             process.join()
-        for written in (stdout, stderr):
-            written.seek(0)
-        return process.exitcode, stdout.read(), stderr.read()
 
 
 def _start(

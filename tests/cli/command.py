@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sealbus_broker.cli.main import main
-from tests.forked import run_forked
-from tests.waiting import PATIENCE_S
+from tests.forked import forked
+from tests.waiting import PATIENCE_S, until
 
 SEALBUS = (sys.executable, "-m", "sealbus_broker")
 
@@ -40,26 +40,41 @@ def sealbus(
 
     ``full_disk``: files can be made, but no byte can be written into them.
     """
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")
-    }
-    environment |= variables or {}
+    environment = _environment(variables or {})
+    bytes_given = given.encode() if isinstance(given, str) else given
     if _can_fork(variables or {}) and not prefix and not full_disk:
-        bytes_given = given.encode() if isinstance(given, str) else given or b""
-        code, out, err = run_forked(
-            ("sealbus_broker", *arguments), cwd=cwd, environment=environment, given=bytes_given
-        )
-        return _ran(code, out, err)
+        with forked(
+            ("sealbus_broker", *arguments),
+            cwd=cwd,
+            environment=environment,
+            given=bytes_given or b"",
+        ) as command:
+            command.process.join(PATIENCE_S)
+            return _ran(*command.told)
     done = subprocess.run(  # noqa: PLW1510  # the tests look at the code
         [*prefix, *SEALBUS, *arguments],
         cwd=cwd,
         env=environment,
-        input=given.encode() if isinstance(given, str) else given,
+        input=bytes_given,
         capture_output=True,
         timeout=PATIENCE_S,
         preexec_fn=_no_room if full_disk else None,  # it only sets a limit
     )
     return _ran(done.returncode, done.stdout, done.stderr)
+
+
+async def sealbus_beside(*arguments: str, cwd: Path) -> Ran:
+    """Run a command to its end, beside the event loop of this process."""
+    command_line = ("sealbus_broker", *arguments)
+    with forked(command_line, cwd=cwd, environment=_environment({})) as command:
+        await until(lambda: command.process.exitcode is not None, f"the end of {arguments}")
+        return _ran(*command.told)
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("SEALBUS")
+    } | dict(variables)
 
 
 def _can_fork(variables: Mapping[str, str]) -> bool:

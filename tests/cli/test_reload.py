@@ -17,7 +17,7 @@ import pytest
 from sealbus_broker.cli.reload import HEAD
 from sealbus_broker.relay.asking import RELOAD_SUBJECT
 from tests.cli.bus import RunningBus, clean_environment, running_bus
-from tests.cli.command import SEALBUS, Ran, quickly, sealbus
+from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside
 from tests.cli.test_streams_of_commands import State, expected, started
 from tests.e2e.shop import Shop
 from tests.ports import free_port
@@ -216,7 +216,7 @@ def test_a_wait_of_no_number_is_refused(running: RunningBus) -> None:
 async def ask(shop: Shop, *options: str, folder: Path | None = None) -> Ran:
     """`sealbus reload` beside the nats-server of ``shop``."""
     where = ("--dir", str(folder or shop.bus.path), "--server", shop.url)
-    return await asyncio.to_thread(sealbus, "reload", *where, *options, cwd=shop.bus.path)
+    return await sealbus_beside("reload", *where, *options, cwd=shop.bus.path)
 
 
 @pytest.fixture

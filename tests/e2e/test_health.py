@@ -18,7 +18,7 @@ from sealbus.protocol.stamp import Verdict, open_stamp
 from sealbus.sending.minting import new_nonce
 from sealbus.supervision import end
 from sealbus_broker.gate.policy import HEALTH
-from tests.cli.command import Ran, sealbus
+from tests.cli.command import Ran, sealbus_beside
 from tests.e2e.shop import Shop, order
 from tests.gate.world import salted
 from tests.waiting import PATIENCE_S, until
@@ -26,7 +26,7 @@ from tests.waiting import PATIENCE_S, until
 
 async def ping(shop: Shop, *more: str) -> Ran:
     arguments = ("ping", "--dir", str(shop.bus.path), "--server", shop.url, *more)
-    return await asyncio.to_thread(sealbus, *arguments, cwd=shop.bus.path)
+    return await sealbus_beside(*arguments, cwd=shop.bus.path)
 
 
 async def asked(shop: Shop, *more: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 
 from sealbus import Bot, ConnectionFailed, Unresolved
 from sealbus_broker.nats.streams import PARTITIONS, partition_consumer
-from tests.cli.command import SEALBUS, Ran, sealbus
+from tests.cli.command import SEALBUS, Ran, sealbus_beside
 from tests.e2e.shop import Shop, order
 from tests.faults.stored import stored_orders
 from tests.small_disk import fill, mounted
@@ -40,7 +40,7 @@ async def shop(disk: Path, tmp_path: Path) -> AsyncIterator[Shop]:
 
 async def ping(shop: Shop, *more: str) -> Ran:
     arguments = ("ping", "--dir", str(shop.bus.path), "--server", shop.url, *more)
-    return await asyncio.to_thread(sealbus, *arguments, cwd=shop.bus.path)
+    return await sealbus_beside(*arguments, cwd=shop.bus.path)
 
 
 def said(shop: Shop, event: str) -> list[dict[str, str]]:
