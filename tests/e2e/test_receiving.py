@@ -15,8 +15,10 @@ import pytest
 
 from sealbus import Bot, InvalidInput, Message
 from sealbus.nats import pull
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import consumer_name
 from sealbus.receiving import in_hand, supply
+from tests.e2e.edits import asking
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
@@ -37,15 +39,17 @@ def number(message: Message) -> int:
 
 async def consumer(shop: Shop) -> dict[str, Any]:
     """The state of the subscription's consumer, from the server."""
-    nc = await shop.nats()
-    try:
-        name = consumer_name("inventory", "orders.placed", "d")
-        state: dict[str, Any] = json.loads(
-            (await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{name}", b"", PATIENCE_S)).data
-        )
-        return state
-    finally:
-        await nc.close()
+    async with asking(shop) as nc:
+        return await consumer_from(nc)
+
+
+async def consumer_from(nc: HardenedClient) -> dict[str, Any]:
+    """The same, over a connection that is open."""
+    name = consumer_name("inventory", "orders.placed", "d")
+    state: dict[str, Any] = json.loads(
+        (await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{name}", b"", PATIENCE_S)).data
+    )
+    return state
 
 
 async def test_a_stop_gives_fetched_messages_back_in_order(shop: Shop) -> None:
@@ -121,9 +125,10 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
         return bot
 
     most = 0
-    async with listener("one"), listener("two"):
+    async with listener("one"), listener("two"), asking(shop) as nc:
         while sum(map(len, seen.values())) < 24:
-            most = max(most, (await consumer(shop))["num_ack_pending"])
+            most = max(most, (await consumer_from(nc))["num_ack_pending"])
+            await asyncio.sleep(0.01)
     assert sorted(seen["one"] + seen["two"]) == list(range(24))
     assert most <= 4  # of each: one in its hand, and one whose acknowledgement is under way
     assert min(len(seen["one"]), len(seen["two"])) > 4
