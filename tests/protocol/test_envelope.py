@@ -95,9 +95,10 @@ def test_without_this_rule_a_bad_header_is_written(condition: str, weaker: Any) 
     assert any(weaker(replace(PLACED, **changes)) is None for changes in OUTSIDE), condition
 
 
-def test_a_header_has_eight_fields() -> None:
+def test_a_header_has_nine_fields() -> None:
     assert [field.name for field in fields(Header)] == [
         "bus", "bot", "subject", "nonce", "issued_at_ms", "ttl_ms", "schema", "schema_version",
+        "certificate",
     ]  # fmt: skip
 
 

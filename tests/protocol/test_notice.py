@@ -50,7 +50,8 @@ def test_a_notice_by_another_key_is_refused() -> None:
 
 def test_an_unknown_reason_hints_at_an_older_library() -> None:
     data = REMOVED.encode().replace(b"\xabbot-removed", b"\xabbot-forgott")
-    with pytest.raises(Malformed, match="unknown reason; expected bot-removed or key") as refused:
+    expected = "unknown reason; expected bot-removed, key-revoked, certificates-void"
+    with pytest.raises(Malformed, match=expected) as refused:
         Notice.decode(data)
     assert refused.value.hint == "is this library older than the relay?"
 

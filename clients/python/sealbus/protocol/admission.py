@@ -3,7 +3,11 @@ connects.
 
 ::
 
-    sealbus/1 <bot> <public key> [<consumer> …]
+    sealbus/1 <bot> <public key> <certificate | -> [<consumer> …]
+
+The public key is that of the session key, which signs the login. The certificate (base64) says
+whose it is (:mod:`sealbus.protocol.certificate`). With ``-`` in its place, the key is an enrolled
+key itself.
 
 A bot sends the text as the token of its CONNECT, and signs it together with the server's challenge
 (:func:`~sealbus.protocol.seal.sign_connect`). nats-server hands both to a relay, which decides.
@@ -13,14 +17,19 @@ never gets more of them later: whoever needs another one connects again.
 
 from __future__ import annotations
 
+import base64
 from typing import Final
 
 from sealbus.errors import Malformed
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.subjects import is_name
 from sealbus.protocol.value import value
 
 PROTOCOL: Final = "sealbus/1"
 """The first word. Another version of the protocol has another one."""
+
+NO_CERTIFICATE: Final = "-"
+"""In place of a certificate, where the key is an enrolled key."""
 
 
 @value
@@ -29,27 +38,37 @@ class AdmissionText:
 
     bot: str
     key: str
-    """The bot's public key as text. Reading it is left to the relay, whose log names a key's
-    problem and its bot."""
+    """The public key that signs, as text. Reading it is left to the relay, whose log names a key's
+    problem and its bot. So is reading the certificate."""
     consumers: tuple[str, ...] = ()
     """Names of JetStream consumers (:func:`~sealbus.protocol.subjects.consumer_name`)."""
+    certificate: str = NO_CERTIFICATE
+    """The certificate of the key, in base64."""
+
+    @classmethod
+    def of(cls, key: SessionKey, bot: str, consumers: tuple[str, ...] = ()) -> AdmissionText:
+        """The words of a login by a session key of ``bot``."""
+        certificate = base64.b64encode(key.certificate).decode()
+        return cls(bot, key.key.public.text, consumers, certificate)
 
     def encode(self) -> str:
         """The text. One blank between two words, because the signature covers the exact bytes."""
-        return " ".join([PROTOCOL, self.bot, self.key, *self.consumers])
+        return " ".join([PROTOCOL, self.bot, self.key, self.certificate, *self.consumers])
 
     @classmethod
     def decode(cls, text: str) -> AdmissionText:
         """Take a text apart. Raises :class:`Malformed`.
 
-        Only the bot's name is checked. The key and the consumers are words of any form.
+        Only the bot's name is checked. The others are words of any form.
         """
         if not text.isascii():
             raise Malformed("the admission text is not ASCII")
         protocol, *words = text.split(" ")
-        if protocol != PROTOCOL or len(words) < 2:
-            raise Malformed(f"the admission text does not begin with {PROTOCOL}, a bot and a key")
-        bot, key, *consumers = words
+        if protocol != PROTOCOL or len(words) < 3:
+            raise Malformed(
+                f"the admission text does not begin with {PROTOCOL}, a bot, a key and a certificate"
+            )
+        bot, key, certificate, *consumers = words
         if not is_name(bot):
             raise Malformed("the admission text names no bot")
-        return cls(bot, key, tuple(consumers))
+        return cls(bot, key, tuple(consumers), certificate)

@@ -1,10 +1,13 @@
 """The envelope: one or more messages of one bot on one subject, as the bot sends them.
 
 On the wire it is msgpack ``[version, header bin, parent, payloads, seal bin]``. The header is a
-msgpack array of eight fields in fixed places, each always there::
+msgpack array of nine fields in fixed places, each always there::
 
     bus str · bot str · subject str · nonce bin(16) · issued-at int (ms) · time-to-live int (ms)
-    · schema str | nil · schema-version int | nil
+    · schema str | nil · schema-version int | nil · certificate bin(106) | nil
+
+The certificate says whose the sealing key is (:mod:`sealbus.protocol.certificate`). Without one,
+the sealing key is an enrolled key of the bot itself.
 
 ``parent`` is nil or a bin: the message from which this one follows (:class:`Parent`). ``payloads``
 is an array of 1 to 256 bins. Each is a *salt*, 16 random bytes, and then one encoded value. An
@@ -30,10 +33,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from sealbus.errors import InvalidInput, Malformed
+from sealbus.protocol.certificate import SessionKey, certificate_problem
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array, unpack_fields
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import (
@@ -64,6 +69,7 @@ _HEADER_TYPES: Final = FieldTypes(
         (int,),
         (str, NoneType),
         (int, NoneType),
+        (bytes, NoneType),
     )
 )
 _ENVELOPE_TYPES: Final = FieldTypes(((int,), (bytes,), (NoneType, bytes, list), (list,), (bytes,)))
@@ -81,7 +87,8 @@ _NO_PARENT: Final = hashlib.sha256(b"\x04").digest()
 
 @value
 class Header:
-    """The facts about a message: its bot, bus, subject, nonce, time and kind."""
+    """The facts about a message: its bot, bus, subject, nonce, time and kind, and who vouches for
+    the key that seals it."""
 
     bus: str
     bot: str
@@ -91,6 +98,8 @@ class Header:
     ttl_ms: int
     schema: str | None = None
     schema_version: int | None = None
+    certificate: bytes | None = None
+    """The session certificate of the sealing key. ``None``: an enrolled key has sealed."""
 
     @property
     def birth_ms(self) -> int:
@@ -122,6 +131,8 @@ class Header:
             return "schema is not a schema's name"
         if self.schema_version is not None and not 1 <= self.schema_version <= MAX_SCHEMA_VERSION:
             return "schema-version is out of range"
+        if self.certificate is not None:
+            return certificate_problem(self.certificate)
         return None
 
     def encode(self) -> bytes:
@@ -140,6 +151,7 @@ class Header:
                 self.ttl_ms,
                 self.schema,
                 self.schema_version,
+                self.certificate,
             )
         )
 
@@ -303,13 +315,24 @@ class SealedEnvelope(NamedTuple):
     """Its digest, by which receipts name it."""
 
 
-def seal_envelopes(key: SigningKey, drafts: Sequence[Draft]) -> list[SealedEnvelope]:
+def seal_envelopes(by: SessionKey | SigningKey, drafts: Sequence[Draft]) -> list[SealedEnvelope]:
     """Seal 1 to 1,024 drafts with one signature; return the envelopes, in order.
+
+    A session key puts its certificate into the headers. Any other key leaves them as they are.
 
     Raises :class:`InvalidInput` for a header outside the grammar, a number of payloads outside the
     limits, or a parent or an envelope over its size limit.
     """
-    parts = [(draft.header.encode(), draft.parent, list(draft.payloads)) for draft in drafts]
+    headers = [draft.header for draft in drafts]
+    if isinstance(by, SessionKey):
+        key = by.key
+        headers = [replace(header, certificate=by.certificate) for header in headers]
+    else:
+        key = by
+    parts = [
+        (header.encode(), draft.parent, list(draft.payloads))
+        for header, draft in zip(headers, drafts, strict=True)
+    ]
     for _, parent, payloads in parts:
         if parent is not None and len(parent) > MAX_PARENT_BYTES:
             raise InvalidInput(f"a parent of {len(parent)} bytes; at most {MAX_PARENT_BYTES}")

@@ -33,7 +33,7 @@ MAX_SHOWN_BYTES: Final = MAX_ENVELOPE_BYTES + MAX_PAYLOADS * 17
 payload. Without a value it had two bytes and its salt, which are 17 fewer."""
 
 MAX_HEADER_BYTES: Final = 1024
-"""The largest header. The longest names and numbers need under 550 bytes."""
+"""The largest header. The longest names and numbers need under 660 bytes."""
 
 MAX_PARENT_BYTES: Final = 256 * 1024
 """The largest parent: a stamp and, where a cause rule compares payloads, an envelope. It is half an
@@ -102,6 +102,18 @@ event loop may be busy for at most this time."""
 LIVE_WAIT_MS: Final = 2_000
 """The longest time for which a live message may wait for a relay's judgement. Its sender tries
 again after one second."""
+
+CERTIFICATE_BYTES: Final = 106
+"""The size of a session certificate: a key, a signature, six bytes of a time and four of a life."""
+
+MAX_SESSION_KEY_MS: Final = 24 * 60 * 60 * 1000
+"""The longest life of a session key. Who steals one has it for that long at most. A policy's own
+limit is far lower."""
+
+CERTIFICATE_AHEAD_MS: Final = 60_000
+"""The most by which a certificate may begin in the future, beside the policy's ``clock_skew``. Only
+its bot can date it, so nobody else gains by a wide margin. With a narrow one, a bot whose clock is
+some seconds ahead could not even log in to be told so."""
 
 MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
 """The longest time-to-live that the header can carry. A policy's own limit is far lower. This limit

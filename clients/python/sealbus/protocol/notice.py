@@ -34,6 +34,7 @@ class Ended(StrEnum):
 
     BOT_REMOVED = "bot-removed"
     KEY_REVOKED = "key-revoked"
+    CERTIFICATES_VOID = "certificates-void"
 
     @property
     def meaning(self) -> str:
@@ -44,6 +45,7 @@ class Ended(StrEnum):
 _MEANINGS: dict[Ended, str] = {
     Ended.BOT_REMOVED: "the bus's policy does not have this bot any more",
     Ended.KEY_REVOKED: "the key was revoked, has expired, or is not a key of this bot any more",
+    Ended.CERTIFICATES_VOID: "the session keys that it certified so far are void",
 }
 
 
@@ -58,11 +60,11 @@ class Notice:
     """When it was made, by the clock of the bus."""
     reason: Ended
     key: bytes | None = None
-    """The bot's raw public key (32 bytes) that lost its right. ``None``: all keys of the bot have.
-    With :attr:`Ended.BOT_REMOVED` it is always ``None``."""
+    """The bot's raw enrolled key (32 bytes, public) that the reason is about. ``None``: all keys of
+    the bot. With :attr:`Ended.BOT_REMOVED` it is always ``None``."""
 
     def concerns(self, key: bytes) -> bool:
-        """Whether the bot's raw public key ``key`` lost its right."""
+        """Whether it is about the bot's raw public key ``key``."""
         return self.key is None or self.key == key
 
     def encode(self) -> bytes:
@@ -79,7 +81,7 @@ class Notice:
             raise Malformed(f"notice: a time of {at}; expected 0 to {MAX_TIME_MS}")
         if reason not in _REASONS:
             raise Malformed(
-                f"notice: an unknown reason; expected {' or '.join(_REASONS)}",
+                f"notice: an unknown reason; expected {', '.join(_REASONS)}",
                 hint="is this library older than the relay?",
             )
         if key is not None and len(key) != KEY_BYTES:

@@ -20,6 +20,8 @@ class Reason(StrEnum):
     UNKNOWN_KEY = "unknown-key"
     KEY_NOT_VALID = "key-not-valid"
     KEY_REVOKED = "key-revoked"
+    CERTIFICATE_MISSING = "certificate-missing"
+    CERTIFICATE_NOT_VALID = "certificate-not-valid"
     BAD_SEAL = "bad-seal"
     WRONG_BUS = "wrong-bus"
     WRONG_BOT = "wrong-bot"
@@ -51,10 +53,21 @@ _MEANINGS: dict[Reason, str] = {
         "the message is larger than an envelope may be, or its payload than its subject allows"
     ),
     Reason.ENCODING: "the bytes are not one exactly encoded envelope",
-    Reason.UNKNOWN_KEY: "the sealing key is not a key of the bot whose session sent it",
-    Reason.KEY_NOT_VALID: "the sealing key is not yet, or no longer, valid",
-    Reason.KEY_REVOKED: "the sealing key has been revoked",
-    Reason.BAD_SEAL: "the signature does not hold over these bytes",
+    Reason.UNKNOWN_KEY: (
+        "the key that sealed the envelope, or certified its session key, is not a key of the bot"
+        " whose session sent it"
+    ),
+    Reason.KEY_NOT_VALID: "the bot's key is not yet, or no longer, valid",
+    Reason.KEY_REVOKED: "the bot's key has been revoked",
+    Reason.CERTIFICATE_MISSING: (
+        "the bot's enrolled key has sealed the envelope, and the policy demands a session key"
+    ),
+    Reason.CERTIFICATE_NOT_VALID: (
+        "the certificate of the session key is not yet, or no longer, valid"
+    ),
+    Reason.BAD_SEAL: (
+        "the signature does not hold over these bytes, or that of the certificate does not hold"
+    ),
     Reason.WRONG_BUS: "the envelope was sealed for another bus",
     Reason.WRONG_BOT: "the envelope names another bot than the session that sent it",
     Reason.STALE: "the message waited too long for a relay, or is older than the nonce ledger",

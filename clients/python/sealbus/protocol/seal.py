@@ -25,7 +25,7 @@ There is no algorithm field: version 1 is Ed25519 as libsodium verifies it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -51,6 +51,7 @@ class Context(Enum):
     STAMP = b"stamp\0\0\0"
     CONNECT = b"connect\0"
     NOTICE = b"notice\0\0"
+    SESSION = b"session\0"
 
 
 @value
@@ -159,7 +160,8 @@ class Verifier:
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held: dict[bytes, None] = {}
+        self._held: dict[Hashable, None] = {}
+        """Signatures with what they are over, and other facts that follow from one."""
 
     def verify(self, context: Context, sealed: Seal, item: bytes) -> bool:
         """Whether ``sealed`` is a valid seal of its key over ``item``. Whose key it is, is for the
@@ -171,15 +173,21 @@ class Verifier:
             return True
         if not verify(sealed.key, signed, sealed.signature):
             return False
-        self._keep(sealed.signature + signed)
+        self.keep(sealed.signature + signed)
         return True
+
+    def knows(self, fact: Hashable) -> bool:
+        """Whether ``fact`` was given to :meth:`keep`, not too long ago."""
+        return fact in self._held
 
     def remember(self, context: Context, encoded: bytes, item: bytes) -> None:
         """Remember a seal that this process has just made with a key of its own."""
         sealed = Seal.decode(encoded)
-        self._keep(sealed.signature + _signed_input(context, sealed.key, sealed.root(item)))
+        self.keep(sealed.signature + _signed_input(context, sealed.key, sealed.root(item)))
 
-    def _keep(self, held: bytes) -> None:
+    def keep(self, held: Hashable) -> None:
+        """Remember a fact that a valid signature has shown. It has to name everything that was
+        signed."""
         if len(self._held) >= _VERIFIED_ROOTS:
             del self._held[next(iter(self._held))]
         self._held[held] = None
