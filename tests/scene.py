@@ -49,8 +49,9 @@ def now_ms() -> int:
 def bot_rule(
     name: str, key: SigningKey, *, subscribe: tuple[str, ...] = (), publish: tuple[str, ...] = ()
 ) -> BotRule:
-    """A bot with one key that is always valid."""
-    return BotRule(name, {key.public.raw: BotKey(key.public.raw, 0)}, publish, subscribe)
+    """A bot with one key that is always valid, and that needs no session key."""
+    keys = {key.public.raw: BotKey(key.public.raw, 0)}
+    return BotRule(name, keys, publish, subscribe, seals_directly=True)
 
 
 def a_policy(*bots: BotRule, limits: Limits = LIMITS) -> Policy:

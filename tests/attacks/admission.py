@@ -17,7 +17,7 @@ FAMILY = Family("admission")
 login = FAMILY.login
 
 NOTHING = "no admission text, signature or challenge"
-BEGINS = "the admission text does not begin with sealbus/1, a bot and a key"
+BEGINS = "the admission text does not begin with sealbus/1, a bot, a key and a certificate"
 NO_BOT = "the admission text names no bot"
 NOT_ITS_KEY = "the key is not one of this bot's"
 NOT_NOW = "the key is not yet valid, expired or revoked"
@@ -26,7 +26,7 @@ NOT_ITS_CONSUMER = "a consumer that is not the bot's own"
 
 
 def _text(bot: str, key: SigningKey, *more: str) -> str:
-    return " ".join(["sealbus/1", bot, key.public.text, *more])
+    return " ".join(["sealbus/1", bot, key.public.text, "-", *more])
 
 
 def _signed(

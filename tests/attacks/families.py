@@ -10,6 +10,7 @@ from tests.attacks import (
     binding,
     bursts,
     causes,
+    certificates,
     deputy,
     encoding,
     exhaustion,
@@ -30,6 +31,7 @@ from tests.gate.scenarios import Scenario
 FAMILIES: Final = (
     admission.FAMILY,
     identity.FAMILY,
+    certificates.FAMILY,
     seal.FAMILY,
     encoding.FAMILY,
     binding.FAMILY,

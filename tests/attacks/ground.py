@@ -28,6 +28,7 @@ from examples.robbery.frames import Frame as WireFrame
 from examples.robbery.frames import RawSession, pub
 from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
@@ -39,7 +40,8 @@ from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import Subscriptions
-from tests.attacks.corpus import LESSER, NOTHING, Vain
+from tests.attacks.certificates import certified_login
+from tests.attacks.corpus import LESSER, NOTHING, Said, Vain
 from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_says, tapped
 from tests.e2e.shop import Shop
 from tests.gate.bus import ACCEPTED, Step
@@ -48,6 +50,7 @@ from tests.gate.world import (
     BUS_KEY,
     KEYS,
     NOW,
+    POLICY,
     POLICY_DOCUMENT,
     digest,
     envelope,
@@ -153,7 +156,7 @@ class Ground(Shop):
         """A session of one of the policy's bots, by its own key."""
         if bot not in self._sessions:
             session, admitted = await self.knock(
-                lambda challenge: _login(bot, KEYS[bot], challenge),
+                lambda challenge: _login(bot, challenge),
             )
             assert admitted, f"{bot} was not admitted"
             self._sessions[bot] = session
@@ -164,7 +167,8 @@ class Ground(Shop):
     ) -> tuple[RawSession, bool]:
         """Try to log in. Returns the session, and whether it was admitted."""
         session = await RawSession.open(HOST, self.port)
-        text, signature = make(session.challenge.encode())
+        with told_at(now_ms(), os.urandom(8)):
+            text, signature = make(session.challenge.encode())
         encoded = (
             base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
         )
@@ -268,7 +272,7 @@ class Ground(Shop):
             made = Subscriptions(self._observer)
             consumer = await made.make("rival", "stock.reserved", "d", "all", most=1)
             session, admitted = await self.knock(
-                lambda challenge: _login("rival", KEYS["rival"], challenge, consumer)
+                lambda challenge: _login("rival", challenge, consumer)
             )
             self._open.push_async_callback(session.close)
             assert admitted
@@ -311,7 +315,7 @@ class Ground(Shop):
 
         Returns the error of the server.
         """
-        session, admitted = await self.knock(lambda challenge: _login(bot, KEYS[bot], challenge))
+        session, admitted = await self.knock(lambda challenge: _login(bot, challenge))
         assert admitted
         still_there = await session.say(frame)
         await session.close()
@@ -335,9 +339,11 @@ def _is_note(msg: Msg) -> bool:
     )
 
 
-def _login(bot: str, key: SigningKey, challenge: bytes, *consumers: str) -> tuple[str, bytes]:
-    text = " ".join(["sealbus/1", bot, key.public.text, *consumers])
-    return text, sign_connect(key, challenge, text.encode())
+def _login(bot: str, challenge: bytes, *consumers: str) -> Said:
+    if POLICY.bots[bot].seals_directly:
+        said = AdmissionText(bot, KEYS[bot].public.text, consumers)
+        return said.encode(), sign_connect(KEYS[bot], challenge, said.encode().encode())
+    return certified_login(challenge, bot=bot, consumers=consumers)
 
 
 def status(frame: WireFrame) -> str:
@@ -366,7 +372,7 @@ def make_folder(folder: Path) -> None:
         "limits": dict(_limit(name, value) for name, value in document["limits"].items()),
         "on_violation": {"default": "quarantine"},  # a dropped message would leave no trace
         "bots": {
-            bot: {"publish": rule["publish"], "subscribe": rule["subscribe"]}
+            bot: {name: value for name, value in rule.items() if name != "keys"}
             for bot, rule in document["bots"].items()
         },
         "subjects": {pattern: _subject(rule) for pattern, rule in document["subjects"].items()},

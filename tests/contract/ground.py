@@ -18,9 +18,10 @@ from sealbus.nats.parser import read_headers
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import sign_connect
 from sealbus_broker.door.admission import Admission
-from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
+from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
+from tests.scene import bot_rule
 from tests.waiting import PATIENCE_S, until
 
 _MIB: Final = 1024 * 1024
@@ -42,10 +43,7 @@ _GRANTS: Final = {
 
 def a_policy(keys: dict[str, SigningKey]) -> Policy:
     """Three bots, and no subject: the servers need no more."""
-    bots = {
-        name: BotRule(name, {keys[name].public.raw: BotKey(keys[name].public.raw, 0)}, (), grants)
-        for name, grants in _GRANTS.items()
-    }
+    bots = {name: bot_rule(name, keys[name], subscribe=grants) for name, grants in _GRANTS.items()}
     return Policy("shop", bytes(32), frozenset(), bots, (), LIMITS)
 
 
@@ -177,7 +175,7 @@ class Ground:
         ``no_wait``: return while the server is still asking.
         """
         key = key or self.keys[name]
-        words = ("sealbus/1", name, self.keys[name].public.text, *consumers)
+        words = ("sealbus/1", name, self.keys[name].public.text, "-", *consumers)
         admission = " ".join(words)
 
         def answer(challenge: str) -> bytes:

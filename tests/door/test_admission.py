@@ -38,6 +38,11 @@ async def test_a_bot_with_its_key_is_admitted_by_the_public_interface(scene: Sce
     assert not door.complaints
 
 
+def key_rule(key: BotKey) -> BotRule:
+    """The order bot with one key, which needs no session key."""
+    return BotRule("order", {key.raw: key}, seals_directly=True)
+
+
 async def refused(scene: Scene, name: str, **how: Any) -> str:
     """Try to connect, and return the reason for the refusal in the relay's log.
 
@@ -63,7 +68,7 @@ async def test_a_signature_over_another_admission_text_opens_nothing(scene: Scen
     """A man in the middle who keeps the signature cannot ask for more than the bot did."""
 
     def less(key: SigningKey, challenge: bytes, _admission: bytes) -> bytes:
-        return sign_connect(key, challenge, f"sealbus/1 order {key.public.text}".encode())
+        return sign_connect(key, challenge, f"sealbus/1 order {key.public.text} -".encode())
 
     asked = (consumer_name("order", "a", "b"),)
     assert "signature" in await refused(scene, "order", sign=less, consumers=asked)
@@ -91,7 +96,7 @@ async def test_another_bots_name_and_key_without_its_private_half(scene: Scene) 
         return sign_connect(mine, challenge, admission)
 
     assert "signature" in await refused(
-        scene, "order", token=f"sealbus/1 order {public}", sign=as_thief
+        scene, "order", token=f"sealbus/1 order {public} -", sign=as_thief
     )
 
 
@@ -108,11 +113,7 @@ async def test_a_key_out_of_its_time(
     scene: Scene, not_before_ms: int, not_after_ms: int | None, revoked_ms: int | None
 ) -> None:
     raw = scene.keys["order"].public.raw
-    scene.change(
-        bots={
-            "order": BotRule("order", {raw: BotKey(raw, not_before_ms, not_after_ms, revoked_ms)})
-        }
-    )
+    scene.change(bots={"order": key_rule(BotKey(raw, not_before_ms, not_after_ms, revoked_ms))})
     assert "not yet valid, expired or revoked" in await refused(scene, "order")
 
 
@@ -157,15 +158,15 @@ async def test_too_many_consumers(scene: Scene) -> None:
         "x",
         "sealbus/1",
         "sealbus/1 order",
-        "sealbus/2 order UKEY",
-        "sealbus/1  order UKEY",
-        "sealbus/1 ../order UKEY",
-        "sealbus/1 Order UKEY",
-        "sealbus/1 order UKEY",
-        "sealbus/1 order " + "U" * 56,
-        "sealbus/1 ördér UKEY",
-        "sealbus/1 order\u0000 UKEY",
-        "sealbus/1 order\nUKEY",
+        "sealbus/2 order UKEY -",
+        "sealbus/1  order UKEY -",
+        "sealbus/1 ../order UKEY -",
+        "sealbus/1 Order UKEY -",
+        "sealbus/1 order UKEY -",
+        "sealbus/1 order " + "U" * 56 + " -",
+        "sealbus/1 ördér UKEY -",
+        "sealbus/1 order\u0000 UKEY -",
+        "sealbus/1 order\nUKEY -",
         "{}",
         "9" * 3000,
     ],
@@ -176,7 +177,7 @@ async def test_a_token_that_is_no_admission_text(scene: Scene, token: str) -> No
 
 async def test_a_token_larger_than_nats_reads(scene: Scene) -> None:
     with pytest.raises((nats.errors.Error, OSError)):
-        await scene.bot("order", token="sealbus/1 order " + "A" * 100_000)
+        await scene.bot("order", token="sealbus/1 order - " + "A" * 100_000)
     assert (await scene.bot("order")).nc.is_connected
 
 
@@ -224,9 +225,7 @@ async def test_a_session_ends_by_itself(scene: Scene) -> None:
 
 async def test_a_session_does_not_outlive_its_key(scene: Scene) -> None:
     raw = scene.keys["order"].public.raw
-    scene.change(
-        bots={"order": BotRule("order", {raw: BotKey(raw, 0, not_after_ms=now_ms() + 1_800)})}
-    )
+    scene.change(bots={"order": key_rule(BotKey(raw, 0, not_after_ms=now_ms() + 1_800))})
     door = await scene.bot("order")
     await until(lambda: door.nc.is_closed, "the session is over")
 
@@ -274,7 +273,7 @@ class Forger:
         self.admission = scene.admission
         self.server = SigningKey.generate(KeyKind.BUS)
         key = scene.keys["order"]
-        text = f"sealbus/1 order {key.public.text}"
+        text = f"sealbus/1 order {key.public.text} -"
         signature = base64.b64encode(sign_connect(key, b"challenge", text.encode())).decode()
         self.claims: dict[str, Any] = {
             "aud": "nats-authorization-request",
@@ -493,7 +492,7 @@ async def test_key_revoked_during_its_login_opens_nothing(
     raw = scene.keys["order"].public.raw
 
     def revoke() -> None:
-        scene.change(bots={"order": BotRule("order", {raw: BotKey(raw, 0, None, now_ms())})})
+        scene.change(bots={"order": key_rule(BotKey(raw, 0, None, now_ms()))})
 
     while_counting(scene, monkeypatch, revoke)
     assert "revoked" in await refused(scene, "order")

@@ -19,11 +19,16 @@ RAW = LOGIN.public.raw
 BOTS = (
     BotRule(
         "order",
-        {RAW: BotKey(RAW, 5, 7, None), ISSUER.public.raw: BotKey(ISSUER.public.raw, 0, None, 9)},
+        {
+            RAW: BotKey(RAW, 5, 7, None, 6),
+            ISSUER.public.raw: BotKey(ISSUER.public.raw, 0, None, 9),
+        },
+        seals_directly=True,
     ),
     BotRule("inventory", {}, subscribe=("orders.>", "sealbus.*")),
 )
-POLICY = a_policy(*BOTS, limits=Limits(session_ms=12_345, clock_skew_ms=7, connections=3))
+LIMITS = Limits(session_ms=12_345, session_key_ms=400_000, clock_skew_ms=7, connections=3)
+POLICY = a_policy(*BOTS, limits=LIMITS)
 ORDERS = Orders(("nats://a:1", "tls://b:2"), "relay-1", LOGIN, ISSUER, POLICY)
 
 

@@ -9,7 +9,11 @@ from dataclasses import replace
 
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Draft, Envelope, seal_envelopes
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.limits import (
+    CERTIFICATE_AHEAD_MS,
+    MAX_ENVELOPE_BYTES,
+    MAX_SESSION_KEY_MS,
+)
 from tests.gate.bus import ACCEPTED, SETTLED, Step
 from tests.gate.scenarios import Catalogue, live
 from tests.gate.world import (
@@ -25,6 +29,8 @@ from tests.gate.world import (
     SKEW,
     answer,
     burst,
+    by_session,
+    certificate,
     checked,
     envelope,
     nonce,
@@ -193,6 +199,53 @@ def a_key_a_millisecond_before_it_is_revoked() -> Step:
     """The key will be revoked one millisecond later."""
     data = envelope(key=KEYS["order-leaked"], issued_at_ms=NOW - 2)
     return Step(data, arrived_at_ms=NOW - 2, now_ms=NOW - 2)
+
+
+@honest()
+def an_order_by_a_session_key() -> Step:
+    """The courier's enrolled key has certified the key that seals."""
+    return Step(by_session(), session="courier")
+
+
+@honest()
+def a_session_key_of_a_bot_that_may_seal_directly() -> Step:
+    """The order bot need not have a session key, and has one."""
+    shown = certificate("order", bot="order")
+    return Step(envelope(key=KEYS["courier-session"], certificate=shown))
+
+
+@honest()
+def a_session_key_at_the_last_moment_of_its_time() -> Step:
+    """The certificate ends in the millisecond of the arrival."""
+    data = by_session(certificate(not_before_ms=NOW - 5_000, life_ms=5_000))
+    return Step(data, session="courier")
+
+
+@honest()
+def judged_later_than_its_session_key_lasts() -> Step:
+    """The arrival decides whether a certificate is valid. The relay took the message up later."""
+    data = by_session(certificate(not_before_ms=NOW - 5_000, life_ms=5_000))
+    return Step(data, session="courier", now_ms=NOW + 1_000)
+
+
+@honest()
+def a_certificate_as_far_ahead_as_clocks_differ() -> Step:
+    """The courier's clock is a minute ahead, and the skew that the policy allows."""
+    data = by_session(certificate(not_before_ms=NOW + SKEW + CERTIFICATE_AHEAD_MS))
+    return Step(data, session="courier")
+
+
+@honest()
+def a_certificate_that_began_as_others_were_voided() -> Step:
+    """It begins at `sessions_from`, by a clock that is behind by the skew."""
+    data = by_session(certificate(not_before_ms=NOW - HOUR // 4 - SKEW))
+    return Step(data, session="courier")
+
+
+@honest()
+def a_certificate_for_longer_than_the_policy_allows() -> Step:
+    """It is for a day, and the half hour of the policy is not over."""
+    return Step(by_session(certificate(life_ms=MAX_SESSION_KEY_MS)), session="courier")
 
 
 @honest()
@@ -407,6 +460,7 @@ def a_shipment_tried_again() -> list[Step]:
 HONEST = tuple(CATALOGUE.scenarios)
 
 AT_AN_EDGE = {
+    "a_session_key_at_the_last_moment_of_its_time",
     "a_shipment_of_an_old_order_with_a_late_stamp",
     "a_shipment_within_the_hour",
     "an_answer_at_the_last_moment",

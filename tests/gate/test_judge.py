@@ -31,6 +31,8 @@ from tests.gate.world import (
     POLICY_DOCUMENT,
     PULSE,
     answer,
+    by_session,
+    certificate,
     compile_policy,
     envelope,
     flip,
@@ -90,10 +92,10 @@ def test_every_reason_is_met_by_an_attack() -> None:
 
 def test_checks_have_the_documented_order() -> None:
     assert [check.__name__.removeprefix("check_") for check in gate.CHECKS] == [
-        "size", "encoding", "key_known", "key_valid", "key_revoked", "seal", "bus", "bot", "birth",
-        "wait", "ledger_age", "not_in_future", "not_expired", "declared", "granted", "delivery",
-        "ttl", "parent", "together", "budget", "rate", "payload", "schema_known", "schema",
-        "what_came_before", "share",
+        "size", "encoding", "key_known", "key_valid", "key_revoked", "certificate_there",
+        "certificate_valid", "seal", "bus", "bot", "birth", "wait", "ledger_age", "not_in_future",
+        "not_expired", "declared", "granted", "delivery", "ttl", "parent", "together", "budget",
+        "rate", "payload", "schema_known", "schema", "what_came_before", "share",
     ]  # fmt: skip
 
 
@@ -173,6 +175,25 @@ PAIRS = {
     "key revoked before the seal": (
         Step(flip(envelope(key=KEYS["order-leaked"]), -40)),
         Reason.KEY_REVOKED,
+    ),
+    "key revoked before the certificate": (
+        Step(
+            envelope(
+                bot="courier",
+                key=KEYS["courier-session"],
+                certificate=certificate("courier-leaked", not_before_ms=NOW - HOUR),
+            ),
+            session="courier",
+        ),
+        Reason.KEY_REVOKED,
+    ),
+    "missing certificate before the seal": (
+        Step(flip(envelope(bot="courier"), -40), session="courier"),
+        Reason.CERTIFICATE_MISSING,
+    ),
+    "certificate before the seal": (
+        Step(flip(by_session(certificate(not_before_ms=NOW - HOUR)), -40), session="courier"),
+        Reason.CERTIFICATE_NOT_VALID,
     ),
     "seal before the bus": (Step(flip(envelope(bus="shop-test"), -40)), Reason.BAD_SEAL),
     "bus before the bot": (

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from sealbus.errors import Malformed
+from sealbus.protocol.certificate import certify
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Draft, Envelope, Header, Parent, seal_envelopes
 from sealbus.protocol.keys import KeyKind, SigningKey
@@ -47,6 +48,7 @@ NOW: Final = 1_900_000_000_000
 """The time at which everything happens, in ms since 1970."""
 HOUR: Final = 3_600_000
 SKEW: Final = 2_000
+SESSION_KEY: Final = HOUR // 2
 RELAY: Final = "relay-1"
 RECORD: Final = 5
 """The place of a quarantined message in the quarantine, as its stamp names it."""
@@ -69,6 +71,10 @@ KEYS: Final = {
         "inventory",
         "shipping",
         "rival",
+        "courier",
+        "courier-leaked",
+        "courier-session",
+        "thief-session",
         "stranger",
     )
 }
@@ -86,6 +92,7 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
         "live_ttl_ms": 10_000,
         "clock_skew_ms": SKEW,
         "ingress_wait_ms": 300_000,
+        "session_key_ms": SESSION_KEY,
         "accepted_bytes": 2 * 1024**2,
         "retention_ms": 24 * HOUR,
         "bot_share": 50,
@@ -164,6 +171,7 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
     },
     "bots": {
         "order": {
+            "seals_directly": True,
             "publish": ["orders.placed", "stock.ask", "pulse.order"],
             "subscribe": ["orders.shipped"],
             "keys": [
@@ -182,19 +190,30 @@ POLICY_DOCUMENT: Final[dict[str, Any]] = {
             ],
         },
         "inventory": {
+            "seals_directly": True,
             "publish": ["stock.reserved", "orders.checked"],
             "subscribe": ["orders.placed", "stock.ask"],
             "keys": [{"key": "inventory", "not_before_ms": 0}],
         },
         "shipping": {
+            "seals_directly": True,
             "publish": ["orders.shipped"],
             "subscribe": ["orders.placed"],
             "keys": [{"key": "shipping", "not_before_ms": 0}],
         },
         "rival": {
+            "seals_directly": True,
             "publish": ["orders.placed", "orders.noted", "stock.reserved", "orders.shipped"],
             "subscribe": ["stock.>", "sealbus.>"],
             "keys": [{"key": "rival", "not_before_ms": 0}],
+        },
+        "courier": {
+            "publish": ["orders.placed"],
+            "subscribe": [],
+            "keys": [
+                {"key": "courier", "not_before_ms": 0, "sessions_from_ms": NOW - HOUR // 4},
+                {"key": "courier-leaked", "not_before_ms": 0, "revoked_ms": NOW - 1},
+            ],
         },
     },
 }
@@ -238,6 +257,7 @@ def _bot(name: str, rule: Mapping[str, Any], keys: Mapping[str, bytes]) -> BotRu
         keys={raw: BotKey(raw, **given) for raw, given in times.items()},
         publish=tuple(rule["publish"]),
         subscribe=tuple(rule["subscribe"]),
+        seals_directly=rule.get("seals_directly", False),
     )
 
 
@@ -375,6 +395,35 @@ def envelope(
         payload = _SAYS.get(header.subject, {"left": 4})
     body = pack_json(payload) if packed is None else packed
     return sealed(Draft(header, [salted(body)], parent), key)
+
+
+def certificate(
+    enrolled: str = "courier",
+    session: str = "courier-session",
+    *,
+    bus: str = "shop",
+    bot: str = "courier",
+    not_before_ms: int = NOW,
+    life_ms: int = SESSION_KEY,
+) -> bytes:
+    """A session certificate. ``enrolled`` and ``session`` are names of :data:`KEYS`."""
+    return certify(
+        KEYS[enrolled],
+        KEYS[session].public.raw,
+        bus=bus,
+        bot=bot,
+        not_before_ms=not_before_ms + _telling.now_ms - NOW,
+        life_ms=life_ms,
+    )
+
+
+def by_session(shown: bytes | None = None, *, session: str = "courier-session") -> bytes:
+    """An order of the courier, sealed by a session key.
+
+    ``shown`` is the certificate, by default the right one.
+    """
+    shown = certificate() if shown is None else shown
+    return envelope(bot="courier", key=KEYS[session], certificate=shown)
 
 
 def burst(*payloads: object, header: Header = PLACED, **changes: Any) -> bytes:

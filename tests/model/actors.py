@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, Malformed
+from sealbus.life.session import RENEW_S
 from sealbus.outcomes import Refused, Unresolved
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.envelope import Header
@@ -169,11 +172,24 @@ class Told:
 class _Session:
     """The part of a session that a publisher needs. This session is never lost."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, credentials: Credentials, now_ms: Callable[[], int]) -> None:
         self._wire = wire
+        self._credentials = credentials
+        self._now_ms = now_ms
+        self._made_at_ms = 0
+        self._key = credentials.new_session_key(0)
 
     async def client(self) -> Wire:
         return self._wire
+
+    @property
+    def key(self) -> SessionKey:
+        """The session key, and another one after some minutes or when the clock was set."""
+        now_ms = self._now_ms()
+        if not 0 <= now_ms - self._made_at_ms < RENEW_S * 1000:
+            self._made_at_ms = now_ms
+            self._key = self._credentials.new_session_key(now_ms)
+        return self._key
 
 
 class Sender:
@@ -185,11 +201,12 @@ class Sender:
         self._clock = clock
         self.told: list[Told] = []
         credentials = Credentials("shop", BOT, KEYS[BOT], ("nats://127.0.0.1",), BUS_KEYS)
+        self.session = _Session(wire, credentials, self.now_ms)
         with self.process.turn():
             self.publisher = Publisher(
                 sender=BurstSender(
                     credentials=credentials,
-                    session=cast("Any", _Session(wire)),
+                    session=cast("Any", self.session),
                     verifier=Verifier(),
                     supervisor=Supervisor("sender"),
                 ),
@@ -199,6 +216,10 @@ class Sender:
         self.process.start(wire.subscribe_direct(f"inbox.{BOT}.*", self._receipt))
         server.bots.setdefault(BOT, []).append(wire)
         self.process.run()
+
+    def now_ms(self) -> int:
+        """The time by the clock of the bot's machine."""
+        return self._clock.now_ms("sender")
 
     def reconnect(self) -> None:
         """The bot's connection is lost, and the bot has another one."""

@@ -10,12 +10,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from sealbus.protocol.envelope import Draft, Envelope
+from sealbus.protocol.envelope import Draft, Envelope, seal_envelopes
 from sealbus.protocol.limits import LIVE_WAIT_MS
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.shelf_life import shelf_life_ms
 from tests.gate.parts import Parts
-from tests.gate.world import sealed
 from tests.model.actors import LIMITS, LIVE, RATED, SKEW_MS, STORED, Relay, revoked
 from tests.model.bus import Bus
 from tests.model.server import ACK_WAIT_MS
@@ -96,8 +95,8 @@ def sealed_again(bus: Bus) -> None:
     _forget(bus, "ACCEPTED")
     header = Envelope.decode(first).header
     header = replace(header, issued_at_ms=bus.clock.now_ms("sender"))
-    again = sealed(Draft(header, Parts.of(first).payloads))
-    bus.hand(relay, bus.submit(again, None))
+    (again,) = seal_envelopes(bus.sender.session.key, [Draft(header, Parts.of(first).payloads)])
+    bus.hand(relay, bus.submit(again.data, None))
     bus.finish(relay)
     bus.handle_all()
 

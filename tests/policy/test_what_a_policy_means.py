@@ -9,7 +9,14 @@ import pytest
 
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.reason import Reason
-from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, Policy, Rate
+from sealbus_broker.gate.policy import (
+    CauseRule,
+    DeliveryClass,
+    Disposition,
+    Limits,
+    Policy,
+    Rate,
+)
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.loader import load
 from tests.policy.folder import Folder
@@ -211,7 +218,8 @@ def test_a_key_has_its_times(bus: Folder) -> None:
     text = bus.key("order")
     bus.change(
         "08:00:00Z\n",
-        "08:00:00Z\n    not_after: 2027-11-24T08:00:00Z\n    revoked: 2026-12-01T00:00:00Z\n",
+        "08:00:00Z\n    not_after: 2027-11-24T08:00:00Z\n    revoked: 2026-12-01T00:00:00Z\n"
+        "    sessions_from: 2026-11-30T00:00:00Z\n",
         "keys/order.yaml",
     )
     policy = bus.load().policy
@@ -223,6 +231,15 @@ def test_a_key_has_its_times(bus: Folder) -> None:
         1_827_043_200_000,
         1_796_083_200_000,
     )
+    assert key.sessions_from_ms == 1_795_996_800_000
+
+
+def test_a_bot_seals_directly_only_where_its_entry_says_so(bus: Folder, policy: Policy) -> None:
+    assert [policy.bots[name].seals_directly for name in ("order", "idle")] == [False, False]
+    bus.change("  idle:", "  idle:\n    seals_directly: true")
+    changed = bus.load().policy
+    assert changed is not None
+    assert [changed.bots[name].seals_directly for name in ("order", "idle")] == [False, True]
 
 
 def test_the_example_bus_loads() -> None:

@@ -1,7 +1,8 @@
 """Who may connect, and what their session may do: the answer to NATS's auth callout.
 
-A bot connects with an admission text (:mod:`sealbus.protocol.admission`) as its token, and with its
-signature over the server's challenge and that text, made under the ``connect`` context. nats-server
+A bot connects with an admission text (:mod:`sealbus.protocol.admission`) as its token, and with a
+signature over the server's challenge and that text, made under the ``connect`` context by its
+session key, whose certificate is in the text. nats-server
 verifies neither: it asks here. The answer is a session of a few minutes in the account BOTS, with
 exactly the rights that :mod:`sealbus_broker.door.rights` computes.
 
@@ -34,16 +35,18 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.admission import NO_CERTIFICATE, AdmissionText
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS
-from sealbus.protocol.seal import verify_connect
+from sealbus.protocol.seal import Verifier, verify_connect
 from sealbus.protocol.subjects import consumer_owner
 from sealbus_broker.door.rights import Rights, rights
 from sealbus_broker.door.sessions import Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
-from sealbus_broker.gate.policy import BotRule, Policy
+from sealbus_broker.gate.certificates import ends_ms, objection
+from sealbus_broker.gate.policy import BotKey, BotRule, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats import jwt
 from sealbus_broker.nats.config import (
@@ -83,7 +86,7 @@ class Admitted:
 
     bot: str
     key: bytes
-    """The bot's raw public key that it logged in with."""
+    """The bot's enrolled key (raw, public) that answers for the session."""
     rights: Rights
     expires_at_ms: int
     """When the session ends (ms since 1970)."""
@@ -129,16 +132,16 @@ def decide(
     if bot is None:
         return Denial(name, "the policy knows no such bot")
     # The key before the signature: only a key of the bot's is worth the cost of verifying.
-    refused = _check_key(bot, said.key, now_ms)
+    refused = _check_keys(said, bot, policy, now_ms)
     if isinstance(refused, Denial):
         return refused
-    raw, expires_at_ms = refused
+    session_key, key, expires_at_ms = refused
     try:
         signature = base64.b64decode(signature_text, validate=True)
     except (binascii.Error, ValueError):
         return Denial(name, "the signature is not base64")
     if len(signature) != SIGNATURE_BYTES or not verify_connect(
-        raw, challenge=challenge.encode(), admission=token.encode(), signature=signature
+        session_key, challenge=challenge.encode(), admission=token.encode(), signature=signature
     ):
         return Denial(name, "the signature does not hold over the challenge and the admission text")
     if len(consumers) > MAX_CONSUMERS:
@@ -147,22 +150,51 @@ def decide(
         if consumer_owner(consumer) != name:
             return Denial(name, "a consumer that is not the bot's own")
     ends_at_ms = min(now_ms + policy.limits.session_ms, expires_at_ms)
-    return Admitted(name, raw, rights(bot, consumers), ends_at_ms)
+    return Admitted(name, key.raw, rights(bot, consumers), ends_at_ms)
 
 
-def _check_key(bot: BotRule, text: str, now_ms: int) -> tuple[bytes, int] | Denial:
-    """Return the raw key and when a session with it must end, or the reason why it opens
-    nothing."""
+def _check_keys(
+    said: AdmissionText, bot: BotRule, policy: Policy, now_ms: int
+) -> tuple[bytes, BotKey, int] | Denial:
+    """Return the raw key that has to sign, the enrolled key that answers for it, and when a session
+    must end (ms since 1970); or the reason why they open nothing."""
+    name = bot.name
     try:
-        raw = PublicKey.parse(text, KeyKind.BOT).raw
-    except InvalidInput as error:
-        return Denial(bot.name, error.what)
-    key = bot.keys.get(raw)
+        raw = PublicKey.parse(said.key, KeyKind.BOT).raw
+        certificate = _certificate(said.certificate)
+    except (InvalidInput, Malformed) as error:
+        return Denial(name, error.what)
+    if certificate is None and not bot.seals_directly:
+        return Denial(
+            name, "no session certificate; the policy demands one (seals_directly is not set)"
+        )
+    key = bot.keys.get(certificate.enrolled if certificate else raw)
     if key is None:
-        return Denial(bot.name, "the key is not one of this bot's")
+        return Denial(name, "the key is not one of this bot's")
     if not key.opens(now_ms):
-        return Denial(bot.name, "the key is not yet valid, expired or revoked")
-    return raw, key.ends_ms
+        return Denial(name, "the key is not yet valid, expired or revoked")
+    if certificate is None:
+        return raw, key, key.ends_ms
+    why = objection(certificate, key, policy.limits, now_ms)
+    if why is not None:
+        return Denial(name, f"the session certificate is not valid: {why}")
+    if not certificate.holds(Verifier(), bus=policy.bus, bot=name, key=raw):
+        return Denial(name, "the session certificate is not for this key, bot and bus")
+    return raw, key, min(key.ends_ms, ends_ms(certificate, policy.limits))
+
+
+def _certificate(text: str) -> Certificate | None:
+    """Read the word of an admission text. Raises :class:`Malformed`."""
+    if text == NO_CERTIFICATE:
+        return None
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise Malformed("the session certificate is not base64") from None
+    # One text for one certificate: no stray bits in the last letter.
+    if base64.b64encode(data).decode() != text:
+        raise Malformed("the session certificate is base64 that is written in another way")
+    return Certificate.decode(data)
 
 
 class Admission:

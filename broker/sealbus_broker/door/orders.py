@@ -19,7 +19,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 """The largest orders. A bot with some keys and grants has about 400 bytes, so these have more than
 a hundred thousand bots."""
 
-_LIMITS: Final = ("session_ms", "clock_skew_ms", "connections")
+_LIMITS: Final = ("session_ms", "session_key_ms", "clock_skew_ms", "connections")
 """The limits that the door needs."""
 
 
@@ -44,9 +44,16 @@ class Orders:
         bots = {
             name: {
                 "keys": [
-                    [key.raw.hex(), key.not_before_ms, key.not_after_ms, key.revoked_ms]
+                    [
+                        key.raw.hex(),
+                        key.not_before_ms,
+                        key.not_after_ms,
+                        key.revoked_ms,
+                        key.sessions_from_ms,
+                    ]
                     for key in rule.keys.values()
                 ],
+                "seals_directly": rule.seals_directly,
                 "subscribe": list(rule.subscribe),
             }
             for name, rule in self.policy.bots.items()
@@ -76,6 +83,7 @@ class Orders:
                         for raw, *times in bot["keys"]
                     },
                     subscribe=tuple(bot["subscribe"]),
+                    seals_directly=bot["seals_directly"],
                 )
                 for name, bot in fields["bots"].items()
             }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sealbus.errors import Malformed
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.codec import is_bundle, split_bundle, unpack_json
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.limits import (
@@ -26,6 +27,7 @@ from sealbus.protocol.stamp import RefusedPayload
 from sealbus.protocol.subjects import RELAY, REPLY
 from sealbus.protocol.value import value
 from sealbus_broker.gate.cause import Cause, check_cause, check_reply, prove_parent, unwanted_parent
+from sealbus_broker.gate.certificates import objection
 from sealbus_broker.gate.policy import (
     BotKey,
     BotRule,
@@ -170,6 +172,7 @@ class CheckContext:
         "arrival",
         "bot",
         "cause",
+        "certificate",
         "envelope",
         "header",
         "is_reply",
@@ -204,6 +207,9 @@ class CheckContext:
         self.is_reply = False
         self.bot: BotRule | None = None
         self.key: BotKey | None = None
+        """The enrolled key that answers for the envelope."""
+        self.certificate: Certificate | None = None
+        """The certificate of the sealing key. ``None``: it is the enrolled key."""
         self.proven = False
         self.rule: SubjectRule | None = None
         self.schema: Schema | None = None
@@ -261,9 +267,17 @@ class CheckContext:
         """
         if not self.arrival.redelivered or self.envelope is None:
             return False
-        return self.proven or self.verifier.verify(
-            Context.ENVELOPE, self.envelope.seal, self.envelope.outline
+        return self.proven or self.is_sealed()
+
+    def is_sealed(self) -> bool:
+        """Whether the seal of the envelope holds, and its certificate if it has one."""
+        assert self.envelope is not None
+        seal = self.envelope.seal
+        # First, because it is remembered and costs nothing.
+        certified = self.certificate is None or self.certificate.holds(
+            self.verifier, bus=self.header.bus, bot=self.header.bot, key=seal.key
         )
+        return certified and self.verifier.verify(Context.ENVELOPE, seal, self.envelope.outline)
 
     def ledger_id(self) -> str:
         """Return the id under which the message is stored.
@@ -311,10 +325,17 @@ def check_encoding(case: CheckContext) -> Violation | None:
 
 
 def check_key_known(case: CheckContext) -> Violation | None:
-    """*unknown-key*: the sealing key is a key of the bot whose session sent the message."""
+    """*unknown-key*: the key that answers for the envelope is a key of the bot whose session sent
+    it.
+
+    That is the key which has certified the session key, or else the sealing key itself.
+    """
     assert case.envelope is not None
+    if case.header.certificate is not None:
+        case.certificate = Certificate.decode(case.header.certificate)
+    enrolled = case.certificate.enrolled if case.certificate else case.envelope.seal.key
     case.bot = case.policy.sender(case.arrival.session)
-    case.key = case.bot.keys.get(case.envelope.seal.key) if case.bot else None
+    case.key = case.bot.keys.get(enrolled) if case.bot else None
     return Violation(Reason.UNKNOWN_KEY) if case.key is None else None
 
 
@@ -343,13 +364,35 @@ def check_key_revoked(case: CheckContext) -> Violation | None:
     return None
 
 
+def check_certificate_there(case: CheckContext) -> Violation | None:
+    """*certificate-missing*: a session key has sealed the envelope, unless the policy lets the bot
+    do without."""
+    assert case.bot is not None
+    if case.certificate is None and not case.bot.seals_directly:
+        return Violation(Reason.CERTIFICATE_MISSING)
+    return None
+
+
+def check_certificate_valid(case: CheckContext) -> Violation | None:
+    """*certificate-not-valid*: the certificate was valid when the message arrived.
+
+    Where the policy says from when on certificates count, it says so for waiting messages too.
+    """
+    assert case.key is not None
+    if case.certificate is None:
+        return None
+    at = case.arrival.arrived_at_ms
+    why = objection(case.certificate, case.key, case.policy.limits, at)
+    return Violation(Reason.CERTIFICATE_NOT_VALID, why) if why else None
+
+
 def check_seal(case: CheckContext) -> Violation | None:
-    """*bad-seal*: the signature holds over the parts as they came.
+    """*bad-seal*: the signature holds over the parts as they came, and so does that of the
+    certificate.
 
     From here on the sender is proven.
     """
-    assert case.envelope is not None
-    if not case.verifier.verify(Context.ENVELOPE, case.envelope.seal, case.envelope.outline):
+    if not case.is_sealed():
         return Violation(Reason.BAD_SEAL)
     case.proven = True
     return None
@@ -681,6 +724,8 @@ CHECKS: Final[tuple[Callable[[CheckContext], Violation | None], ...]] = (
     check_key_known,
     check_key_valid,
     check_key_revoked,
+    check_certificate_there,
+    check_certificate_valid,
     check_seal,
     check_bus,
     check_bot,

@@ -91,6 +91,8 @@ class Limits:
     clock_skew_ms: int = 2_000
     ingress_wait_ms: int = 300_000
     session_ms: int = 600_000
+    session_key_ms: int = 3_600_000
+    """How long a session key is valid at most, whatever its certificate says."""
     retention_ms: int = 7 * 24 * 3_600_000
     accepted_bytes: int = 4 * 1024**3
     ingress_bytes: int = 1024**3
@@ -196,6 +198,8 @@ class BotKey:
     not_before_ms: int
     not_after_ms: int | None = None
     revoked_ms: int | None = None
+    sessions_from_ms: int = 0
+    """Certificates by it that begin earlier are void."""
 
     @property
     def ends_ms(self) -> int:
@@ -218,6 +222,8 @@ class BotRule:
     publish: tuple[str, ...] = ()
     subscribe: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    seals_directly: bool = False
+    """Whether its enrolled keys may seal and log in themselves, without a session key."""
     _publish: SubjectTable[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -268,7 +274,7 @@ class Policy:
             Store.PROGRESS: Share(int(PROGRESS_BYTES * part), PROGRESS_SHARE_MS),
         }
         object.__setattr__(self, "_shares", shares)
-        object.__setattr__(self, "_relay", BotRule(RELAY, keys, publish=(HEALTH,)))
+        object.__setattr__(self, "_relay", BotRule(RELAY, keys, (HEALTH,), seals_directly=True))
 
     def sender(self, name: str) -> BotRule | None:
         """Return who may send as ``name``: a bot, or the relays, with the bus key and on

@@ -31,6 +31,9 @@ A bot with more should be several bots.
 """
 
 
+_TIMES: Final = ("not_after", "revoked", "sessions_from")
+"""The times that a key may have, beside its ``not_before``."""
+
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
 """Largest key file. Sixteen keys with their times have 2 KiB, and the rest is for comments."""
 
@@ -143,7 +146,7 @@ def read_keys(
 
 def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
     path = ("keys", at)
-    fields = reader.mapping(entry, path, ("key", "not_before", "not_after", "revoked"))
+    fields = reader.mapping(entry, path, ("key", "not_before", *_TIMES))
     if "key" not in fields or "not_before" not in fields:
         reader.problem(path, "needs key and not_before", hint="`sealbus keys new` writes both")
         return None
@@ -158,7 +161,7 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
         return None
     times = {
         name: reader.time(fields[name], (*path, name), name)
-        for name in ("not_before", "not_after", "revoked")
+        for name in ("not_before", *_TIMES)
         if name in fields
     }
     not_before = times["not_before"]
@@ -167,7 +170,9 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
         return None
     if not_after is not None and not_after <= not_before:
         reader.problem((*path, "not_after"), "not_after is not after not_before")
-    return BotKey(public.raw, not_before, not_after, times.get("revoked"))
+    return BotKey(
+        public.raw, not_before, not_after, times.get("revoked"), times.get("sessions_from") or 0
+    )
 
 
 def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
@@ -207,7 +212,8 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
 
 
 def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: datetime) -> Path:
-    """Set ``not_after`` or ``revoked`` of some keys of a bot to ``at`` (aware), in whole seconds.
+    """Set a time of some keys of a bot to ``at`` (aware), in whole seconds. ``field`` is
+    ``not_after``, ``revoked`` or ``sessions_from``.
 
     The rest of the file stays, with its comments. Raises :class:`InvalidInput` if the file has a
     problem or lacks one of the raw ``keys``, and ``OSError`` if it cannot be written.

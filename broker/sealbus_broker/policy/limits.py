@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sealbus.protocol.limits import MAX_CONSUMERS, MAX_ENVELOPE_BYTES, MAX_TTL_MS
+from sealbus.protocol.limits import (
+    MAX_CONSUMERS,
+    MAX_ENVELOPE_BYTES,
+    MAX_SESSION_KEY_MS,
+    MAX_TTL_MS,
+)
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.policy.reader import Reader
 
@@ -16,6 +21,9 @@ MAX_TIME_MS: Final = 366 * 86_400_000
 
 MIN_SESSION_MS: Final = 10_000
 """Shortest session: renewing one takes a second or two."""
+
+MIN_SESSION_KEY_MS: Final = 300_000
+"""Shortest ``session_key``: a bot makes a new key every four minutes."""
 
 MIN_POLICY_AGE_MS: Final = 10_000
 """Shortest ``policy_age``. A relay looks at its folder every two seconds, and a disk may stall for
@@ -63,6 +71,7 @@ RANGES: Final = {
     "clock_skew": (0, MAX_TIME_MS),
     "ingress_wait": _TIME,
     "session": (MIN_SESSION_MS, MAX_TIME_MS),
+    "session_key": (MIN_SESSION_KEY_MS, MAX_SESSION_KEY_MS),
     "policy_age": (MIN_POLICY_AGE_MS, MAX_TIME_MS),
     "key_age": (MIN_KEY_AGE_MS, MAX_KEY_AGE_MS),
     "retention": _TIME,

@@ -125,6 +125,7 @@ def _policy(
             publish=tuple(dict.fromkeys((*EVERYONE, *grants.publish))),
             subscribe=tuple(dict.fromkeys(grants.subscribe)),
             roles=grants.roles,
+            seals_directly=grants.seals_directly,
         )
         for name, grants in draft.bots.items()
     }

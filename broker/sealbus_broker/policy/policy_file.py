@@ -46,11 +46,12 @@ _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """The patterns that a bot or a role may use."""
+    """The patterns that a bot or a role may use, and how the bot may seal."""
 
     publish: list[str]
     subscribe: list[str]
     roles: tuple[str, ...] = ()
+    seals_directly: bool = False
 
 
 @dataclass(slots=True)
@@ -273,7 +274,7 @@ class _Bots:
             reader.checked(name, path, "bot", check_name)
             if name == RELAY:
                 reader.problem(path, f"{RELAY} is the relay's own name", hint="choose another")
-            own = self._grants(value, path, ("roles", "publish", "subscribe"))
+            own = self._grants(value, path, ("roles", "publish", "subscribe", "seals_directly"))
             given = value if isinstance(value, dict) else {}
             names = reader.texts(given.get("roles"), (*path, "roles"), "roles")
             for place, role in names:
@@ -287,11 +288,15 @@ class _Bots:
                     reader.problem(
                         place, "there is no such role", got=role, expected=known, hint=hint
                     )
+            directly = "seals_directly" in given and reader.flag(
+                given["seals_directly"], (*path, "seals_directly"), "seals_directly"
+            )
             sources = [own, *(roles[role] for _, role in names if role in roles)]
             bots[name] = Grants(
                 [grant for one in sources for grant in one.publish],
                 [grant for one in sources for grant in one.subscribe],
                 tuple(role for _, role in names),
+                seals_directly=directly,
             )
         return bots
 
