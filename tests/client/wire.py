@@ -9,11 +9,13 @@ from typing import Any, cast
 
 from sealbus.credentials import Credentials
 from sealbus.life.session import Session
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Verifier
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.sender import Sender
 from sealbus.supervision import Supervisor
+from tests.scene import now_ms
 
 BUS, BOT = SigningKey.generate(KeyKind.BUS), SigningKey.generate(KeyKind.BOT)
 
@@ -24,6 +26,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
         self.server_id = "the first"
+        self.key = SessionKey.make(BOT, bus="shop", bot="order", now_ms=now_ms())
         self.up = asyncio.Event()
         self.up.set()
 

@@ -71,7 +71,7 @@ def sealed(credentials: Credentials, subject: str, payload: Any) -> bytes:
         ttl_ms=30_000,
     )
     draft = Draft(header, [salted(pack_json(payload))])
-    return seal_envelopes(credentials.key, [draft])[0].data
+    return seal_envelopes(credentials.new_session_key(now_ms), [draft])[0].data
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sealbus import Message
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_bundle, pack_json, split_bundle
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_PAYLOADS
@@ -35,8 +36,15 @@ def header(nonce: bytes = b"", **changes: Any) -> Header:
 
 
 def sealed(shop: Shop, *drafts: tuple[Header, bytes]) -> list[bytes]:
+    """Envelopes by a session key that the order bot has certified, for whatever name they bear."""
     made = [Draft(header, [salted(payload)], None) for header, payload in drafts]
-    return [one.data for one in seal_envelopes(shop.credentials("order").key, made)]
+    key = SessionKey.make(
+        shop.credentials("order").key,
+        bus="shop",
+        bot=made[0].header.bot,
+        now_ms=time.time_ns() // 1_000_000,
+    )
+    return [one.data for one in seal_envelopes(key, made)]
 
 
 class Wire:

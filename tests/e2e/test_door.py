@@ -20,7 +20,7 @@ from sealbus_broker.door.process import MOST_FAILURES, Door
 from sealbus_broker.errors import DoorFailed
 from tests.e2e.shop import Shop, order, until
 from tests.forked import Program
-from tests.scene import a_policy
+from tests.scene import a_policy, now_ms
 from tests.waiting import PATIENCE_S
 
 
@@ -30,8 +30,10 @@ async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
     async def attach(_: HardenedClient) -> None: ...
 
     client = HardenedClient()
-    connector = Connector(shop.credentials(bot), attach, on_denied=lambda _: None)
-    options = connector.options(frozenset()) | {"connect_timeout": PATIENCE_S}
+    credentials = shop.credentials(bot)
+    connector = Connector(credentials, attach, on_denied=lambda _: None)
+    key = credentials.new_session_key(now_ms())
+    options = connector.options(key, frozenset()) | {"connect_timeout": PATIENCE_S}
     await client.connect(servers=[shop.url], **options)
     return client
 

@@ -8,15 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from sealbus import Bot, Credentials, Message
+from sealbus import Bot, Credentials
 from sealbus.life import session as session_module
 from sealbus.protocol.reason import Reason
 from sealbus_broker.cli.key_files import make_key
@@ -33,6 +31,7 @@ from tests.e2e.edits import (
     with_a_copy,
 )
 from tests.e2e.shop import Shop, order
+from tests.e2e.traffic import traffic
 from tests.forked import Program
 from tests.waiting import PATIENCE_S, until
 
@@ -41,69 +40,6 @@ OWN = 10
 SCRAPER = "    publish: [metrics.scraped]\n"
 INVENTORY = "    subscribe: [orders.placed, stock.check]\n"
 ORDER = "    publish: [orders.placed, stock.check]\n"
-
-
-@dataclass
-class Traffic:
-    """A bot that publishes all the time, and one that receives it."""
-
-    sent: int = 0
-    got: list[str] = field(default_factory=list)
-    """The orders that came by the durable subscription."""
-    heard: list[str] = field(default_factory=list)
-    """Those that came live."""
-    lost: list[str] = field(default_factory=list)
-    """The bots that lost their session."""
-
-    async def goes_on(self) -> None:
-        """Wait until messages that are sent from now on have arrived."""
-        at = self.sent + 2
-        await until(lambda: min(len(self.got), len(self.heard)) > at, "messages go on")
-
-    def check(self) -> None:
-        """Nothing is lost, doubled or in another order."""
-        wanted = [order(number)["order_id"] for number in range(self.sent)]
-        assert self.got == self.heard == wanted
-
-
-@asynccontextmanager
-async def traffic(shop: Shop) -> AsyncIterator[Traffic]:
-    """Orders from one bot to another, all the time. Afterwards all have arrived."""
-    seen = Traffic()
-    sender, listener = shop.bot("order"), shop.bot("inventory")
-
-    @listener.subscribe("orders.placed", start="all", durable="d")
-    async def take(message: Message) -> None:
-        seen.got.append(message.payload["order_id"])
-
-    @listener.subscribe("orders.placed", live=True)
-    async def hear(message: Message) -> None:
-        seen.heard.append(message.payload["order_id"])
-
-    for bot in (sender, listener):
-        bot.on_lost(lambda bot: seen.lost.append(bot.name))
-
-    is_over = False
-
-    async def publish() -> None:
-        while not is_over:
-            # Raises for a refusal.
-            await sender.publish("orders.placed", order(seen.sent), timeout=PATIENCE_S)
-            seen.sent += 1
-            await asyncio.sleep(0.005)
-
-    async with listener, sender:
-        publishing = asyncio.create_task(publish())
-        try:
-            await seen.goes_on()
-            yield seen
-            await seen.goes_on()
-        finally:
-            is_over = True
-            await publishing
-        last = order(seen.sent - 1)["order_id"]
-        await until(lambda: seen.got[-1] == seen.heard[-1] == last, "all have come")
-        assert sender.refused_deliveries == listener.refused_deliveries == {}
 
 
 @pytest.fixture

@@ -201,7 +201,8 @@ async def test_a_question_older_than_the_ledger_is_dropped(shop: Shop) -> None:
 
     It quarantines an old message to another bot.
     """
-    key, issued_at_ms = shop.credentials("order").key, time.time_ns() // 1_000_000 - 60_000
+    now_ms = time.time_ns() // 1_000_000
+    key, issued_at_ms = shop.credentials("order").new_session_key(now_ms), now_ms - 60_000
     asked = {"sealbus.grants": {}, "stock.check": {"sku": "ABC-0001"}}
     nc = await shop.nats()
     inbox = await nc.subscribe("inbox.order.*")

@@ -89,7 +89,7 @@ async def admit(scene: Scene, name: str, *consumers: str) -> Wire:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(scene.url.rpartition(":")[2]))
     info = json.loads((await reader.readline()).removeprefix(b"INFO "))
     key = scene.keys[name]
-    text = " ".join(("sealbus/1", name, key.public.text, *consumers))
+    text = " ".join(("sealbus/1", name, key.public.text, "-", *consumers))
     signature = sign_connect(key, info["nonce"].encode(), text.encode())
     connect = {
         "verbose": False,
@@ -218,7 +218,7 @@ async def test_an_answer_aimed_at_another_bot_does_not_silence_it(
         {"stream_name": "ACCEPTED", "config": config, "action": "create"},
     )
     victim, key = HardenedClient(), streams.keys["inventory"]
-    text = f"sealbus/1 inventory {key.public.text}"
+    text = f"sealbus/1 inventory {key.public.text} -"
     streams.open.append(victim)
     await victim.connect(
         streams.url,

@@ -19,6 +19,7 @@ from sealbus_broker.relay.following import CHANGING, OBEYED_PREFIX, Following
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import NAME, TestBus
 from tests.policy.folder import Folder
+from tests.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
 POLICY = """\
@@ -141,8 +142,10 @@ class Shop:
     async def client(self, bot: str) -> AsyncIterator[HardenedClient]:
         """A session of a bot that stays when the server asks it to move."""
         client = HardenedClient()
-        connector = Connector(self.bus.credentials(bot), _attach, on_denied=lambda _: None)
-        options = connector.options(frozenset()) | {"connect_timeout": PATIENCE_S}
+        credentials = self.bus.credentials(bot)
+        connector = Connector(credentials, _attach, on_denied=lambda _: None)
+        key = credentials.new_session_key(now_ms())
+        options = connector.options(key, frozenset()) | {"connect_timeout": PATIENCE_S}
         try:
             await client.connect(servers=[self.server.url], **options)
         except BaseException:

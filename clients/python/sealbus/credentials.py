@@ -25,6 +25,7 @@ from typing import Final
 
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.nats.addresses import check_servers
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.subjects import is_name
 from sealbus.secret_file import SecretFile
@@ -142,6 +143,11 @@ class Credentials:
             )
         except InvalidInput as error:
             raise CredentialsError(f"{where}: {error.what}", hint=error.hint) from None
+
+    def new_session_key(self, now_ms: int) -> SessionKey:
+        """A key for one connection, valid from ``now_ms`` (ms since 1970) on, and certified by the
+        bot's private key."""
+        return SessionKey.make(self.key, bus=self.bus, bot=self.bot, now_ms=now_ms)
 
     def write(self, path: str | Path) -> None:
         """Write a new file with mode 0600. Raises :class:`CredentialsError`; never overwrites."""

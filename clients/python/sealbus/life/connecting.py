@@ -1,10 +1,13 @@
 """Making one connection of a bot: which server, how it logs in, and why it failed.
 
 How it works. :meth:`Connector.connect` tries the servers until one attempt succeeds. An attempt
-connects, attaches everything, and waits for the server's answer to a PING. Any error ends it, is
-explained in a sentence and kept by its server (:attr:`Connector.failures`). A connection is made
-with an admission text, which fixes its rights, and is never reconnected by nats-py: whoever owns it
-makes the next one (:mod:`sealbus.life.session`).
+makes a session key, connects, attaches everything, and waits for the server's answer to a PING. Any
+error ends it, is explained in a sentence and kept by its server (:attr:`Connector.failures`). A
+connection is made with an admission text, which fixes its rights, and is never reconnected by
+nats-py: whoever owns it makes the next one (:mod:`sealbus.life.session`).
+
+The session key signs the login, and seals all envelopes of the connection. So the bot's enrolled
+key signs nothing but certificates.
 
 A relay that ends a session says why (:mod:`sealbus.protocol.notice`). :attr:`Connector.told` keeps
 that until there is a connection. The attempts go on, because an operator may take it back.
@@ -18,6 +21,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sealbus.credentials import Credentials
@@ -26,6 +30,7 @@ from sealbus.log import log
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import ended, explain, shortly
 from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.notice import Ended, check_notice, open_notice
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import BUS, INBOX
@@ -51,6 +56,16 @@ behind it perhaps a queue group."""
 
 Attach = Callable[[HardenedClient], Awaitable[None]]
 """Subscribes everything on a new connection. Raises nats-py's errors and :class:`OSError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection on which everything is attached, and what it logged in with."""
+
+    client: HardenedClient
+    consumers: frozenset[str]
+    """The consumers that it asked for."""
+    key: SessionKey
 
 
 class Connector:
@@ -104,7 +119,7 @@ class Connector:
                 notice,
                 bus=credentials.bus,
                 bot=credentials.bot,
-                now_ms=time.time_ns() // 1_000_000,
+                now_ms=_now_ms(),
             )
         except Malformed as error:
             # Other bots can have nats-server send messages here, and must not fill the log.
@@ -135,8 +150,8 @@ class Connector:
     async def connect(
         self,
         wanted: Callable[[], frozenset[str]],
-    ) -> tuple[HardenedClient, frozenset[str]]:
-        """A new connection, on which everything is attached, and the consumers that it asked for.
+    ) -> Connection:
+        """A new connection.
 
         Tries all servers in turn, with a longer pause after each round, for ever. ``wanted``: the
         consumers to ask for, which may be others at each attempt.
@@ -146,9 +161,8 @@ class Connector:
             servers = list(self._credentials.servers)
             secrets.SystemRandom().shuffle(servers)
             for server in servers:
-                asked = wanted()
                 try:
-                    return await self._attempt(server, asked), asked
+                    return await self._attempt(server, wanted())
                 except ConnectionFailed as failure:
                     self.failures[server] = failure
             pause_s = self.next_pause()
@@ -167,14 +181,15 @@ class Connector:
         self._pause_s = min(2 * self._pause_s, BACKOFF_MOST_S)
         return pause_s
 
-    async def _attempt(self, server: str, asked: frozenset[str]) -> HardenedClient:
+    async def _attempt(self, server: str, consumers: frozenset[str]) -> Connection:
         """One attempt at one server. Raises :class:`ConnectionFailed` after at most
         :data:`ATTEMPT_S`."""
         client = HardenedClient()
+        key = self._credentials.new_session_key(_now_ms())
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ATTEMPT_S):
-                await client.connect(servers=[server], **self.options(asked))
+                await client.connect(servers=[server], **self.options(key, consumers))
                 await self._attach(client)
                 # The server answers a PING after everything before it, refusals included.
                 await client.flush(ATTEMPT_S)
@@ -194,7 +209,7 @@ class Connector:
                 self._why(TimeoutError(), server, client=client, began=began),
             )
             raise
-        return client
+        return Connection(client, consumers, key)
 
     def _why(
         self,
@@ -209,18 +224,14 @@ class Connector:
         how = {"reached": client.reached, "handshaking": client.is_handshaking}
         return explain(error, server, bot, waited_s=waited_s, **how)
 
-    def options(self, asked: frozenset[str]) -> dict[str, Any]:
+    def options(self, key: SessionKey, consumers: frozenset[str]) -> dict[str, Any]:
         """nats-py's options: the admission text as token, and how the challenge is answered."""
-        credentials = self._credentials
-        admission = AdmissionText(
-            credentials.bot,
-            credentials.key.public.text,
-            tuple(sorted(asked)),
-        ).encode()
+        bot = self._credentials.bot
+        admission = AdmissionText.of(key, bot, tuple(sorted(consumers))).encode()
 
         def answer(challenge: str) -> bytes:
             return base64.b64encode(
-                sign_connect(credentials.key, challenge.encode(), admission.encode()),
+                sign_connect(key.key, challenge.encode(), admission.encode()),
             )
 
         async def on_error(error: Exception) -> None:
@@ -232,13 +243,17 @@ class Connector:
                 log.debug("nats: %s", shortly(error))
 
         return {
-            "name": credentials.bot,
+            "name": bot,
             "token": admission,
             "signature_cb": answer,
             "allow_reconnect": False,
             "connect_timeout": ATTEMPT_S,
             # The grants allow no other inbox, and nats-py's own begins with `_INBOX`.
-            "inbox_prefix": f"{INBOX}.{credentials.bot}",
+            "inbox_prefix": f"{INBOX}.{bot}",
             "ping_interval": PING_S,
             "error_cb": on_error,
         }
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -40,10 +40,11 @@ from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, InvalidInput
-from sealbus.life.connecting import ATTEMPT_S, Attach, Connector
+from sealbus.life.connecting import ATTEMPT_S, Attach, Connection, Connector
 from sealbus.nats.acks import IN_PROGRESS
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import shortly
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.supervision import Supervisor, end
 
@@ -139,6 +140,8 @@ class Session:
         """The bot's own JetStream consumers that the next connection asks to use."""
         self._asked: frozenset[str] = frozenset()
         """Those that the connection in use asked for."""
+        self._key: SessionKey | None = None
+        """The key of the connection in use, or of the last one."""
         self._renewed = asyncio.Condition()
         """Notified for each new connection."""
 
@@ -157,7 +160,7 @@ class Session:
         again after :meth:`close`.
         """
         self._connector.begin()
-        self._take(*await self._connect())
+        self._take(await self._connect())
         self._keeping = self._supervisor.keep("keeping the session", self._keep)
 
     async def close(self, *, flush: bool = True) -> None:
@@ -222,6 +225,13 @@ class Session:
         while self._client is None:
             await self._up.wait()
         return self._client
+
+    @property
+    def key(self) -> SessionKey:
+        """The session key of the connection in use. Once :meth:`client` has returned, there is
+        one."""
+        assert self._key is not None
+        return self._key
 
     def write_soon(self, frame: bytes) -> None:
         """Send ``frame`` on the connection in use, or on the next one.
@@ -312,10 +322,11 @@ class Session:
 
     # ---- one connection after the other ----------------------------------------------------------
 
-    def _take(self, client: HardenedClient, asked: frozenset[str]) -> None:
-        """Use ``client``, which asked for the consumers ``asked``, from now on."""
-        self._client = client
-        self._asked = asked
+    def _take(self, connection: Connection) -> None:
+        """Use ``connection`` from now on."""
+        self._client = client = connection.client
+        self._asked = connection.consumers
+        self._key = connection.key
         self._lost_at = None
         self._connector.admitted()
         self._up.set()
@@ -349,10 +360,10 @@ class Session:
             elif self._lost_at is not None:
                 await asyncio.sleep(self._connector.next_pause())
             # The old connection is looked up afterwards: it may be lost while the new one is made.
-            new, asked = await self._connect()
+            new = await self._connect()
             old = self._client
             lost_at = self._lost_at  # which _take() forgets
-            self._take(new, asked)
+            self._take(new)
             if old is not None:
                 task = self._supervisor.piece(
                     "ending a renewed connection",
@@ -363,10 +374,10 @@ class Session:
             async with self._renewed:
                 self._renewed.notify_all()
             # Not if it was lost again by now: then the next round tells.
-            if lost_at is not None and self._client is new:
+            if lost_at is not None and self._client is new.client:
                 self._watchers.on_back(asyncio.get_running_loop().time() - lost_at)
 
-    async def _connect(self) -> tuple[HardenedClient, frozenset[str]]:
+    async def _connect(self) -> Connection:
         return await self._connector.connect(lambda: frozenset(self.consumers))
 
     async def _until_change(self, began: float) -> None:

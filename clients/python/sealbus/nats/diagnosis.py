@@ -18,8 +18,9 @@ _NO_ROUTE: Final = frozenset(
 )
 
 _ADMISSION_HINT: Final = (
-    "the relay's log says why: an unknown bot, or a key that is not its own, expired or revoked; "
-    "a bot or key that was just added is unknown until the relays have read their folder"
+    "the relay's log says why: an unknown bot, a key that is not its own, expired or revoked, or a "
+    "clock here that is more than a minute ahead; a bot or key that was just added is unknown "
+    "until the relays have read their folder"
 )
 
 STORES_NOTHING: Final = "the bus stores nothing: its disk is full"
@@ -35,6 +36,7 @@ _ENDED_HINTS: Final = {
     Ended.BOT_REMOVED: "have an operator put {bot} into policy.yaml again, or stop this process",
     Ended.KEY_REVOKED: "if the key was replaced, start this process with the new credentials; "
     "`sealbus keys new {bot}` in the bus's folder makes some",
+    Ended.CERTIFICATES_VOID: "nothing to do: {bot} makes a new session key and comes back",
 }
 
 

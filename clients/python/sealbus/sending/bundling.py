@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.envelope import Draft, seal_envelopes
-from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus.sending.burst import Burst
 
-ROOM_BYTES: Final = 1100
-"""An envelope without its payloads and parent takes no more: a header of 550 bytes, a seal with the
+ROOM_BYTES: Final = 1200
+"""An envelope without its payloads and parent takes no more: a header of 660 bytes, a seal with the
 longest proof, a salt, and msgpack's framing."""
 
 FRAME_BYTES: Final = 5
@@ -37,8 +37,8 @@ def bundles(waiting: list[Burst]) -> Iterator[list[Burst]]:
         yield batch
 
 
-def seal_bundle(key: SigningKey, batch: Sequence[Burst], now_ms: int) -> bytes:
-    """One NATS message: a new attempt of each of ``batch``, under one signature."""
+def seal_bundle(by: SessionKey, batch: Sequence[Burst], now_ms: int) -> bytes:
+    """One NATS message: a new attempt of each of ``batch``, under one signature of ``by``."""
     # The relay refuses an attempt that was issued before its nonce was born, which a clock that was
     # set back would produce.
     issued = [_unused(max(now_ms, one.header.birth_ms), one.attempts.values()) for one in batch]
@@ -50,7 +50,7 @@ def seal_bundle(key: SigningKey, batch: Sequence[Burst], now_ms: int) -> bytes:
         )
         for one, at in zip(batch, issued, strict=True)
     ]
-    envelopes = seal_envelopes(key, drafts)
+    envelopes = seal_envelopes(by, drafts)
     for one, at, envelope in zip(batch, issued, envelopes, strict=True):
         # Known before it is sent, so that no receipt comes too early.
         one.attempts[envelope.digest] = at

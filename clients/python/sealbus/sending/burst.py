@@ -68,6 +68,7 @@ _CHANGING: Final = frozenset(
         Reason.CAUSE,
         Reason.KEY_NOT_VALID,
         Reason.KEY_REVOKED,
+        Reason.CERTIFICATE_NOT_VALID,
         Reason.ISSUED_IN_FUTURE,
         Reason.QUOTA,
     }

@@ -10,7 +10,8 @@ How it works. A message enters by :meth:`Sender.join`, or in a burst of its own 
 2. **unsent** (``send``): the burst has a nonce, the time of its messages runs, and a timer that
    sends it again is set. A burst that is sent again waits for its subject's pace first
    (``submit``).
-3. **sent** (:meth:`Sender.run`): one task seals all unsent bursts and writes them. Bursts on
+3. **sent** (:meth:`Sender.run`): one task seals all unsent bursts and writes them. It seals with
+   the key of the connection in use (:attr:`sealbus.life.session.Session.key`). Bursts on
    several subjects share a signature and a bundle.
 4. **receipts** (:meth:`Sender.take`): an acceptance of the envelope ends it, and tells which of its
    messages are refused. A refusal ends it, or sends it back to step 2, now, in its turn, or after a
@@ -237,7 +238,7 @@ class Sender:
                         # Not write(), which never waits: publish() does while 2 MiB have not left.
                         await client.publish(
                             subject,
-                            seal_bundle(self._credentials.key, batch, now_ms()),
+                            seal_bundle(self._session.key, batch, now_ms()),
                         )
                     except (NatsError, OSError) as error:
                         # By its own timer, or by resend() on the next connection.
