@@ -67,6 +67,10 @@ OFFLINE = {
         ["keys", "revoke", BAD, "--dir", "{sound}"],
         ["keys", "revoke", "greeter", BAD * 2, "--dir", "{sound}"],
     ],
+    "keys void": [
+        ["keys", "void", BAD, "--dir", "{sound}"],
+        ["keys", "void", "greeter", BAD * 2, "--dir", "{sound}"],
+    ],
     "keys expire": [
         ["keys", "expire", "greeter", BAD * 2, "--after", "1d", "--dir", "{sound}"],
         ["keys", "expire", "greeter", "U", "--at", BAD, "--dir", "{sound}"],

@@ -1,4 +1,4 @@
-"""``sealbus keys show``, ``revoke``, ``expire``, ``rotate`` and ``sessions``."""
+"""``sealbus keys show``, ``revoke``, ``void``, ``expire``, ``rotate`` and ``sessions``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,32 @@ def test_earlier_revocation_stays(bus: Path) -> None:
     file.write_text(file.read_text() + "    revoked: 2026-01-01T00:00:00Z\n")
     before = everything(bus)
     told = run(bus, "revoke", "greeter")
+    assert (told.code, "nothing to do" in told.err) == (0, True)
+    assert everything(bus) == before
+
+
+def test_void_sets_the_time_and_keeps_comments(bus: Path) -> None:
+    file = bus / "keys/greeter.yaml"
+    file.write_text(file.read_text() + "    # the laptop of last year\n")
+    key = one_key(bus)
+    before = datetime.now(UTC)
+    told = run(bus, "void", "greeter")
+    assert (told.code, told.err) == (0, f"voided the session keys of {key} of greeter\n")
+    assert "# the laptop of last year" in file.read_text()
+    (row,) = shown(run(bus, "show", "greeter", "--json"))
+    assert (row["state"], row["revoked"]) == ("valid", None)
+    # To the next whole second: what was certified in this one is void too.
+    begin = datetime.fromisoformat(row["sessions_from"])
+    assert before <= begin <= datetime.now(UTC) + timedelta(seconds=1)
+    assert row["sessions_from"] in run(bus, "show", "greeter").out
+    assert quickly("check", cwd=bus).code == 0
+
+
+def test_void_leaves_keys_alone_that_open_nothing(bus: Path) -> None:
+    file = bus / "keys/greeter.yaml"
+    file.write_text(file.read_text() + "    revoked: 2026-01-01T00:00:00Z\n")
+    before = everything(bus)
+    told = run(bus, "void", "greeter")
     assert (told.code, "nothing to do" in told.err) == (0, True)
     assert everything(bus) == before
 
@@ -139,6 +166,8 @@ def test_rotate_that_fails_changes_nothing(bus: Path) -> None:
     ("command", "code", "told"),
     [
         (["show", "greter"], 1, "did you mean greeter?"),
+        (["void", "greter"], 1, "did you mean greeter?"),
+        (["void", "greeter", "UAAAAAAAAA"], 1, "greeter has no key UAAAAAAAAA"),
         (["revoke", "greter"], 1, "did you mean greeter?"),
         (["revoke", "greeter", "UAAAAAAAAA"], 1, "greeter has no key UAAAAAAAAA"),
         (["revoke", "greeter", "U"], 2, "8 characters or more"),

@@ -155,6 +155,7 @@ CASES = {
     "keys ls": Case(("keys", "ls", "--dir", "{folder}")),
     "keys show": Case(("keys", "show", "greeter", "--dir", "{folder}")),
     "keys revoke": Case(("keys", "revoke", "greeter", "--dir", "{folder}")),
+    "keys void": Case(("keys", "void", "greeter", "--dir", "{folder}")),
     "keys expire": Case(
         # The beginning of every key is too short to name one.
         ("keys", "expire", "greeter", "U", "--after", "1d", "--dir", "{folder}"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.notice import Ended
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
 from sealbus_broker.policy.succession import NOTHING, Loss, Succession, succeed
@@ -154,6 +155,35 @@ def test_remaining_key_that_opens_nothing_ends_the_bot() -> None:
 def test_key_that_opened_nothing_is_no_loss(key: BotKey) -> None:
     assert effect(bot(key, OTHER), bot(OTHER)) == ("", [])
     assert effect(bot(key), bot()) == ("", [])
+
+
+VOIDED = replace(VALID, sessions_from_ms=NOW)
+
+
+def void(*keys: bytes) -> list[Loss]:
+    return [Loss(Ended.CERTIFICATES_VOID, raw) for raw in keys]
+
+
+def test_voided_certificates_end_the_sessions_of_their_key() -> None:
+    assert effect(bot(VALID), bot(VOIDED)) == ("narrow", void(A))
+    assert effect(bot(VALID, OTHER), bot(VOIDED, OTHER)) == ("narrow", void(A))
+    later = replace(VOIDED, sessions_from_ms=NOW + 1)
+    assert effect(bot(VOIDED), bot(later)) == ("narrow", void(A))
+    found = succeed(policy(bot(VALID)), policy(bot(VOIDED)), NOW)
+    assert found.lost_keys == {("order", PublicKey(A, KeyKind.BOT).text)}
+
+
+def test_earlier_or_no_voiding_changes_no_session() -> None:
+    assert effect(bot(VOIDED), bot(VALID)) == ("", [])
+    assert effect(bot(VOIDED), bot(VOIDED)) == ("", [])
+    assert effect(bot(OTHER), bot(OTHER, VOIDED)) == ("", [])
+    revoked = replace(VOIDED, revoked_ms=NOW)
+    assert effect(bot(VALID), bot(revoked)) == ("ended", lost(A))
+
+
+def test_bot_that_may_seal_directly_no_more_is_renewed() -> None:
+    assert effect(bot(VALID, seals_directly=True), bot(VALID)) == ("narrow", [])
+    assert effect(bot(VALID), bot(VALID, seals_directly=True)) == ("", [])
 
 
 def test_added_key_changes_no_session() -> None:

@@ -12,6 +12,7 @@ import click
 
 from sealbus.errors import Malformed
 from sealbus.file_hints import file_hint
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.codec import is_bundle, split_bundle, split_sealed, unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
@@ -149,10 +150,22 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
     envelope = Envelope.decode_shown(data)
     header = envelope.header
     errors = []
+    enrolled = envelope.seal.key
+    certificate: dict[str, Any] | None = None
     if not Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.outline):
         errors.append("bad-seal: the signature does not hold over these parts")
+    if header.certificate is not None:
+        shown = Certificate.decode(header.certificate)
+        enrolled = shown.enrolled
+        certificate = {
+            "by": PublicKey(enrolled, KeyKind.BOT).text,
+            "not_before": _time(shown.not_before_ms),
+            "life_ms": shown.life_ms,
+        }
+        if not shown.holds(Verifier(), bus=header.bus, bot=header.bot, key=envelope.seal.key):
+            errors.append("bad-seal: the certificate is not for this key, bot and bus")
     if anchors is not None:
-        errors += anchors.of_bot(envelope.seal.key, header.bot) + anchors.of_name(header.bus)
+        errors += anchors.of_bot(enrolled, header.bot) + anchors.of_name(header.bus)
     payloads: list[Any] = []
     for at, payload in enumerate(envelope.payloads):
         try:
@@ -178,6 +191,7 @@ def _envelope(data: bytes, anchors: Anchors | None) -> dict[str, Any]:
         "schema": header.schema_name,
         "parent": parent,
         "key": PublicKey(envelope.seal.key, KeyKind.BOT).text,
+        "certificate": certificate,
         "sealed_with": f"{len(envelope.seal.path)} proof steps",
         "payloads": payloads,
         "withheld": [at for at, payload in enumerate(envelope.payloads) if payload is None],

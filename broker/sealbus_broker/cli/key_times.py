@@ -1,4 +1,4 @@
-"""``sealbus keys show``, ``revoke``, ``expire`` and ``rotate``: from when to when a key is valid.
+"""``sealbus keys show``, ``revoke``, ``void``, ``expire`` and ``rotate``: the times of keys.
 
 They edit ``keys/BOT.yaml`` and keep its comments. A running bus follows the folder, so the change
 is in force within a second. ``--wait`` shows that it is.
@@ -39,7 +39,7 @@ OVERLAP: Final = "1d"
 """How long the old key stays valid by default: a bot that is started once a day gets the new one in
 time."""
 
-HEAD: Final = ("key", "state", "from", "until", "revoked")
+HEAD: Final = ("key", "state", "from", "until", "revoked", "sessions from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,7 @@ def show(bot: str, folder: str | None, as_json: bool) -> None:
             "not_before": _text(key.times.not_before_ms),
             "not_after": _text(key.times.not_after_ms),
             "revoked": _text(key.times.revoked_ms),
+            "sessions_from": _text(key.times.sessions_from_ms or None),
         }
         for key in _keys(BusFolder.find(folder), bot)
     ]
@@ -117,7 +118,7 @@ def show(bot: str, folder: str | None, as_json: bool) -> None:
         for row in rows:
             click.echo(json_line(row))
         return
-    shown = ("key", "state", "not_before", "not_after", "revoked")
+    shown = ("key", "state", "not_before", "not_after", "revoked", "sessions_from")
     for line in table(HEAD, [[row[name] or "-" for name in shown] for row in rows]):
         click.echo(line)
 
@@ -156,6 +157,44 @@ def revoke(
         _set(bus, bot, chosen, "revoked", now)
         for one in chosen:
             click.echo(f"revoked {one.text} of {bot}", err=True)
+
+
+@click.command()
+@click.argument("bot")
+@click.argument("key", required=False)
+@wait_options
+@dir_option
+def void(
+    bot: str,
+    key: str | None,
+    servers: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    folder: str | None,
+) -> None:
+    """Void the session keys of BOT that were made until now, by KEY or by all its keys.
+
+    Say this when a process of the bot was broken into, and its credentials were not in reach.
+    Nothing that a void session key seals is accepted any more, and all sessions end. The bot makes
+    a new session key and comes back by itself. KEY is a public key (U…), or its first eight
+    characters or more.
+    """
+    bus = BusFolder.find(folder)
+    now = datetime.now(UTC)
+    # To the next whole second, so that nothing of this second is left out.
+    begin = _utc(-(-_ms(now) // 1000) * 1000)
+    chosen = [
+        one
+        for one in _choose(_keys(bus, bot), bot, key)
+        if one.times.opens(_ms(now)) and one.times.sessions_from_ms < _ms(begin)
+    ]
+    if not chosen:
+        click.echo(f"nothing to do: no valid key with session keys from before ({bot})", err=True)
+        return
+    with _then_in_force(bus, servers, wait=wait, timeout_s=timeout):
+        _set(bus, bot, chosen, "sessions_from", begin)
+        for one in chosen:
+            click.echo(f"voided the session keys of {one.text} of {bot}", err=True)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_bot, declared, make_key, the_bus
-from sealbus_broker.cli.key_times import expire, revoke, rotate, show, state_of
+from sealbus_broker.cli.key_times import expire, revoke, rotate, show, state_of, void
 from sealbus_broker.cli.sessions import sessions
 from sealbus_broker.escape import json_line
 from sealbus_broker.policy.problems import nearest
@@ -73,5 +73,5 @@ def ls(folder: str | None, as_json: bool) -> None:
             )
 
 
-for command in (show, revoke, expire, rotate, sessions):
+for command in (show, revoke, void, expire, rotate, sessions):
     keys.add_command(command)

@@ -8,8 +8,8 @@ it ends. So a new policy concerns the sessions of a bot in one of these ways:
 ======= ======================================================= ==================================
 ended   is gone, or has no valid key any more                   end at once
 narrow  loses a grant to receive, or a key of several, or a     are renewed, and end if they are
-        key of it ends earlier                                  not. Those with a lost key end at
-                                                                once
+        key of it ends earlier, or may not log in without a     not. Those with a lost key, or with
+        session key any more; or certificates of it are void    void certificates, end at once
 wide    gains a grant to receive                                are renewed
 ======= ======================================================= ==================================
 
@@ -35,7 +35,8 @@ class Loss:
 
     reason: Ended
     key: bytes | None
-    """The raw key that opens no session any more. ``None``: no key of the bot does."""
+    """The raw enrolled key that opens no session any more, or whose certificates are void.
+    ``None``: no key of the bot opens one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Succession:
 
     @property
     def lost_keys(self) -> frozenset[tuple[str, str]]:
-        """Each bot's keys that open no session any more, as text (``U…``)."""
+        """Each bot's keys (``U…``) whose sessions end at once."""
         return frozenset(
             (bot, PublicKey(loss.key, KeyKind.BOT).text)
             for bot, losses in self.losses.items()
@@ -117,11 +118,15 @@ def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
         lost = [raw for raw, key in old.keys.items() if not _opens(new.keys.get(raw), now_ms)]
         # A key that opened nothing before is no loss.
         lost = [raw for raw in lost if _opens(old.keys[raw], now_ms)]
-        if lost:
-            losses[name] = tuple(Loss(Ended.KEY_REVOKED, raw) for raw in lost)
+        void = [raw for raw, key in new.keys.items() if _voids(key, old.keys.get(raw), now_ms)]
+        if lost or void:
+            losses[name] = (
+                *(Loss(Ended.KEY_REVOKED, raw) for raw in lost),
+                *(Loss(Ended.CERTIFICATES_VOID, raw) for raw in void),
+            )
         if lost and not any(_opens(key, now_ms) for key in new.keys.values()):
             ended.add(name)
-        elif lost or _ends_earlier(old, new) or not _covers(new.subscribe, old.subscribe):
+        elif lost or void or _is_narrower(old, new):
             narrow.add(name)
         elif not _covers(old.subscribe, new.subscribe):
             wide.add(name)
@@ -133,6 +138,22 @@ def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
 def _opens(key: BotKey | None, now_ms: int) -> bool:
     """Whether a key opens a session at ``now_ms``."""
     return key is not None and key.opens(now_ms)
+
+
+def _voids(new: BotKey, old: BotKey | None, now_ms: int) -> bool:
+    """Whether ``new`` voids certificates by which sessions may have begun."""
+    if old is None or not new.opens(now_ms):
+        return False
+    return new.sessions_from_ms > old.sessions_from_ms
+
+
+def _is_narrower(old: BotRule, new: BotRule) -> bool:
+    """Whether sessions of the bot may do something that they may not do by the new policy."""
+    return (
+        (old.seals_directly and not new.seals_directly)
+        or _ends_earlier(old, new)
+        or not _covers(new.subscribe, old.subscribe)
+    )
 
 
 def _ends_earlier(old: BotRule, new: BotRule) -> bool:
