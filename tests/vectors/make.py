@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tests.vectors.files import FOLDER
 from tests.vectors.make_bundles import bundles
+from tests.vectors.make_certificates import certificates
 from tests.vectors.make_deliveries import deliveries
 from tests.vectors.make_envelopes import envelopes
 from tests.vectors.make_headers import headers
@@ -29,6 +30,7 @@ WARNING: Final = "TEST KEYS, never use: every seed here is public."
 
 MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "answers.json": answers,
+    "certificates.json": certificates,
     "connect.json": connect,
     "deliveries.json": deliveries,
     "ed25519.json": ed25519,

@@ -19,6 +19,7 @@ from tests.gate.world import (
     ORDER,
     PLACED,
     burst,
+    certificate,
     envelope,
     flip,
     nonce,
@@ -62,6 +63,13 @@ def good_deliveries() -> Iterator[tuple[str, bytes]]:
     followed = envelope(parent=b"a parent, which its relay has judged")
     yield "with its parent shown", shown(followed)
     yield "with its parent withheld", shown(followed, parent=True)
+    certified = envelope(certificate=certificate("order-next", "order", bot="order"))
+    yield "with a certificate", shown(certified)
+    # The relay has judged it, at another time. A subscriber has no policy to judge it by.
+    over = certificate("order-next", "order", bot="order", not_before_ms=0, life_ms=1)
+    yield "with a certificate that was over long ago", shown(envelope(certificate=over))
+    another = envelope(certificate=certificate("rival", "thief-session"))
+    yield "with a certificate for another key", shown(another)
 
 
 def deliveries() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgpack
 
 from sealbus.protocol.codec import pack_fields, pack_json
-from sealbus.protocol.envelope import Draft, Envelope, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, Header, seal_envelopes
 from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_PARENT_BYTES,
@@ -23,7 +23,19 @@ from sealbus.protocol.limits import (
 )
 from sealbus.protocol.seal import Seal
 from tests.gate.parts import Parts
-from tests.gate.world import KEYS, ORDER, PLACED, burst, flip, nonce, odd, salted
+from tests.gate.world import (
+    KEYS,
+    NOW,
+    ORDER,
+    PLACED,
+    SESSION_KEY,
+    burst,
+    certificate,
+    flip,
+    nonce,
+    odd,
+    salted,
+)
 from tests.vectors.files import compact
 
 KEY: Final = KEYS["order"]
@@ -32,6 +44,7 @@ LONG_SUBJECT: Final = ".".join(["x" * 49] * 4) + "x"  # 200 bytes
 ORDER_BYTES: Final = pack_json(ORDER)
 HASH: Final = hashlib.sha256(b"the hash of a withheld part").digest()
 NO_PARENT: Final = hashlib.sha256(b"\4").digest()
+DAY_MS: Final = 86_400_000
 
 
 def fields(**changes: object) -> list[object]:
@@ -42,6 +55,18 @@ def fields(**changes: object) -> list[object]:
 def with_fields(**changes: object) -> bytes:
     """An envelope whose header has ``changes``."""
     return odd(pack_fields(fields(**changes)))
+
+
+def certified(*, not_before_ms: int = NOW, life_ms: int = SESSION_KEY) -> bytes:
+    """A certificate of :data:`KEY` by another key of its bot."""
+    return certificate(
+        "order-next", "order", bot="order", not_before_ms=not_before_ms, life_ms=life_ms
+    )
+
+
+def with_life(certificate: bytes, life_ms: int) -> bytes:
+    """``certificate`` with another life, for which nobody has signed."""
+    return certificate[:-4] + life_ms.to_bytes(4, "big")
 
 
 def with_parts(*payloads: Any, parent: Any = None) -> bytes:
@@ -79,7 +104,7 @@ def _told(name: str, data: bytes) -> dict[str, Any]:
     parts, read = Parts.of(data), Envelope.decode_shown(data)
     return {
         "name": name,
-        "header": {**asdict(read.header), "nonce": read.header.nonce.hex()},
+        "header": _header(read.header),
         "parent": _part(parts.parent),
         "payloads": [_part(payload) for payload in parts.payloads],
         "seal": parts.seal.hex(),
@@ -88,6 +113,11 @@ def _told(name: str, data: bytes) -> dict[str, Any]:
         "envelope": compact(data, FILL),
         "holds": not name.endswith("does not hold"),
     }
+
+
+def _header(read: Header) -> dict[str, Any]:
+    shown = None if read.certificate is None else read.certificate.hex()
+    return {**asdict(read), "nonce": read.nonce.hex(), "certificate": shown}
 
 
 def _part(part: Any) -> Any:
@@ -125,6 +155,18 @@ def good_headers() -> Iterator[tuple[str, bytes]]:
     yield "schema version 1", with_fields(schema="orders.placed", schema_version=1)
     yield "schema version 65,535", with_fields(schema="orders.placed", schema_version=65_535)
     yield "a schema id of 200 bytes", with_fields(schema=LONG_SUBJECT, schema_version=1)
+    yield "a certificate", with_fields(certificate=certified())
+    yield "a certificate for 1 ms", with_fields(certificate=certified(life_ms=1))
+    yield "a certificate for a day", with_fields(certificate=certified(life_ms=DAY_MS))
+    yield "a certificate from 0 on", with_fields(certificate=certified(not_before_ms=0))
+    yield (
+        "a certificate from 2**48-1 on",
+        with_fields(certificate=certified(not_before_ms=2**48 - 1)),
+    )
+    yield (
+        "a certificate by nobody: an envelope, and refused later",
+        with_fields(certificate=with_life(bytes(106), 1)),
+    )
     yield "a parent without bytes", sealed_parts(parent=b"")
     yield "a parent of 32 bytes", sealed_parts(parent=HASH)
     yield "a parent of 256 KiB", sealed_parts(parent=FILL * MAX_PARENT_BYTES)
@@ -181,6 +223,7 @@ _WRONG_TYPES: Final[dict[str, tuple[object, ...]]] = {
     "ttl_ms": (30_000.0, True, None),
     "schema": (b"orders.placed", 1),
     "schema_version": ("1", 1.0, True),
+    "certificate": ("x" * 106, 106, False, [certified()]),
 }
 
 
@@ -202,11 +245,11 @@ def bad_headers() -> Iterator[tuple[str, str, bytes]]:
     yield "the seal withheld", "shape", msgpack.packb([*whole[:-1], [HASH]])
     for version in (b"\x00", b"\x02", b"\xc3", b"\xcc\x01", b"\xcb\x3f\xf0" + bytes(6), b"\xa11"):
         yield f"version {version.hex()}", "version", good[:1] + version + good[2:]
-    yield "a header of seven fields", "fields", odd(pack_fields(fields()[:-1]))
-    yield "a header of nine fields", "fields", odd(pack_fields([*fields(), None]))
+    yield "a header of eight fields", "fields", odd(pack_fields(fields()[:-1]))
+    yield "a header of ten fields", "fields", odd(pack_fields([*fields(), None]))
     yield "a header that is a map", "fields", odd(msgpack.packb({"bus": "shop"}))
     yield "a byte behind the header", "fields", odd(PLACED.encode() + b"\0")
-    yield "a header in a longer form", "fields", odd(b"\xdc\x00\x08" + PLACED.encode()[1:])
+    yield "a header in a longer form", "fields", odd(b"\xdc\x00\x09" + PLACED.encode()[1:])
     for name, values in _WRONG_TYPES.items():
         for value in values:
             told = "nil" if value is None else type(value).__name__
@@ -241,6 +284,14 @@ def bad_headers() -> Iterator[tuple[str, str, bytes]]:
     yield "schema version 65,536", "numbers", with_fields(schema="a", schema_version=65_536)
     yield "a schema without version", "schema", with_fields(schema="a")
     yield "a version without schema", "schema", with_fields(schema_version=1)
+    # One byte more or less leaves this life in range, so that only the size is wrong.
+    usual = certified(life_ms=10_000)
+    for size in (0, 98, 105, 107):
+        shown = (usual + bytes(1))[:size]
+        yield f"a certificate of {size} bytes", "certificate", with_fields(certificate=shown)
+    for told, life_ms in (("0 ms", 0), ("a day and 1 ms", DAY_MS + 1), ("2**32-1 ms", 2**32 - 1)):
+        shown = with_life(usual, life_ms)
+        yield f"a certificate for {told}", "certificate", with_fields(certificate=shown)
     for size in (0, 97, 99, 98 + 16, 98 + 32 * 11):
         yield (
             f"a seal of {size} bytes",

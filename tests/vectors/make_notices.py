@@ -30,6 +30,8 @@ def notices() -> dict[str, Any]:
         replace(_GOOD, key=None),
         replace(_GOOD, key=KEYS["order-next"].public.raw),
         Notice(BUS, BOT, NOW, Ended.BOT_REMOVED),
+        replace(_GOOD, reason=Ended.CERTIFICATES_VOID),
+        replace(_GOOD, reason=Ended.CERTIFICATES_VOID, key=None),
         replace(_GOOD, at_ms=NOW - NOTICE_LIFE_MS),
         replace(_GOOD, at_ms=NOW + NOTICE_LIFE_MS),
     ]
@@ -117,6 +119,12 @@ def bad_notices() -> Iterator[tuple[str, str, bytes]]:
     yield "a key of 31 bytes", "length", _with({KEY: _KEY[:31]})
     yield "a key of 33 bytes", "length", _with({KEY: _KEY + b"\0"})
     yield "a key of no bytes", "length", _with({KEY: b""})
+    yield "a reason cut short", "words", _with({REASON: "certificates-voi"})
+    yield (
+        "void certificates of a key of 31 bytes",
+        "length",
+        _with({REASON: "certificates-void", KEY: _KEY[:31]}),
+    )
     yield "a removed bot with a key", "removed", _with({REASON: "bot-removed"})
     yield "about another bus", "bus", _with({0: "bazaar"})
     yield "about another bot", "bot", _with({1: "inventory"})

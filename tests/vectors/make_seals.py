@@ -1,11 +1,13 @@
-"""Vectors of the seal and of the connect signature."""
+"""Vectors of the seal, of the admission text, and of the connect signature."""
 
 from __future__ import annotations
 
+import base64
 from typing import Any, Final
 
+from sealbus.protocol.admission import NO_CERTIFICATE, AdmissionText
 from sealbus.protocol.seal import Context, Seal, seal, sign_connect
-from tests.gate.world import KEYS, flip
+from tests.gate.world import KEYS, NOW, certificate, flip
 from tests.vectors.public import public
 
 KEY: Final = KEYS["order"]
@@ -239,49 +241,26 @@ def _plus_l(sealed: bytes) -> bytes:
     return sealed[:64] + s.to_bytes(32, "little") + sealed[96:]
 
 
+CHALLENGE: Final = b"Qxb6C3VLxyxsAJk"
+SESSION_KEY: Final = KEYS["courier-session"]
+
+
 def connect() -> dict[str, Any]:
     """``connect.json``."""
-    challenge, admission = (
-        b"Qxb6C3VLxyxsAJk",
-        f"sealbus/1 order {KEY.public.text} order_ab234567ab234567".encode(),
-    )
-    signature = sign_connect(KEY, challenge, admission)
-    bare = KEY.sign(challenge)
-    longer = b"one\ntwo"
-    split = Seal.decode(seal(KEY, Context.CONNECT, [longer + b"\n" + admission])[0]).signature
-    cases = [
-        ("an answer", True, challenge, admission, signature),
-        (
-            "no consumers",
-            True,
-            challenge,
-            admission[:-24],
-            sign_connect(KEY, challenge, admission[:-24]),
-        ),
-        ("another challenge", False, b"Qxb6C3VLxyxsAJl", admission, signature),
-        (
-            "another admission text",
-            False,
-            challenge,
-            admission.replace(b"order ", b"rival "),
-            signature,
-        ),
-        ("a consumer more", False, challenge, admission + b" order_cd234567cd234567", signature),
-        (
-            "another key's signature",
-            False,
-            challenge,
-            admission,
-            sign_connect(OTHER, challenge, admission),
-        ),
-        ("the bare challenge signed", False, challenge, admission, bare),
-        ("a challenge with a line feed in it", False, longer, admission, split),
-        ("a signature cut short", False, challenge, admission, signature[:-1]),
-        ("no signature", False, challenge, admission, b""),
-    ]
     return {
-        "seed": bytes(KEY._key).hex(),
-        "key": KEY.public.raw.hex(),
+        "seed": bytes(SESSION_KEY._key).hex(),
+        "key": SESSION_KEY.public.raw.hex(),
+        "texts": [
+            {
+                "name": name,
+                "bot": said.bot,
+                "key": SESSION_KEY.public.raw.hex(),
+                "certificate": shown and shown.hex(),
+                "consumers": list(said.consumers),
+                "admission": said.encode().encode().hex(),
+            }
+            for name, shown, said in _texts()
+        ],
         "cases": [
             {
                 "name": name,
@@ -290,9 +269,94 @@ def connect() -> dict[str, Any]:
                 "admission": text.hex(),
                 "signature": signed.hex(),
             }
-            for name, holds, asked, text, signed in cases
+            for name, holds, asked, text, signed in _logins()
         ],
     }
+
+
+def _said(shown: bytes | None, *consumers: str) -> AdmissionText:
+    """A login with the session key, or with the same key as an enrolled one."""
+    word = NO_CERTIFICATE if shown is None else base64.b64encode(shown).decode()
+    return AdmissionText("courier", SESSION_KEY.public.text, consumers, word)
+
+
+def _texts() -> list[tuple[str, bytes | None, AdmissionText]]:
+    """What a text says, and the certificate in it."""
+    consumers = ("courier_ab234567ab234567", "courier_cd234567cd234567")
+    usual = certificate()
+    word = base64.b64encode(usual).decode()
+    assert {"+", "/"} <= set(word), "a vector needs both letters that other alphabets lack"
+    return [
+        (name, shown, _said(shown, *names))
+        for name, shown, names in (
+            ("a certificate", usual, ()),
+            ("a certificate and a consumer", usual, consumers[:1]),
+            ("a certificate and two consumers", usual, consumers),
+            ("no certificate", None, ()),
+            ("no certificate, and a consumer", None, consumers[:1]),
+            ("no certificate, and two consumers", None, consumers),
+        )
+    ]
+
+
+def _logins() -> list[tuple[str, bool, bytes, bytes, bytes]]:
+    consumer, another = "courier_ab234567ab234567", b" courier_cd234567cd234567"
+    texts = {
+        shown: _said(shown, consumer).encode().encode()
+        for shown in (certificate(), certificate(not_before_ms=NOW + 1), None)
+    }
+    admission, renewed, bare_text = texts.values()
+    signature = sign_connect(SESSION_KEY, CHALLENGE, admission)
+    direct = sign_connect(SESSION_KEY, CHALLENGE, bare_text)
+    longer = b"one\ntwo"
+    split = Seal.decode(
+        seal(SESSION_KEY, Context.CONNECT, [longer + b"\n" + admission])[0]
+    ).signature
+    last = admission.index(b"==") - 1
+    stray = admission[:last] + _next_letter(admission[last]) + admission[last + 1 :]
+    alone = admission.removesuffix(b" " + consumer.encode())
+    return [
+        ("an answer", True, CHALLENGE, admission, signature),
+        ("no consumers", True, CHALLENGE, alone, sign_connect(SESSION_KEY, CHALLENGE, alone)),
+        ("without a certificate", True, CHALLENGE, bare_text, direct),
+        ("another challenge", False, b"Qxb6C3VLxyxsAJl", admission, signature),
+        (
+            "another admission text",
+            False,
+            CHALLENGE,
+            admission.replace(b" courier ", b" rival "),
+            signature,
+        ),
+        ("another certificate", False, CHALLENGE, renewed, signature),
+        ("the certificate taken out", False, CHALLENGE, bare_text, signature),
+        ("a certificate put in", False, CHALLENGE, admission, direct),
+        ("the same certificate in other letters", False, CHALLENGE, stray, signature),
+        ("a consumer more", False, CHALLENGE, admission + another, signature),
+        (
+            "another key's signature",
+            False,
+            CHALLENGE,
+            admission,
+            sign_connect(OTHER, CHALLENGE, admission),
+        ),
+        (
+            "the signature of the key that certified",
+            False,
+            CHALLENGE,
+            admission,
+            sign_connect(KEYS["courier"], CHALLENGE, admission),
+        ),
+        ("the bare challenge signed", False, CHALLENGE, admission, SESSION_KEY.sign(CHALLENGE)),
+        ("a challenge with a line feed in it", False, longer, admission, split),
+        ("a signature cut short", False, CHALLENGE, admission, signature[:-1]),
+        ("no signature", False, CHALLENGE, admission, b""),
+    ]
+
+
+def _next_letter(letter: int) -> bytes:
+    """The next letter of base64. At the end of a text it differs in a bit that says nothing."""
+    assert chr(letter) in "AQgw", "the last letter of 106 bytes has four bits that say nothing"
+    return bytes([letter + 1])
 
 
 SPECCHECK_URL: Final = "https://github.com/novifinancial/ed25519-speccheck"

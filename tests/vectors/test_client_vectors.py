@@ -14,9 +14,11 @@ import pytest
 from sealbus.errors import Malformed
 from sealbus.nats.acks import read_ack
 from sealbus.protocol.answer import ERROR_SCHEMA, read_error
+from sealbus.protocol.certificate import Certificate, certify
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_fields, split_bundle
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
 from sealbus.protocol.stamp import open_stamp
@@ -51,12 +53,13 @@ HEADER_RULES = {
         "a parent that is withheld although there is none",
         "an envelope in which something is withheld",
     ),
-    "fields": ("expected an array of 8", "not one complete", "not the exact encoding"),
+    "fields": ("expected an array of 9", "not one complete", "not the exact encoding"),
     "types": ("field ",),
     "names": ("header: bus", "header: bot", "header: subject", "header: schema is"),
     "nonce": ("header: nonce",),
     "numbers": ("header: issued-at", "header: time-to-live", "header: schema-version"),
     "schema": ("header: schema and",),
+    "certificate": ("header: certificate",),
     "parent": ("parent of ",),
     "seal": ("a seal ",),
 }
@@ -72,7 +75,9 @@ def part(told: Any) -> Any:
 def is_read(envelope: Envelope, vector: dict[str, Any]) -> None:
     told = vector["header"]
     parent, payloads = part(vector["parent"]), [part(one) for one in vector["payloads"]]
-    assert envelope.header == Header(**{**told, "nonce": HEX(told["nonce"])})
+    shown = HEX(told["certificate"]) if told["certificate"] else None
+    changed = {"nonce": HEX(told["nonce"]), "certificate": shown}
+    assert envelope.header == Header(**{**told, **changed})
     assert envelope.parent == (None if isinstance(parent, list) else parent)
     assert envelope.hides_parent is isinstance(parent, list)
     assert envelope.payloads == [
@@ -112,6 +117,46 @@ def test_an_invalid_shown_envelope_is_refused_by_its_rule(vector: dict[str, Any]
         Envelope.decode_shown(expand(vector["envelope"]))
     rules = [rule for rule in HEADER_RULES[vector["refused"]] if "something" not in rule]
     assert refused.value.what.startswith(tuple(rules))
+
+
+CERTIFICATES = load("certificates.json")
+CERTIFICATE_RULES = {"size": "certificate has ", "life": "certificate's life "}
+
+
+def holds(told: dict[str, Any], verifier: Verifier) -> bool:
+    certificate = Certificate.decode(HEX(told["certificate"]))
+    key = HEX(told["session_key"])
+    return certificate.holds(verifier, bus=told["bus"], bot=told["bot"], key=key)
+
+
+@pytest.mark.parametrize("vector", CERTIFICATES["made"], ids=by("name"))
+def test_a_certificate_is_read_and_made_again_bit_by_bit(vector: dict[str, Any]) -> None:
+    certificate = Certificate.decode(HEX(vector["certificate"]))
+    times = {name: vector[name] for name in ("not_before_ms", "life_ms")}
+    assert {name: getattr(certificate, name) for name in times} == times
+    assert certificate.enrolled.hex() == CERTIFICATES["key"]
+    assert holds(vector, Verifier())
+    enrolled = SigningKey(HEX(CERTIFICATES["seed"]), KeyKind.BOT)
+    key, bus, bot = HEX(vector["session_key"]), vector["bus"], vector["bot"]
+    assert certify(enrolled, key, bus=bus, bot=bot, **times).hex() == vector["certificate"]
+
+
+@pytest.mark.parametrize("vector", CERTIFICATES["cases"], ids=by("name"))
+def test_a_certificate_holds_for_what_it_signs(vector: dict[str, Any]) -> None:
+    assert holds(vector, Verifier()) is vector["holds"]
+
+
+def test_a_memory_of_certificates_changes_no_answer() -> None:
+    verifier = Verifier()
+    wrong = [one["name"] for one in CERTIFICATES["cases"] if holds(one, verifier) != one["holds"]]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("vector", CERTIFICATES["invalid"], ids=by("name"))
+def test_an_invalid_certificate_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        Certificate.decode(HEX(vector["certificate"]))
+    assert refused.value.what.startswith(CERTIFICATE_RULES[vector["refused"]])
 
 
 BUNDLES = load("bundles.json")

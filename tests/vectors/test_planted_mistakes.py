@@ -16,12 +16,18 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus_broker.gate import cause, judge, ledger, rate
+from sealbus_broker.gate import cause, certificates, judge, ledger, rate
 from tests.gate.bus import ACCEPTED, PureBus
 from tests.gate.world import compile_policy
 from tests.vectors.stranger.answers import caught, failures
 from tests.vectors.stranger.rules import LEAST, LIMITS, Rules, mistakes
-from tests.vectors.test_vectors import ENVELOPES, KEYS_BY_NAME, step_of
+from tests.vectors.test_vectors import (
+    CERTIFICATES,
+    ENVELOPES,
+    KEYS_BY_NAME,
+    is_valid,
+    step_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -64,20 +70,71 @@ def test_unreachable_mistake_is_not_caught(mistake: str) -> None:
 GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (judge, "if size > MAX_ENVELOPE_BYTES", "if size > MAX_ENVELOPE_BYTES + 1"),
     (judge, "if size > MAX_ENVELOPE_BYTES", "if size >= MAX_ENVELOPE_BYTES"),
-    (judge, "case.bot.keys.get(case.envelope.seal.key)",
+    (judge, "case.bot.keys.get(enrolled)",
      ("{key: rule for bot in case.policy.bots.values() for key, rule in bot.keys.items()}"
-      ".get(case.envelope.seal.key)")),
+      ".get(enrolled)")),
+    (judge, "case.certificate.enrolled if case.certificate else case.envelope.seal.key",
+     "case.envelope.seal.key"),
     (judge, "at < key.not_before_ms", "at <= key.not_before_ms"),
     (judge, "at < key.not_before_ms", "at + 1 < key.not_before_ms"),
     (judge, "at > key.not_after_ms", "at >= key.not_after_ms"),
     (judge, "at > key.not_after_ms", "at > key.not_after_ms + 1"),
-    (judge, "at = case.arrival.arrived_at_ms", "at = case.moment.now_ms"),
+    (judge, "key = case.key\n    at = case.arrival.arrived_at_ms",
+     "key = case.key\n    at = case.moment.now_ms"),
     (judge, "case.key.revoked_ms <= case.moment.now_ms",
      "case.key.revoked_ms < case.moment.now_ms"),
     (judge, "case.key.revoked_ms <= case.moment.now_ms",
      "case.key.revoked_ms <= case.moment.now_ms + 1"),
     (judge, "case.key.revoked_ms <= case.moment.now_ms",
      "case.key.revoked_ms <= case.arrival.arrived_at_ms"),
+    (judge, "if case.certificate is None and not case.bot.seals_directly", "if False"),
+    (judge, "if case.certificate is None and not case.bot.seals_directly",
+     "if case.certificate is None"),
+    (judge, "if case.certificate is None and not case.bot.seals_directly",
+     "if not case.bot.seals_directly"),
+    (judge, "at = case.arrival.arrived_at_ms\n    why", "at = case.moment.now_ms\n    why"),
+    (judge, "return Violation(Reason.CERTIFICATE_NOT_VALID, why) if why else None", "return None"),
+    (judge, "certified = self.certificate is None or ", "certified = True or "),
+    (judge, "certified = self.certificate is None or ",
+     "certified = self.certificate is not None and "),
+    (judge, "return certified and self.verifier", "return self.verifier"),
+    (judge, "return certified and self.verifier",
+     "return (self.certificate is not None and certified) or self.verifier"),
+    (judge, "bus=self.header.bus, bot=self.header.bot",
+     "bus=self.policy.bus, bot=self.header.bot"),
+    (judge, "bus=self.header.bus, bot=self.header.bot",
+     "bus=self.header.bus, bot=self.arrival.session"),
+    (judge, "bot=self.header.bot, key=seal.key", "bot=self.header.bot, key=self.key.raw"),
+    (judge, "    check_key_revoked,\n    check_certificate_there,\n",
+     "    check_certificate_there,\n    check_key_revoked,\n"),
+    (judge, "    check_certificate_valid,\n    check_seal,\n",
+     "    check_seal,\n    check_certificate_valid,\n"),
+    (certificates, "if ahead_ms > limits.clock_skew_ms + CERTIFICATE_AHEAD_MS",
+     "if ahead_ms >= limits.clock_skew_ms + CERTIFICATE_AHEAD_MS"),
+    (certificates, "if ahead_ms > limits.clock_skew_ms + CERTIFICATE_AHEAD_MS",
+     "if ahead_ms > limits.clock_skew_ms + CERTIFICATE_AHEAD_MS + 1"),
+    (certificates, "if ahead_ms > limits.clock_skew_ms + CERTIFICATE_AHEAD_MS",
+     "if ahead_ms > CERTIFICATE_AHEAD_MS"),
+    (certificates, "if ahead_ms > limits.clock_skew_ms + CERTIFICATE_AHEAD_MS",
+     "if ahead_ms > limits.clock_skew_ms"),
+    (certificates, "if ahead_ms > limits.clock_skew_ms + CERTIFICATE_AHEAD_MS", "if False"),
+    (certificates, "if over_ms > 0", "if over_ms >= 0"),
+    (certificates, "if over_ms > 0", "if over_ms > 1"),
+    (certificates, "if over_ms > 0", "if over_ms > limits.clock_skew_ms"),
+    (certificates, "if over_ms > 0", "if False"),
+    (certificates, "min(certificate.life_ms, limits.session_key_ms)", "certificate.life_ms"),
+    (certificates, "min(certificate.life_ms, limits.session_key_ms)", "limits.session_key_ms"),
+    (certificates, "min(certificate.life_ms, limits.session_key_ms)",
+     "max(certificate.life_ms, limits.session_key_ms)"),
+    (certificates, "certificate.not_before_ms + limits.clock_skew_ms < key",
+     "certificate.not_before_ms + limits.clock_skew_ms <= key"),
+    (certificates, "certificate.not_before_ms + limits.clock_skew_ms < key",
+     "certificate.not_before_ms + limits.clock_skew_ms + 1 < key"),
+    (certificates, "certificate.not_before_ms + limits.clock_skew_ms < key",
+     "certificate.not_before_ms < key"),
+    (certificates, "certificate.not_before_ms + limits.clock_skew_ms < key",
+     "at_ms + limits.clock_skew_ms < key"),
+    (certificates, "certificate.not_before_ms + limits.clock_skew_ms < key", "0 > key"),
     (judge, "case.header.bus != case.policy.bus", "False"),
     (judge, "case.header.bot != case.arrival.session", "False"),
     (judge, "    if age < 0:", "    if False:"),
@@ -222,6 +279,12 @@ def scenarios_that_fail() -> list[str]:
     return failing
 
 
+def times_that_fail() -> list[str]:
+    """The times of ``certificates.json`` at which another certificate is valid than the written
+    ones."""
+    return [told["name"] for told in CERTIFICATES["times"] if is_valid(told) is not told["valid"]]
+
+
 def as_told(bus: PureBus, told: dict[str, Any]) -> bool:
     result, sealed = bus.take(step_of(told))
     return bool(result == told["expect"]) and (
@@ -237,6 +300,10 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType)
             ("sealbus_broker.gate.judge.check_cause", "check_cause"),
             ("sealbus_broker.gate.judge.check_reply", "check_reply"),
         ],
+        certificates: [
+            ("sealbus_broker.gate.judge.objection", "objection"),
+            ("tests.vectors.test_vectors.objection", "objection"),
+        ],
         ledger: [("tests.gate.bus.settle", "settle")],
     }
     for target, name in uses[module]:
@@ -245,6 +312,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType)
 
 def test_a_gate_without_mistakes_gets_every_scenario_right() -> None:
     assert scenarios_that_fail() == []
+    assert times_that_fail() == []
 
 
 @pytest.mark.parametrize(
@@ -260,4 +328,7 @@ def test_a_mistake_in_the_gate_is_caught(
         monkeypatch.setitem(METERS, "made", made.RateMeters)
     else:
         plant(monkeypatch, module, mutated(module, right, wrong))
-    assert scenarios_that_fail() != []
+    if module is certificates:
+        assert times_that_fail() != []
+    else:
+        assert scenarios_that_fail() != []

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,8 @@ import pytest
 
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol import subjects
+from sealbus.protocol.admission import NO_CERTIFICATE, AdmissionText
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.delivery import open_delivery
 from sealbus.protocol.envelope import Envelope
@@ -22,7 +25,8 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, seal, sign_connect, verify_connect
 from sealbus.protocol.sealed import seal_bodies
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, open_stamp, seal_stamps
-from sealbus_broker.gate.policy import DeliveryClass
+from sealbus_broker.gate.certificates import objection
+from sealbus_broker.gate.policy import BotKey, DeliveryClass, Limits
 from tests.gate.bus import ACCEPTED, SETTLED, PureBus, Step
 from tests.gate.world import compile_policy
 from tests.vectors.files import FOLDER, HEX, bus_keys, by, expand, load
@@ -92,6 +96,17 @@ def test_no_invalid_seal_holds(vector: dict[str, Any]) -> None:
 CONNECT = load("connect.json")
 
 
+@pytest.mark.parametrize("vector", CONNECT["texts"], ids=by("name"))
+def test_admission_texts_are_written_and_read(vector: dict[str, Any]) -> None:
+    word = NO_CERTIFICATE
+    if vector["certificate"] is not None:
+        word = base64.b64encode(HEX(vector["certificate"])).decode()
+    key = PublicKey(HEX(vector["key"]), KeyKind.BOT).text
+    said = AdmissionText(vector["bot"], key, tuple(vector["consumers"]), word)
+    assert said.encode().encode().hex() == vector["admission"]
+    assert AdmissionText.decode(HEX(vector["admission"]).decode()) == said
+
+
 @pytest.mark.parametrize("vector", CONNECT["cases"], ids=by("name"))
 def test_connect_signatures(vector: dict[str, Any]) -> None:
     key, challenge, admission = (
@@ -111,6 +126,25 @@ def test_connect_signatures(vector: dict[str, Any]) -> None:
     if b"\n" in challenge:
         with pytest.raises(InvalidInput):
             sign_connect(SigningKey(HEX(CONNECT["seed"]), KeyKind.BOT), challenge, admission)
+
+
+CERTIFICATES = load("certificates.json")
+
+
+def is_valid(told: dict[str, Any]) -> bool:
+    """Whether a relay takes the certificate of a vector at its time."""
+    certificate = Certificate.decode(HEX(told["certificate"]))
+    since = (
+        {} if told["sessions_from_ms"] is None else {"sessions_from_ms": told["sessions_from_ms"]}
+    )
+    key = BotKey(certificate.enrolled, 0, **since)
+    limits = Limits(clock_skew_ms=told["clock_skew_ms"], session_key_ms=told["session_key_ms"])
+    return objection(certificate, key, limits, told["time_ms"]) is None
+
+
+@pytest.mark.parametrize("vector", CERTIFICATES["times"], ids=by("name"))
+def test_certificate_is_valid_to_the_millisecond(vector: dict[str, Any]) -> None:
+    assert is_valid(vector) is vector["valid"]
 
 
 # ---- envelopes -----------------------------------------------------------------------------------

@@ -10,6 +10,13 @@ from typing import Any, Final
 
 from tests.vectors.files import HEX, expand, load
 from tests.vectors.stranger import curve
+from tests.vectors.stranger.certificates import (
+    Certificate,
+    Verifier,
+    check_time,
+    read_certificate,
+    write_certificate,
+)
 from tests.vectors.stranger.encoding import decode_payload, encode, split_bundle, write_payload
 from tests.vectors.stranger.messages import (
     Envelope,
@@ -32,6 +39,7 @@ from tests.vectors.stranger.receiving import (
 from tests.vectors.stranger.rules import Refused, Rules
 from tests.vectors.stranger.signing import (
     CONTEXTS,
+    admission_text,
     answer_holds,
     holds,
     leaf,
@@ -45,8 +53,8 @@ from tests.vectors.stranger.signing import (
 )
 
 FILES: Final = {name: load(f"{name}.json") for name in (
-    "answers", "bundles", "connect", "deliveries", "ed25519", "headers", "keys", "payloads",
-    "notices", "receipts", "seals", "stamps", "subjects", "subscribers",
+    "answers", "bundles", "certificates", "connect", "deliveries", "ed25519", "headers", "keys",
+    "payloads", "notices", "receipts", "seals", "stamps", "subjects", "subscribers",
 )}  # fmt: skip
 WHOLE: Final = {
     (name, place, at): expand(one[field])
@@ -177,9 +185,44 @@ def seals(rules: Rules) -> Results:
 
 def connect(rules: Rules) -> Results:
     told = FILES["connect"]
+    for one in told["texts"]:
+        shown = None if one["certificate"] is None else HEX(one["certificate"])
+        said = (one["bot"], HEX(one["key"]), shown, one["consumers"])
+        yield one["name"], admission_text(rules, *said).encode().hex() == one["admission"]
     for one in told["cases"]:
         given = (HEX(one["challenge"]), HEX(one["admission"]), HEX(one["signature"]))
         yield one["name"], answer_holds(rules, HEX(told["key"]), *given) is one["holds"]
+
+
+def certificates(rules: Rules) -> Results:
+    told = FILES["certificates"]
+    for one in told["made"]:
+        given = (one["bus"], one["bot"], HEX(one["session_key"]))
+        times = (one["not_before_ms"], one["life_ms"])
+        certificate = read_certificate(rules, HEX(one["certificate"]))
+        right = (certificate.enrolled.hex(), certificate.not_before, certificate.life) == (
+            told["key"],
+            *times,
+        )
+        right = right and Verifier(rules).holds(certificate, *given)
+        made = write_certificate(rules, HEX(told["seed"]), *given, *times)
+        yield one["name"], right and made.hex() == one["certificate"]
+    memory = Verifier(rules)
+    for one in told["cases"]:
+        given = (one["bus"], one["bot"], HEX(one["session_key"]))
+        certificate = read_certificate(rules, HEX(one["certificate"]))
+        yield one["name"], memory.holds(certificate, *given) is one["holds"]
+        yield one["name"], Verifier(rules).holds(certificate, *given) is one["holds"]
+    for one in told["invalid"]:
+        yield one["name"], refuses(read_certificate, rules, HEX(one["certificate"]))
+    for one in told["times"]:
+        certificate = read_certificate(rules, HEX(one["certificate"]))
+        yield one["name"], refuses(_check_time, rules, certificate, one) is not one["valid"]
+
+
+def _check_time(rules: Rules, certificate: Certificate, told: dict[str, Any]) -> None:
+    names = ("time_ms", "clock_skew_ms", "session_key_ms", "sessions_from_ms")
+    check_time(rules, certificate, *(told[name] for name in names))
 
 
 def ed25519(rules: Rules) -> Results:
@@ -249,7 +292,9 @@ def headers(rules: Rules) -> Results:
 
 
 def _is_as_told(rules: Rules, envelope: Envelope, told: dict[str, Any]) -> bool:
-    header = [*{**told["header"], "nonce": HEX(told["header"]["nonce"])}.values()]
+    shown = told["header"]["certificate"]
+    changed = {"nonce": HEX(told["header"]["nonce"]), "certificate": shown and HEX(shown)}
+    header = [*{**told["header"], **changed}.values()]
     hidden = isinstance(told["parent"], list)
     parent = None if hidden or told["parent"] is None else expand(told["parent"])
     payloads = [
@@ -402,6 +447,7 @@ def subscribers(rules: Rules) -> Results:
 CHECKS: Final[dict[str, Callable[[Rules], Results]]] = {
     "subjects": subjects,
     "connect": connect,
+    "certificates": certificates,
     "seals": seals,
     "stamps": stamps,
     "notices": notices,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+from tests.vectors.stranger.certificates import read_certificate
 from tests.vectors.stranger.encoding import decode
 from tests.vectors.stranger.rules import Refused, Rules
 from tests.vectors.stranger.signing import CONTEXTS, Seal, holds, read_seal
@@ -20,6 +21,8 @@ REASONS: Final = frozenset(
         "unknown-key",
         "key-not-valid",
         "key-revoked",
+        "certificate-missing",
+        "certificate-not-valid",
         "bad-seal",
         "wrong-bus",
         "wrong-bot",
@@ -134,6 +137,7 @@ class Envelope:
 
 _HEADER_TYPES: Final = (
     (str,), (str,), (str,), (bytes,), (int,), (int,), (str, type(None)), (int, type(None)),
+    (bytes, type(None)),
 )  # fmt: skip
 _BODY_TYPES: Final = (
     (str,), (bytes,), (str,), (str,), (bytes,), (str,), (str, type(None)), (str, type(None)),
@@ -305,7 +309,7 @@ def _withheld(rules: Rules, part: Any) -> bytes:
 
 
 def _check_header(rules: Rules, header: list[Any]) -> None:
-    bus, bot, subject, nonce, issued_at, ttl, schema, version = header[:8]
+    bus, bot, subject, nonce, issued_at, ttl, schema, version, certificate = header[:9]
     rules.must("the bus in a header is a name", is_name(rules, bus))
     rules.must("the bot in a header is a name", is_name(rules, bot))
     rules.must("the subject in a header is one", is_subject(rules, subject))
@@ -323,6 +327,8 @@ def _check_header(rules: Rules, header: list[Any]) -> None:
     rules.must(
         "a schema version too high", version is None or version <= rules.limit["schema-version"]
     )
+    if certificate is not None and not rules.slips("a certificate in a header not read"):
+        read_certificate(rules, certificate)
 
 
 @dataclass(frozen=True)
@@ -375,6 +381,7 @@ class Notice:
     key: bytes | None
 
 
+ENDED: Final = frozenset(["bot-removed", "key-revoked", "certificates-void"])
 _NOTICE_TYPES: Final = ((str,), (str,), (int,), (str,), (bytes, type(None)))
 
 
@@ -391,7 +398,7 @@ def open_notice(
         context = CONTEXTS["stamp"]
     rules.must("a notice whose seal does not hold", holds(rules, context, seal, signed))
     notice = Notice(*_fields(rules, body, _NOTICE_TYPES, "notice")[:5])
-    rules.must("an unknown reason of a notice", notice.reason in ("bot-removed", "key-revoked"))
+    rules.must("an unknown reason of a notice", notice.reason in ENDED)
     if notice.key is not None:
         rules.must("the length of a key in a notice", len(notice.key) == 32)
         rules.must("a removed bot with a key", notice.reason != "bot-removed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tests.vectors.stranger.certificates import Verifier, read_certificate
 from tests.vectors.stranger.encoding import decode, decode_payload, split_bundle
 from tests.vectors.stranger.messages import (
     Envelope,
@@ -52,6 +53,8 @@ def open_delivery(
         "the envelope in a delivery names another subject", envelope.header[2] == stamp.subject
     )
     rules.must("the envelope in a delivery has another nonce", envelope.header[3] == stamp.nonce)
+    if rules.slips("a delivery refused for its certificate"):
+        _check_certificate(rules, envelope, stamp)
     payloads = envelope.payloads
     rules.must("a delivery with another count than its stamp", len(payloads) == stamp.count)
     refused = [index for index, _, _ in stamp.refused]
@@ -75,6 +78,17 @@ def open_delivery(
     if rules.slips("only the first message of a delivery read"):
         return messages[:1]
     return messages
+
+
+def _check_certificate(rules: Rules, envelope: Envelope, stamp: Stamp) -> None:
+    """A subscriber that judges anew what the relay has judged. It need not, and has no policy."""
+    bus, bot, certificate = envelope.header[0], envelope.header[1], envelope.header[8]
+    if certificate is not None:
+        read = read_certificate(rules, certificate)
+        if not Verifier(rules).holds(read, bus, bot, envelope.seal.key):
+            raise Refused("a certificate for another key")
+        if read.not_before + read.life < stamp.judged_at:
+            raise Refused("a certificate that is over")
 
 
 def outcome(

@@ -41,8 +41,11 @@ LIMITS: Final = {
     "store-by": 2**53 - 1,
     "shelf-life": 10_000,
     "live-shelf-life": 5_000,
+    "certificate": 106,
+    "certificate-life": 86_400_000,
+    "certificate-ahead": 60_000,
 }
-"""Every number of section 18 that a client needs, by a name of this file."""
+"""Every number of sections 4 and 18 that a client needs, by a name of this file."""
 
 LEAST: Final = {
     "issued-at": 0,
@@ -56,6 +59,7 @@ LEAST: Final = {
     "hash-least": 32,
     "count-least": 1,
     "parent-index-least": 0,
+    "certificate-life-least": 1,
 }
 """Lower bounds."""
 

@@ -23,6 +23,7 @@ CONTEXTS: Final = {
     "stamp": b"stamp\0\0\0",
     "connect": b"connect\0",
     "notice": b"notice\0\0",
+    "session": b"session\0",
 }
 
 
@@ -205,6 +206,23 @@ def seal_all(rules: Rules, seed: bytes, context: bytes, items: list[bytes]) -> l
     ]
 
 
+def admission_text(
+    rules: Rules, bot: str, key: bytes, certificate: bytes | None, consumers: list[str]
+) -> str:
+    """The text by which a bot logs in (section 9)."""
+    shown = "-" if certificate is None else base64.b64encode(certificate).decode()
+    if certificate is None and rules.slips("no word in place of a certificate"):
+        shown = ""
+    if rules.slips("a certificate in base64 without padding"):
+        shown = shown.rstrip("=")
+    if rules.slips("a certificate in the alphabet for addresses"):
+        shown = shown.replace("+", "-").replace("/", "_")
+    words = ["sealbus/1", bot, write_key("bot", key), *([shown] if shown else []), *consumers]
+    if rules.slips("a certificate behind the consumers"):
+        words = [*words[:3], *consumers, shown]
+    return " ".join(words)
+
+
 def answer_holds(
     rules: Rules, key: bytes, challenge: bytes, admission: bytes, signature: bytes
 ) -> bool:
@@ -218,4 +236,7 @@ def answer_holds(
     item = challenge + b"\n" + admission
     if rules.slips("the admission text not signed"):
         item = challenge + b"\n"
+    if rules.slips("the certificate in an admission text not signed"):
+        words = admission.split(b" ")
+        item = challenge + b"\n" + b" ".join(words[:3] + words[4:])
     return holds(rules, CONTEXTS["connect"], Seal(key, signature, 0, ()), item)
