@@ -25,9 +25,9 @@ from benchmarks.process import cpu_seconds, held
 from benchmarks.workload import orders
 from sealbus.credentials import Credentials
 from sealbus.nats.client import HardenedClient
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
-from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.streams import ACCEPTED, INGRESS, QUARANTINE
 from sealbus.protocol.subjects import ingress_subject
 from sealbus.sending.minting import new_nonce, salted
@@ -109,7 +109,7 @@ class Generator:
         """``routes`` are used in turn. ``size`` is the size of an order as JSON, in bytes."""
         self._bus = bus
         self._routes = itertools.cycle(routes)
-        self._keys: dict[str, SigningKey] = {}
+        self._keys: dict[str, SessionKey] = {}
         self._stack = AsyncExitStack()
         self._payloads = itertools.cycle([pack_json(order) for order in orders(size)])
 
@@ -147,9 +147,11 @@ class Generator:
             packets.append(Packet(ingress_subject(route.bot, live=False), data))
         return packets
 
-    def _key(self, bot: str) -> SigningKey:
+    def _key(self, bot: str) -> SessionKey:
+        """A session key. It lasts longer than any measurement."""
         if bot not in self._keys:
-            self._keys[bot] = Credentials.load(self._bus.credentials(bot)).key
+            credentials = Credentials.load(self._bus.credentials(bot))
+            self._keys[bot] = credentials.new_session_key(time.time_ns() // 1_000_000)
         return self._keys[bot]
 
     async def send(self, packets: Sequence[Packet]) -> None:

@@ -28,6 +28,7 @@ from benchmarks.bus import BUS
 from examples.robbery.frames import FrameReader, RawSession, pub
 from sealbus import Credentials, Stamp, Verdict
 from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_fields, pack_json, unpack_json
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Draft, Envelope, Header, seal_envelopes
@@ -82,8 +83,9 @@ class OnSealbus(Attacker):
 
     async def _login(self, credentials: Credentials) -> RawSession:
         session = await RawSession.open("127.0.0.1", self._port)
-        admission = AdmissionText(credentials.bot, credentials.key.public.text).encode()
-        answer = sign_connect(credentials.key, session.challenge.encode(), admission.encode())
+        key = credentials.new_session_key(_now_ms())
+        admission = AdmissionText.of(key, credentials.bot).encode()
+        answer = sign_connect(key.key, session.challenge.encode(), admission.encode())
         await session.login(admission, base64.b64encode(answer).decode())
         return session
 
@@ -214,7 +216,8 @@ def _sealed(key: SigningKey, header: Header, payload: Any) -> bytes:
 
 
 def _sealed_bytes(key: SigningKey, header: Header, payload: bytes) -> bytes:
-    return seal_envelopes(key, [Draft(header, [salted(payload)])])[0].data
+    certified = SessionKey.make(key, bus=header.bus, bot=header.bot, now_ms=_now_ms())
+    return seal_envelopes(certified, [Draft(header, [salted(payload)])])[0].data
 
 
 def _with(envelope: bytes, **changes: Any) -> bytes:

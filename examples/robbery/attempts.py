@@ -16,7 +16,9 @@ import msgpack
 
 from examples.robbery.catalogue import ATTACKS, SCRAPER
 from examples.robbery.frames import Frame, msg, pub
-from examples.robbery.thief import FAKE_ORDER, Sent, Thief, admission, draft, now_ms, sealed
+from examples.robbery.thief import FAKE_ORDER, Sent, Thief, draft, now_ms, sealed, sealed_by
+from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.certificate import SESSION_KEY_MS, SessionKey
 from sealbus.protocol.codec import pack_fields, pack_json, unpack_json
 from sealbus.protocol.envelope import Envelope, Parent
 from sealbus.protocol.keys import SigningKey
@@ -54,26 +56,37 @@ async def no_key(thief: Thief) -> Sent:
     return []
 
 
-async def _knock_as(thief: Thief, bot: str, named: str, key: SigningKey, *consumers: str) -> Sent:
-    token = " ".join(["sealbus/1", bot, named, *consumers])
-    await thief.knock(token, lambda challenge: sign_connect(key, challenge, token.encode()))
+async def _knock_as(thief: Thief, bot: str, own: SigningKey, *consumers: str) -> Sent:
+    """Log in as ``bot`` with a session key that the attacker's ``own`` key has certified."""
+    key = SessionKey.make(own, bus="shop", bot=bot, now_ms=now_ms())
+    token = AdmissionText.of(key, bot, consumers).encode()
+    await thief.knock(token, lambda challenge: sign_connect(key.key, challenge, token.encode()))
     return []
 
 
 @attempt("unknown-key")
 async def unknown_key(thief: Thief) -> Sent:
-    return await _knock_as(thief, "order", thief.key.public.text, thief.key)
+    return await _knock_as(thief, "order", thief.key)
 
 
 @attempt("borrowed-name")
 async def borrowed_name(thief: Thief) -> Sent:
-    return await _knock_as(thief, "order", thief.scraper.key.public.text, thief.scraper.key)
+    return await _knock_as(thief, "order", thief.scraper.key)
 
 
 @attempt("borrowed-key")
 async def borrowed_key(thief: Thief) -> Sent:
-    orders_key = thief.tap.session.login["auth_token"].split(" ")[2]
-    return await _knock_as(thief, "order", orders_key, thief.key)
+    orders = thief.tap.session.login["auth_token"]
+    await thief.knock(orders, lambda challenge: sign_connect(thief.key, challenge, orders.encode()))
+    return []
+
+
+@attempt("stolen-certificate")
+async def stolen_certificate(thief: Thief) -> Sent:
+    certificate = AdmissionText.decode(thief.tap.session.login["auth_token"]).certificate
+    token = AdmissionText("order", thief.key.public.text, (), certificate).encode()
+    await thief.knock(token, lambda challenge: sign_connect(thief.key, challenge, token.encode()))
+    return []
 
 
 @attempt("replayed-login")
@@ -85,16 +98,15 @@ async def replayed_login(thief: Thief) -> Sent:
 
 @attempt("bare-challenge")
 async def bare_challenge(thief: Thief) -> Sent:
-    await thief.knock(admission(thief.scraper), thief.scraper.key.sign)
+    key = thief.scraper.new_session_key(now_ms())
+    await thief.knock(AdmissionText.of(key, "scraper").encode(), key.key.sign)
     return []
 
 
 @attempt("foreign-durable")
 async def foreign_durable(thief: Thief) -> Sent:
     consumer = consumer_name("inventory", "orders.placed", "default")
-    return await _knock_as(
-        thief, "scraper", thief.scraper.key.public.text, thief.scraper.key, consumer
-    )
+    return await _knock_as(thief, "scraper", thief.scraper.key, consumer)
 
 
 # ---- on order's line: capture, replay, change ----------------------------------------------------
@@ -176,10 +188,20 @@ async def stolen_session(thief: Thief) -> Sent:
 
 @attempt("grafted-seal")
 async def grafted_seal(thief: Thief) -> Sent:
-    own = sealed(thief.key, draft("order", "orders.placed"), FAKE_ORDER)
-    *parts, _ = msgpack.unpackb(own)
+    *parts, _ = msgpack.unpackb(_with_orders_certificate(thief))
     *_, seal = msgpack.unpackb(thief.tap.orders[-1])
     return thief.inject(pack_fields((*parts, seal)))
+
+
+@attempt("shown-certificate")
+async def shown_certificate(thief: Thief) -> Sent:
+    return thief.inject(_with_orders_certificate(thief))
+
+
+def _with_orders_certificate(thief: Thief) -> bytes:
+    """An own order, sealed by an own key, with order's certificate, which has passed."""
+    shown = Envelope.decode(thief.tap.orders[-1]).header.certificate
+    return sealed_by(thief.key, draft("order", "orders.placed", certificate=shown), FAKE_ORDER)
 
 
 # ---- past the relay ------------------------------------------------------------------------------
@@ -245,6 +267,19 @@ async def _scrape(
 @attempt("own-seal-as-order")
 async def own_seal_as_order(thief: Thief) -> Sent:
     return await _scrape(thief, FAKE_ORDER, "orders.placed", bot="order")
+
+
+@attempt("no-session-key")
+async def no_session_key(thief: Thief) -> Sent:
+    header = draft("scraper", "metrics.scraped")
+    return await thief.send(sealed_by(thief.scraper.key, header, PRICE), live=True)
+
+
+@attempt("old-session-key")
+async def old_session_key(thief: Thief) -> Sent:
+    key = thief.scraper.new_session_key(now_ms() - 2 * SESSION_KEY_MS)
+    header = draft("scraper", "metrics.scraped")
+    return await thief.send(sealed_by(key, header, PRICE), live=True)
 
 
 @attempt("not-granted")

@@ -64,6 +64,11 @@ AT_THE_DOOR = (
         "connect as order, naming its key, signing with another",
         ("signed_with_another_key",),
     ),
+    Attack(
+        "stolen-certificate",
+        "connect as order, with its certificate and another key",
+        ("anothers_certificate_at_the_door",),
+    ),
     Attack("replayed-login", "replay order's own captured login", ("another_challenge",)),
     Attack("bare-challenge", "sign the server's bare challenge", ("the_bare_challenge",)),
     Attack(
@@ -105,6 +110,11 @@ ON_THE_WIRE = (
     ),
     Attack(
         "grafted-seal", "own order with a captured order's seal", ("a_seal_of_another_envelope",)
+    ),
+    Attack(
+        "shown-certificate",
+        "own order with order's certificate, sealed by own key",
+        ("anothers_certificate_that_is_known",),
     ),
 )
 
@@ -186,6 +196,16 @@ AS_SCRAPER = (
         "own-seal-as-order",
         "scraper's session and key, envelope says order",
         ("another_name_inside",),
+    ),
+    Attack(
+        "no-session-key",
+        "a price, sealed by its enrolled key itself",
+        ("an_enrolled_key_seals_by_itself",),
+    ),
+    Attack(
+        "old-session-key",
+        "a price, by a session key that has run out",
+        ("a_stolen_session_key_that_has_run_out",),
     ),
     Attack("not-granted", "an order, as itself", ("a_subject_outside_the_grant",)),
     Attack("undeclared", "a subject that no policy knows", ("a_subject_of_nobody",)),

@@ -16,6 +16,7 @@ from examples.robbery.frames import Frame, RawSession, pub
 from examples.robbery.wiretap import Change, Wiretap
 from sealbus import Credentials, Stamp, Verdict
 from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_json, split_sealed
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Draft, Envelope, Header, Parent, seal_envelopes
@@ -80,8 +81,9 @@ class Thief:
         session = self._sessions.get(credentials.bot)
         if session is None or not await session.say(b""):
             session = await RawSession.open(self.host, self.port)
-            token = admission(credentials)
-            signature = sign_connect(credentials.key, session.challenge.encode(), token.encode())
+            key = credentials.new_session_key(now_ms())
+            token = AdmissionText.of(key, credentials.bot).encode()
+            signature = sign_connect(key.key, session.challenge.encode(), token.encode())
             await session.login(token, base64.b64encode(signature).decode())
             self._sessions[credentials.bot] = session
         return session
@@ -157,11 +159,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def admission(credentials: Credentials, *consumers: str) -> str:
-    """A login, as a bot makes it."""
-    return AdmissionText(credentials.bot, credentials.key.public.text, consumers).encode()
-
-
 def draft(bot: str, subject: str, **fields: Any) -> Header:
     """A valid header, except for ``fields``."""
     issued_at_ms = fields.get("issued_at_ms", now_ms())
@@ -175,6 +172,14 @@ def draft(bot: str, subject: str, **fields: Any) -> Header:
 
 
 def sealed(key: SigningKey, header: Header, payload: Any, parent: bytes | None = None) -> bytes:
-    """An envelope with one payload."""
+    """An envelope with one payload. ``key`` certifies a session key, as a bot's own key does."""
+    session_key = SessionKey.make(key, bus=header.bus, bot=header.bot, now_ms=now_ms())
+    return sealed_by(session_key, header, payload, parent)
+
+
+def sealed_by(
+    key: SessionKey | SigningKey, header: Header, payload: Any, parent: bytes | None = None
+) -> bytes:
+    """An envelope with one payload, sealed by ``key`` itself."""
     salted = os.urandom(SALT_BYTES) + pack_json(payload)
     return seal_envelopes(key, [Draft(header, [salted], parent)])[0].data

@@ -77,8 +77,8 @@ class Outcome:
 
 def hostile_bundles(yard: Yard, bundles: int, *, one_nonce: bool) -> list[bytes]:
     """Messages of the bot itself, under seals that hold, which the schema refuses."""
-    key = yard.credentials("boss").key
     now_ms = time.time_ns() // 1_000_000
+    key = yard.credentials("boss").new_session_key(now_ms)
     nonce = new_nonce(now_ms)
     made = []
     for bundle in range(bundles):

@@ -64,7 +64,7 @@ class Crowded:
 
     def _bot(self, name: str, publish: list[str]) -> BotRule:
         raw = self._keys[name].public.raw
-        return BotRule(name, {raw: BotKey(raw, 0)}, tuple(publish))
+        return BotRule(name, {raw: BotKey(raw, 0)}, tuple(publish), seals_directly=True)
 
     def arrivals(self, count: int, *, bundle_size: int = 1) -> list[Arrival]:
         """``count`` orders, each in its envelope, one route after the other.

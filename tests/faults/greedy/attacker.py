@@ -19,6 +19,8 @@ from typing import Any, Final, Self
 
 from examples.robbery.frames import RawSession, pub
 from sealbus import Credentials
+from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.protocol.keys import SigningKey
@@ -29,6 +31,8 @@ from tests.forked import PROCESSES
 
 HOST: Final = "127.0.0.1"
 LOGIN_TRIES: Final = 100
+KEY_S: Final = 240.0
+"""How long a session key is used: as long as by a bot of the library."""
 
 
 @dataclass
@@ -42,6 +46,8 @@ class Field:
     counts: Counter[str] = field(default_factory=Counter)
     """Counts of the frames that it sent, and of their results."""
     _until: float = 0.0
+    _key: tuple[SessionKey, float] | None = None
+    """The session key in use, and when the next one is made, by the monotonic clock."""
 
     def begin(self) -> None:
         """The attack is prepared. From now on it goes on for its time."""
@@ -56,13 +62,13 @@ class Field:
     # ---- sessions --------------------------------------------------------------------------------
 
     async def try_login(
-        self, key: SigningKey | None = None, consumers: Sequence[str] = ()
+        self, key: SessionKey | None = None, consumers: Sequence[str] = ()
     ) -> RawSession | None:
         """A session of the bot, or ``None`` if it is not admitted."""
         session = await RawSession.open(HOST, self.port)
-        key = key or self.credentials.key
-        text = " ".join(["sealbus/1", self.credentials.bot, key.public.text, *consumers])
-        signature = sign_connect(key, session.challenge.encode(), text.encode())
+        key = key or self.key()
+        text = AdmissionText.of(key, self.credentials.bot, tuple(consumers)).encode()
+        signature = sign_connect(key.key, session.challenge.encode(), text.encode())
         if await session.login(text, base64.b64encode(signature).decode()):
             return session
         await session.close()
@@ -88,6 +94,14 @@ class Field:
         await session.close()
         return await self.login()
 
+    def key(self) -> SessionKey:
+        """A session key of the bot, which it uses for some minutes."""
+        now = time.monotonic()
+        if self._key is None or now >= self._key[1]:
+            made = self.credentials.new_session_key(time.time_ns() // 1_000_000)
+            self._key = made, now + KEY_S
+        return self._key[0]
+
     # ---- messages --------------------------------------------------------------------------------
 
     def seal(
@@ -96,11 +110,13 @@ class Field:
         payload: bytes,
         count: int = 1,
         parent: bytes | None = None,
+        by: SigningKey | None = None,
         **other: Any,
     ) -> list[bytes]:
         """Envelopes with nonces of their own, under one signature.
 
-        ``other`` has invalid fields of the header.
+        ``by`` is an enrolled key in place of the bot's own. ``other`` has invalid fields of the
+        header.
         """
         now = time.time_ns() // 1_000_000
         said: dict[str, Any] = {
@@ -116,7 +132,11 @@ class Field:
             )
             for _ in range(count)
         ]
-        return [sealed.data for sealed in seal_envelopes(self.credentials.key, drafts)]
+        key = self.key()
+        if by is not None or "bus" in other or "bot" in other:
+            enrolled = by or self.credentials.key
+            key = SessionKey.make(enrolled, bus=said["bus"], bot=said["bot"], now_ms=now)
+        return [sealed.data for sealed in seal_envelopes(key, drafts)]
 
     def frames(self, envelopes: Sequence[bytes], *, live: bool = False) -> bytes:
         """The frames for ``envelopes``, with as many in one NATS message as possible."""

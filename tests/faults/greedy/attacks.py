@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -297,7 +298,8 @@ async def logins(field: Field) -> None:
 @attack("strangers")
 async def strangers(field: Field) -> None:
     """Refused logins of a stranger without a key of this bus."""
-    key = SigningKey.generate(KeyKind.BOT)
+    stranger = replace(field.credentials, key=SigningKey.generate(KeyKind.BOT))
+    key = stranger.new_session_key(time.time_ns() // 1_000_000)
     field.begin()
 
     async def one() -> None:
@@ -372,10 +374,7 @@ async def violations(field: Field) -> None:
     other = SigningKey.generate(KeyKind.BOT)
 
     def forged() -> list[bytes]:
-        ours, field.credentials = field.credentials, replace(field.credentials, key=other)
-        envelopes = field.seal("goods.a", b"\xc0", 8)
-        field.credentials = ours
-        return envelopes
+        return field.seal("goods.a", b"\xc0", 8, by=other)
 
     def broken() -> list[bytes]:
         return [
