@@ -50,7 +50,7 @@ COMMANDS = {
     "check": (),
     "reload": (),
     "bot": ("add", "rm"),
-    "keys": ("expire", "ls", "new", "revoke", "rotate", "sessions", "show"),
+    "keys": ("expire", "ls", "new", "revoke", "rotate", "sessions", "show", "void"),
     "pub": (),
     "sub": (),
     "request": (),

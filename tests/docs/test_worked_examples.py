@@ -10,13 +10,14 @@ from dataclasses import replace
 import nacl.signing
 import pytest
 
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.protocol.envelope import Envelope, Parent
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal, Verifier, verify_connect
 from sealbus.protocol.stamp import RefusedPayload, open_stamp, seal_stamps
 from sealbus.sending.matching import check_answer
-from tests.docs.parts.protocol_examples import keys
+from tests.docs.parts.protocol_examples import keys, session_key
 from tests.docs.places import DOCS
 from tests.docs.tables import parts
 
@@ -50,11 +51,15 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
     told = hexes(protocol["example"])
     bot, bus, _ = keys()
     envelope = Envelope.decode(told["envelope"])
+    shown = Certificate.decode(told["certificate"])
+    assert shown.enrolled == bot.public.raw
+    assert shown.holds(Verifier(), bus="shop", bot="order", key=envelope.seal.key)
+    assert envelope.header.certificate == told["certificate"]
     assert envelope.digest == told["digest"]
     assert envelope.header.encode() == told["header"]
     assert envelope.payloads == [told["value"]]
     assert envelope.outline == told["outline"]
-    assert envelope.seal.key == bot.public.raw
+    assert envelope.seal.key == session_key().key.public.raw
     assert Verifier().verify(Context.ENVELOPE, envelope.seal, envelope.outline)
     assert split_delivery(told["delivery"]) == (told["envelope"], told["sealed stamp"])
     stamp = open_stamp(told["sealed stamp"], frozenset({bus.public.raw}), Verifier())
@@ -69,10 +74,10 @@ def test_the_worked_example_verifies(protocol: dict[str, str]) -> None:
 
 def test_the_worked_burst_verifies(protocol: dict[str, str]) -> None:
     told = hexes(protocol["example-burst"])
-    bot, bus, _ = keys()
+    _, bus, _ = keys()
     trusted = frozenset({bus.public.raw})
     sent = Envelope.decode(told["envelope"])
-    assert sent.seal.key == bot.public.raw
+    assert sent.seal.key == session_key().key.public.raw
     assert Verifier().verify(Context.ENVELOPE, sent.seal, sent.outline)
     assert sent.payloads == [told[f"payload {at}"][16:] for at in range(3)]
     shown = Envelope.decode_shown(told["shown envelope"])
@@ -123,11 +128,11 @@ def test_the_worked_answer_verifies(protocol: dict[str, str]) -> None:
 
 
 def test_the_connect_example_verifies(protocol: dict[str, str]) -> None:
-    told = dict(re.findall(r"^(\S+) {2,}(\S.*)$", protocol["example"], re.MULTILINE))
-    bot, _, _ = keys()
+    whole = re.sub(r"\n {12}(?=\S)", "", protocol["example"])  # folded lines
+    told = dict(re.findall(r"^(\S+) {2,}(\S.*)$", whole, re.MULTILINE))
     signature = base64.b64decode(told["sig"], validate=True)
     assert verify_connect(
-        bot.public.raw,
+        session_key().key.public.raw,
         challenge=told["challenge"].encode(),
         admission=told["auth_token"].encode(),
         signature=signature,
@@ -169,16 +174,24 @@ def crc16(data: bytes) -> bytes:
 def test_the_document_alone_is_enough_to_make_the_same_bytes(protocol: dict[str, str]) -> None:
     """Uses none of our code: only hashes, Ed25519 and the document's own words."""
     told = hexes(protocol["example"])
-    key = nacl.signing.SigningKey(bytes(range(32)))
+    enrolled = nacl.signing.SigningKey(bytes(range(32)))
+    key = nacl.signing.SigningKey(bytes(range(128, 160)))
     public = bytes(key.verify_key)
 
     text = base64.b32encode(b"\xa0" + public + crc16(b"\xa0" + public)).decode().rstrip("=")
-    assert f"bot              {text}" in protocol["example"]
+    assert f"session key      {text}" in protocol["example"]
+
+    begin, life = (1_763_999_990_000).to_bytes(8, "big"), (600_000).to_bytes(4, "big")
+    item = b"\x95" + fixstr("shop") + fixstr("order") + bin8(public)
+    item += b"\xcf" + begin + b"\xce" + life
+    assert item == told["item"]
+    certificate = sealed_alone(enrolled, b"session\x00", item)[:96] + begin[2:] + life
+    assert certificate == told["certificate"]
 
     names = fixstr("shop") + fixstr("order") + fixstr("orders.placed")
     times = b"\xcf" + (1_764_000_000_000).to_bytes(8, "big") + b"\xcd" + (30_000).to_bytes(2, "big")
     nonce = (1_764_000_000_000).to_bytes(6, "big") + bytes(range(10))
-    header = b"\x98" + names + bin8(nonce) + times + b"\xc0\xc0"
+    header = b"\x99" + names + bin8(nonce) + times + b"\xc0\xc0" + bin8(certificate)
     payload = bytes(range(0xA0, 0xB0)) + placed(1, 2)
     outline = b"\x00\x01" + sha256(b"\x02", header) + sha256(b"\x04")
     outline += sha256(b"\x05\x00\x00", payload)
@@ -188,14 +201,15 @@ def test_the_document_alone_is_enough_to_make_the_same_bytes(protocol: dict[str,
     assert envelope == told["envelope"]
     assert sha256(b"\x06", outline, seal) == told["digest"]
 
-    admission = f"sealbus/1 order {text}".encode()
+    word = base64.b64encode(certificate).decode()
+    admission = f"sealbus/1 order {text} {word}".encode()
     seal = sealed_alone(key, b"connect\x00", b"7XrCz0YqPq4CkA8" + b"\n" + admission)
     assert base64.b64encode(seal[32:96]).decode() in protocol["example"]
 
 
 def test_the_document_alone_makes_the_same_burst(protocol: dict[str, str]) -> None:
     told = hexes(protocol["example-burst"])
-    key = nacl.signing.SigningKey(bytes(range(32)))
+    key = nacl.signing.SigningKey(bytes(range(128, 160)))
     payloads = [
         bytes(range(0xD0 + 16 * at, 0xE0 + 16 * at)) + placed(at + 2, count)
         for at, count in enumerate((3, 0, 1))

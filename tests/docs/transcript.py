@@ -40,11 +40,10 @@ def envelope(
 ) -> tuple[bytes, bytes]:
     """A sealed envelope, and its nonce."""
     nonce = new_nonce()
-    header = Header(
-        credentials.bus, credentials.bot, subject, nonce, time.time_ns() // 1_000_000, ttl_ms
-    )
+    now_ms = time.time_ns() // 1_000_000
+    header = Header(credentials.bus, credentials.bot, subject, nonce, now_ms, ttl_ms)
     draft = Draft(header, [salted(pack_json(payload))])
-    (envelope,) = seal_envelopes(credentials.key, [draft])
+    (envelope,) = seal_envelopes(credentials.new_session_key(now_ms), [draft])
     return envelope.data, nonce
 
 

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import json
 import re
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from sealbus import Credentials
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.seal import sign_connect
 from tests.waiting import PATIENCE_S
 
@@ -58,14 +60,14 @@ class Wire:
             for name in ("version", "proto", "headers", "max_payload", "auth_required", "nonce")
         }
         wire.told.append("S: INFO " + json.dumps({**shown, "nonce": "<challenge>"})[:-1] + ", …}")
-        admission = " ".join(
-            ["sealbus/1", credentials.bot, credentials.key.public.text, *consumers]
-        )
-        signature = sign_connect(credentials.key, info["nonce"].encode(), admission.encode())
+        key = credentials.new_session_key(time.time_ns() // 1_000_000)
+        said = AdmissionText.of(key, credentials.bot, consumers)
+        admission = said.encode()
+        signature = sign_connect(key.key, info["nonce"].encode(), admission.encode())
         options: dict[str, Any] = {"verbose": False, "headers": True, "auth_token": admission}
         signed = {**options, "sig": base64.b64encode(signature).decode()}
         wire.write(f"CONNECT {json.dumps(signed)}\r\n".encode())
-        told = admission.replace(credentials.key.public.text, "U…")
+        told = admission.replace(said.key, "U…").replace(said.certificate, "<certificate>")
         shown = {**options, "auth_token": told, "sig": "<signature>"}
         wire.told.append(f"C: CONNECT {json.dumps(shown, ensure_ascii=False)}")
         await wire.ping()

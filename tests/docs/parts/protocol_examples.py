@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from typing import Final
 
-from sealbus.protocol.codec import pack_json
+from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.certificate import SessionKey, certify
+from sealbus.protocol.codec import pack_fields, pack_json
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import (
     Draft,
@@ -31,6 +34,10 @@ from tests.docs.parts.markdown import fenced, wrapped
 
 WIDTH: Final = 80
 """Hex digits in one line of an example: a line has room for the name before them."""
+LONGEST: Final = 88
+"""The longest text that is not folded: a signature in base64."""
+EXAMPLE_BEGIN_MS: Final = 1_763_999_990_000
+EXAMPLE_LIFE_MS: Final = 600_000
 EXAMPLE_SKEW_MS: Final = 2_000
 """The example policy's ``clock_skew``."""
 
@@ -42,6 +49,21 @@ def keys() -> tuple[SigningKey, SigningKey, SigningKey]:
         SigningKey(bytes(range(at * 32, at * 32 + 32)), kind) for at, kind in enumerate(kinds)
     )
     return bot, bus, issuer
+
+
+def session_key() -> SessionKey:
+    """The session key of the example's bot."""
+    bot, _, _ = keys()
+    key = SigningKey(bytes(range(128, 160)), KeyKind.BOT)
+    certificate = certify(
+        bot,
+        key.public.raw,
+        bus="shop",
+        bot="order",
+        not_before_ms=EXAMPLE_BEGIN_MS,
+        life_ms=EXAMPLE_LIFE_MS,
+    )
+    return SessionKey(key, certificate)
 
 
 def example_seal() -> str:
@@ -81,12 +103,14 @@ def example() -> str:
         30_000,
     )
     salt = example_salt(0xA0)
-    (sealed_envelope,) = seal_envelopes(bot, [Draft(header, [salt + payload])])
+    key = session_key()
+    header = replace(header, certificate=key.certificate)
+    (sealed_envelope,) = seal_envelopes(key, [Draft(header, [salt + payload])])
     envelope = Envelope.decode(sealed_envelope.data)
     stamp = accepting(sealed_envelope, header, 7, 1_764_000_000_123)
     (sealed,) = seal_stamps(bus, [stamp])
-    challenge, admission = "7XrCz0YqPq4CkA8", f"sealbus/1 order {bot.public.text}"
-    signature = sign_connect(bot, challenge.encode(), admission.encode())
+    challenge, admission = "7XrCz0YqPq4CkA8", AdmissionText.of(key, "order").encode()
+    signature = sign_connect(key.key, challenge.encode(), admission.encode())
     said = wrapped(
         'The bot `order` publishes `{"order_id": "ord-1", "quantity": 2}` on `orders.placed`, on '
         "the bus `shop`. The random bytes of its nonce are `00 01 … 09`. The message is issued for "
@@ -98,6 +122,14 @@ def example() -> str:
         "policy is 32 zero bytes, and the policy's `clock_skew` is 2,000 ms."
     )
     names = [("bot", bot.public.text), ("bus", bus.public.text), ("issuer", issuer.public.text)]
+    names.append(("session key", key.key.public.text))
+    vouched: list[tuple[str, bytes | str]] = [
+        (
+            "item",
+            pack_fields(("shop", "order", key.key.public.raw, EXAMPLE_BEGIN_MS, EXAMPLE_LIFE_MS)),
+        ),
+        ("certificate", key.certificate),
+    ]
     connecting: list[tuple[str, bytes | str]] = [
         ("challenge", challenge),
         ("auth_token", admission),
@@ -120,6 +152,11 @@ def example() -> str:
         (
             "Keys:",
             _lines([*names]),
+            wrapped(
+                "The bot's key certifies the session key for the bus `shop`. The certificate "
+                f"begins at {EXAMPLE_BEGIN_MS} and has a life of {EXAMPLE_LIFE_MS} ms:"
+            ),
+            _lines(vouched),
             "Connecting:",
             _lines(connecting, room=11),
             said,
@@ -133,7 +170,7 @@ def example() -> str:
 def example_burst() -> str:
     """An envelope with three payloads of which one is refused, from the payloads to the
     delivery."""
-    bot, bus, _ = keys()
+    _, bus, _ = keys()
     header = Header(
         "shop",
         "order",
@@ -147,7 +184,9 @@ def example_burst() -> str:
         example_salt(0xD0 + 16 * at) + pack_json({"order_id": f"ord-{at + 2}", "quantity": count})
         for at, count in enumerate(quantities)
     ]
-    (sealed_envelope,) = seal_envelopes(bot, [Draft(header, payloads)])
+    key = session_key()
+    header = replace(header, certificate=key.certificate)
+    (sealed_envelope,) = seal_envelopes(key, [Draft(header, payloads)])
     envelope = Envelope.decode(sealed_envelope.data)
     refused = (RefusedPayload(1, Reason.SCHEMA, "/quantity: minimum"),)
     stamp = accepting(sealed_envelope, header, 8, 1_764_000_000_600, count=3, refused=refused)
@@ -186,7 +225,8 @@ def example_burst() -> str:
 
 def example_answer() -> str:
     """A request, and an answer with the request's stamp as its parent."""
-    asker, bus, _ = keys()
+    _, bus, _ = keys()
+    asker = session_key()
     answerer = SigningKey(bytes(range(96, 128)), KeyKind.BOT)
     asked = Header(
         "shop",
@@ -218,7 +258,8 @@ def example_answer() -> str:
         "without a position. The `clock_skew` of the relay's policy is 2,000 ms."
     )
     replied = wrapped(
-        "The seed of the bot `inventory` is `60 61 … 7f`. It answers "
+        "The bot `inventory` has no session key, because the policy lets it do without. The seed "
+        "of its enrolled key is `60 61 … 7f`. It answers "
         '`{"sku": "ABC-0001", "available": 7}`. The random bytes of its nonce are `20 21 … 29`, '
         "and its salt is `c0 c1 … cf`. The answer is issued for the first time at 1764000001100, "
         "for 5,000 ms."
@@ -281,11 +322,11 @@ def accepting(
 
 
 def _lines(rows: list[tuple[str, bytes | str]], room: int = 16) -> str:
-    """Names and values; long hex is folded below its name. ``room``: columns of the names."""
+    """Names and values; what is long is folded below its name. ``room``: columns of the names."""
     out = []
     for name, value in rows:
         text = value.hex() if isinstance(value, bytes) else value
-        size = WIDTH if isinstance(value, bytes) else max(len(text), 1)
+        size = WIDTH if isinstance(value, bytes) or len(text) > LONGEST else max(len(text), 1)
         first, *others = (text[at : at + size] for at in range(0, len(text), size))
         out += [f"{name:<{room}} {first}", *(f"{'':<{room}} {more}" for more in others)]
     return fenced("\n".join(out))
