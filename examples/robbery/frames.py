@@ -12,6 +12,9 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from sealbus.errors import Malformed
+from sealbus.protocol.admission import AdmissionText
+
 _PAYLOAD = {b"PUB": 1, b"MSG": 1, b"HPUB": 2, b"HMSG": 2}
 """How many sizes are at the end of the line of a frame with a payload."""
 
@@ -131,7 +134,7 @@ class RawSession:
             "protocol": 1,
             "headers": True,
         }
-        options |= {"auth_token": token} if token is not None else {}
+        options |= {} if token is None else {"auth_token": token, "name": client_name(token)}
         options |= {"sig": signature} if signature is not None else {}
         return await self.say(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
 
@@ -177,3 +180,11 @@ class RawSession:
     async def close(self) -> None:
         """Close the connection."""
         self._wire.close()
+
+
+def client_name(token: str) -> str:
+    """The name of an honest client with this admission text; of another text, any name."""
+    try:
+        return AdmissionText.decode(token).client_name
+    except Malformed:
+        return "raw"

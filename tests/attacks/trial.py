@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from examples.robbery.frames import client_name
 from sealbus.protocol.reason import Reason
 from sealbus_broker.door.admission import Denial, decide
 from sealbus_broker.escape import printable, readable, readable_json, reshown
@@ -183,7 +184,8 @@ def why_denied(login: Login) -> str:
     challenge = b"a challenge of the server"
     text, signature = login.make(challenge)
     encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
-    said = {"auth_token": text, "sig": encoded}
+    name = None if text is None else client_name(text)
+    said = {"auth_token": text, "sig": encoded, "name": name}
     decided = decide(
         {key: value for key, value in said.items() if value is not None},
         challenge.decode(),

@@ -64,11 +64,17 @@ class Wire:
         said = AdmissionText.of(key, credentials.bot, consumers)
         admission = said.encode()
         signature = sign_connect(key.key, info["nonce"].encode(), admission.encode())
-        options: dict[str, Any] = {"verbose": False, "headers": True, "auth_token": admission}
+        options: dict[str, Any] = {
+            "verbose": False,
+            "headers": True,
+            "name": said.client_name,
+            "auth_token": admission,
+        }
         signed = {**options, "sig": base64.b64encode(signature).decode()}
         wire.write(f"CONNECT {json.dumps(signed)}\r\n".encode())
         told = admission.replace(said.key, "U…").replace(said.certificate, "<certificate>")
-        shown = {**options, "auth_token": told, "sig": "<signature>"}
+        name = f"{said.bot} U… <not-before> <life>"
+        shown = {**options, "name": name, "auth_token": told, "sig": "<signature>"}
         wire.told.append(f"C: CONNECT {json.dumps(shown, ensure_ascii=False)}")
         await wire.ping()
         return wire

@@ -89,6 +89,10 @@ def notices() -> Iterable[bytes]:
     return _hex("notices", "sealed")
 
 
+def certificates() -> Iterable[bytes]:
+    return [*_hex("certificates", "certificate")]
+
+
 def deliveries() -> Iterable[bytes]:
     return [*_hex("deliveries", "delivery"), *_hex("answers", "delivery"), *partly_refused()]
 

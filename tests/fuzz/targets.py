@@ -22,6 +22,7 @@ from sealbus.grants import Grants
 from sealbus.nats.addresses import check_servers
 from sealbus.nats.parser import Handlers, StrictParser, read_headers
 from sealbus.protocol.answer import read_error
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.codec import (
     _UNSURE,
     _read_carefully,
@@ -55,7 +56,8 @@ from sealbus.protocol.subjects import (
 )
 from sealbus_broker.cli.json_lines import parse_json
 from sealbus_broker.door.admission import decide
-from sealbus_broker.gate.policy import DeliveryClass
+from sealbus_broker.gate.certificates import objection
+from sealbus_broker.gate.policy import BotKey, DeliveryClass, Limits
 from sealbus_broker.nats import jwt
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.tree import Unreadable
@@ -157,6 +159,14 @@ def notice(data: bytes) -> None:
         assert Notice.decode(data).encode() == data
     with contextlib.suppress(Malformed):
         check_notice(open_notice(data, BUS_KEYS), bus="shop", bot="order", now_ms=NOW)
+
+
+def certificate(data: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        read = Certificate.decode(data)
+        assert read.data == data
+        read.holds(Verifier(), bus="shop", bot="order", key=bytes(32))
+        objection(read, BotKey(read.enrolled, 0), Limits(), NOW)
 
 
 def delivery(data: bytes) -> None:
@@ -368,6 +378,7 @@ TARGETS: Final[dict[str, Target]] = {
     "seal": Target(seal, seeds.seals),
     "stamp": Target(stamp, seeds.stamps),
     "notice": Target(notice, seeds.notices),
+    "certificate": Target(certificate, seeds.certificates),
     "delivery": Target(delivery, seeds.deliveries),
     "bundle": Target(bundle, seeds.bundles),
     "payload": Target(payload, seeds.payloads),

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput, Malformed
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.protocol.envelope import Draft, Envelope, Header, Parent
@@ -31,6 +32,7 @@ from tests.gate.world import (
     ORDER,
     PLACED,
     burst,
+    certificate,
     envelope,
     parent,
     salted,
@@ -81,6 +83,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "open_delivery, a part": (open_here, PART),
     "Stamp.decode": (Stamp.decode, stamp(GOOD).encode()),
     "open_stamp": (open_trusted, sealed_stamp(GOOD)),
+    "Certificate.decode": (Certificate.decode, certificate()),
     "Notice.decode": (Notice.decode, NOTICE.encode()),
     "open_notice": (open_trusted_notice, seal_notice(BUS_KEY, NOTICE)),
     "split_delivery": (split_delivery, DELIVERY),

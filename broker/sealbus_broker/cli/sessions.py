@@ -33,8 +33,9 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
     """Show the sessions of BOT, or of all bots: from where, with which key, since and until when.
 
     "until" is the time at which the session ends if the bot does not renew it. "sent" and
-    "received" count NATS messages of this session. `sealbus keys revoke` ends the sessions of a
-    key.
+    "received" count NATS messages of this session. "key" is the bot's enrolled key. With --json you
+    also see the session key, and until when it is certified. `sealbus keys revoke` ends the
+    sessions of a key, and `sealbus keys void` those of all session keys of a bot.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
@@ -65,6 +66,8 @@ def _row(session: LiveSession, policy: Policy) -> dict[str, Any]:
     return {
         "bot": session.bot,
         "key": session.key,
+        "session_key": session.session_key or None,
+        "certified_until": _text(ends) if (ends := _certified_until_ms(session, policy)) else None,
         "from": f"{told.get('ip', '')}:{told.get('port', '')}",
         "since": _text(session.began_us // 1000),
         "until": _text(_until_ms(session, policy)),
@@ -80,7 +83,14 @@ def _until_ms(session: LiveSession, policy: Policy) -> int:
     ends = session.began_us // 1000 + policy.limits.session_ms
     keys = policy.bots[session.bot].keys.values() if session.bot in policy.bots else ()
     own = [key for key in keys if PublicKey(key.raw, KeyKind.BOT).text == session.key]
-    return min([ends, *(key.ends_ms for key in own)])
+    certified = _certified_until_ms(session, policy)
+    return min([ends, *(key.ends_ms for key in own), *([certified] if certified else [])])
+
+
+def _certified_until_ms(session: LiveSession, policy: Policy) -> int | None:
+    """When its session key ends, by the policy of the folder. ``None``: it has none."""
+    begin, life = session.certified_ms
+    return begin + min(life, policy.limits.session_key_ms) if session.session_key else None
 
 
 def _columns(row: dict[str, Any]) -> list[str]:

@@ -36,7 +36,6 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol.admission import NO_CERTIFICATE, AdmissionText
-from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import Verifier, verify_connect
@@ -144,6 +143,9 @@ def decide(
         session_key, challenge=challenge.encode(), admission=token.encode(), signature=signature
     ):
         return Denial(name, "the signature does not hold over the challenge and the admission text")
+    # Its certificate was read above, so the text has a name.
+    if said.certificate != NO_CERTIFICATE and connect.get("name") != said.client_name:
+        return Denial(name, "the client's name does not say its key and its certificate's times")
     if len(consumers) > MAX_CONSUMERS:
         return Denial(name, f"{len(consumers)} consumers; at most {MAX_CONSUMERS}")
     for consumer in consumers:
@@ -161,7 +163,7 @@ def _check_keys(
     name = bot.name
     try:
         raw = PublicKey.parse(said.key, KeyKind.BOT).raw
-        certificate = _certificate(said.certificate)
+        certificate = said.read_certificate()
     except (InvalidInput, Malformed) as error:
         return Denial(name, error.what)
     if certificate is None and not bot.seals_directly:
@@ -181,20 +183,6 @@ def _check_keys(
     if not certificate.holds(Verifier(), bus=policy.bus, bot=name, key=raw):
         return Denial(name, "the session certificate is not for this key, bot and bus")
     return raw, key, min(key.ends_ms, ends_ms(certificate, policy.limits))
-
-
-def _certificate(text: str) -> Certificate | None:
-    """Read the word of an admission text. Raises :class:`Malformed`."""
-    if text == NO_CERTIFICATE:
-        return None
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        raise Malformed("the session certificate is not base64") from None
-    # One text for one certificate: no stray bits in the last letter.
-    if base64.b64encode(data).decode() != text:
-        raise Malformed("the session certificate is base64 that is written in another way")
-    return Certificate.decode(data)
 
 
 class Admission:

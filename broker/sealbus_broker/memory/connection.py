@@ -116,6 +116,11 @@ class Connection:
             self._close()
             self._pipe.hang_up()
 
+    @property
+    def owner(self) -> str:
+        """The first word of the client's name: a bot's name, or that of a program."""
+        return self.name.partition(" ")[0]
+
     def cut(self) -> None:
         """End it without a word, as when a server dies or a cable is pulled."""
         if not self._is_over:

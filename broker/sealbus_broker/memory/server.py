@@ -99,16 +99,19 @@ class MemoryNats:
         self.jetstream.stop(keep_files=keep_files)
 
     def cut(self, name: str | None = None) -> int:
-        """Cut the connections of the client that calls itself ``name``, or all; return how many."""
+        """Cut the connections of a client, or all; return how many.
+
+        ``name``: the first word of the name that the client gives itself, which is the bot's.
+        """
         # A list, because each one that is cut leaves the dict.
-        chosen = [one for one in self._connections.values() if name in (None, one.name)]
+        chosen = [one for one in self._connections.values() if name in (None, one.owner)]
         for one in chosen:
             one.cut()
         return len(chosen)
 
     def expel(self, name: str, error: str = "User Authentication Expired") -> int:
         """End a client's connections as nats-server ends expired sessions; return how many."""
-        chosen = [one for one in self._connections.values() if one.name == name]
+        chosen = [one for one in self._connections.values() if one.owner == name]
         for one in chosen:
             one.end(error)
         return len(chosen)

@@ -227,7 +227,8 @@ class Connector:
     def options(self, key: SessionKey, consumers: frozenset[str]) -> dict[str, Any]:
         """nats-py's options: the admission text as token, and how the challenge is answered."""
         bot = self._credentials.bot
-        admission = AdmissionText.of(key, bot, tuple(sorted(consumers))).encode()
+        said = AdmissionText.of(key, bot, tuple(sorted(consumers)))
+        admission = said.encode()
 
         def answer(challenge: str) -> bytes:
             return base64.b64encode(
@@ -243,7 +244,7 @@ class Connector:
                 log.debug("nats: %s", shortly(error))
 
         return {
-            "name": bot,
+            "name": said.client_name,
             "token": admission,
             "signature_cb": answer,
             "allow_reconnect": False,

@@ -21,7 +21,7 @@ import base64
 from typing import Final
 
 from sealbus.errors import Malformed
-from sealbus.protocol.certificate import SessionKey
+from sealbus.protocol.certificate import Certificate, SessionKey
 from sealbus.protocol.subjects import is_name
 from sealbus.protocol.value import value
 
@@ -54,6 +54,33 @@ class AdmissionText:
     def encode(self) -> str:
         """The text. One blank between two words, because the signature covers the exact bytes."""
         return " ".join([PROTOCOL, self.bot, self.key, self.certificate, *self.consumers])
+
+    @property
+    def client_name(self) -> str:
+        """The name by which the client has to call itself in CONNECT.
+
+        nats-server shows it in its list of connections. The relay admits no other name, so an
+        operator can believe it. ``<bot> <key> <not-before> <life>``, and only ``<bot>`` without a
+        certificate. Raises :class:`Malformed` for a certificate that is none.
+        """
+        certificate = self.read_certificate()
+        if certificate is None:
+            return self.bot
+        times = f"{certificate.not_before_ms} {certificate.life_ms}"
+        return f"{self.bot} {self.key} {times}"
+
+    def read_certificate(self) -> Certificate | None:
+        """The certificate, or ``None`` where there is none. Raises :class:`Malformed`."""
+        if self.certificate == NO_CERTIFICATE:
+            return None
+        try:
+            data = base64.b64decode(self.certificate, validate=True)
+        except ValueError:
+            raise Malformed("the session certificate is not base64") from None
+        # One text for one certificate: no stray bits in the last letter.
+        if base64.b64encode(data).decode() != self.certificate:
+            raise Malformed("the session certificate is base64 that is written in another way")
+        return Certificate.decode(data)
 
     @classmethod
     def decode(cls, text: str) -> AdmissionText:

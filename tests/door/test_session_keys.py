@@ -1,0 +1,105 @@
+"""Logins with session keys: what the session is, how long it lasts, and what its list says."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import nats.errors
+import pytest
+from nats.aio.client import Client
+
+from sealbus.protocol.admission import AdmissionText
+from sealbus.protocol.certificate import SessionKey
+from sealbus.protocol.seal import sign_connect
+from sealbus_broker.gate.policy import BotKey, BotRule
+from sealbus_broker.nats.connections import LiveSession, list_sessions
+from tests.door.test_admission import refused
+from tests.scene import Scene, now_ms
+from tests.waiting import until
+
+
+@pytest.fixture
+def strict(scene: Scene) -> Scene:
+    """A bus whose order bot needs a session key."""
+    raw = scene.keys["order"].public.raw
+    scene.change(bots={"order": BotRule("order", {raw: BotKey(raw, 0)})})
+    return scene
+
+
+def a_key(scene: Scene, life_ms: int = 600_000) -> SessionKey:
+    return SessionKey.make(
+        scene.keys["order"], bus="shop", bot="order", now_ms=now_ms(), life_ms=life_ms
+    )
+
+
+async def log_in(scene: Scene, key: SessionKey, name: str | None = None) -> Client:
+    """Log in as the order bot. ``name`` is what the client calls itself, if not the right name."""
+    said = AdmissionText.of(key, "order")
+
+    def answer(challenge: str) -> bytes:
+        signed = sign_connect(key.key, challenge.encode(), said.encode().encode())
+        return base64.b64encode(signed)
+
+    return await scene.client(
+        token=said.encode(), signature_cb=answer, name=said.client_name if name is None else name
+    )
+
+
+async def the_session(scene: Scene) -> LiveSession:
+    """The one session that the server lists."""
+    (session,) = (await list_sessions(scene.relay)).sessions
+    return session
+
+
+async def test_list_tells_the_enrolled_key_the_session_key_and_its_times(strict: Scene) -> None:
+    key = a_key(strict, 400_000)
+    await log_in(strict, key)
+    session = await the_session(strict)
+    assert (session.bot, session.key) == ("order", strict.keys["order"].public.text)
+    assert session.session_key == key.key.public.text
+    begin, life = session.certified_ms
+    assert life == 400_000
+    assert begin == int.from_bytes(key.certificate[96:102], "big")
+
+
+async def test_list_tells_no_session_key_of_a_bot_that_has_none(scene: Scene) -> None:
+    await scene.bot("order")
+    session = await the_session(scene)
+    assert (session.key, session.session_key) == (scene.keys["order"].public.text, "")
+
+
+@pytest.mark.parametrize("lie", ["key", "begin", "life", "bot", "nothing", "a word more"])
+async def test_client_under_another_name_is_not_admitted(strict: Scene, lie: str) -> None:
+    """An operator believes the list of sessions."""
+    key = a_key(strict)
+    words = AdmissionText.of(key, "order").client_name.split(" ")
+    name = {
+        "key": " ".join([words[0], strict.keys["thief"].public.text, *words[2:]]),
+        "begin": " ".join([*words[:2], str(int(words[2]) + 1), words[3]]),
+        "life": " ".join([*words[:3], "1"]),
+        "bot": " ".join(["inventory", *words[1:]]),
+        "nothing": "order",
+        "a word more": " ".join([*words, "x"]),
+    }[lie]
+    with pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
+        await log_in(strict, key, name)
+    assert (await log_in(strict, key)).is_connected
+
+
+async def test_session_does_not_outlive_its_certificate(strict: Scene) -> None:
+    client = await log_in(strict, a_key(strict, 2_500))
+    assert client.is_connected
+    await until(lambda: not client.is_connected, "the session has ended")
+
+
+async def test_certificate_that_ends_by_the_policy_ends_the_session(strict: Scene) -> None:
+    """The policy allows less than the certificate says."""
+    limits = replace(strict.policy.limits, session_key_ms=2_500)
+    strict.change(limits=limits)
+    client = await log_in(strict, a_key(strict))
+    await until(lambda: not client.is_connected, "the session has ended")
+
+
+async def test_enrolled_key_alone_is_not_admitted(strict: Scene) -> None:
+    assert "no session certificate" in await refused(strict, "order")
