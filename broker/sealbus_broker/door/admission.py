@@ -1,10 +1,10 @@
 """Who may connect, and what their session may do: the answer to NATS's auth callout.
 
 A bot connects with an admission text (:mod:`sealbus.protocol.admission`) as its token, and with a
-signature over the server's challenge and that text, made under the ``connect`` context by its
-session key, whose certificate is in the text. nats-server
-verifies neither: it asks here. The answer is a session of a few minutes in the account BOTS, with
-exactly the rights that :mod:`sealbus_broker.door.rights` computes.
+signature over the server's challenge and that text. Its session key has made the signature, under
+the ``connect`` context, and the text has the certificate of that key. nats-server verifies neither:
+it asks here. The answer is a session of a few minutes in the account BOTS, with exactly the rights
+that :mod:`sealbus_broker.door.rights` computes.
 
 :func:`decide` is pure, and :class:`Admission` answers. A login ends in one of three ways:
 
