@@ -103,6 +103,13 @@ def check_start(value: Any) -> str:
     return str(value)
 
 
+def check_verify(value: Any) -> str:
+    """Whose word a subscription takes for the sender of a message."""
+    if value not in ("bus", "sender"):
+        raise InvalidInput(f"verify={value!r} is not known", hint='use "bus" or "sender"')
+    return str(value)
+
+
 def check_forget(value: Any) -> int | None:
     """After how many seconds without use a place is forgotten; ``None`` for never."""
     if value is None:

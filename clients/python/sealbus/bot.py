@@ -15,6 +15,7 @@ from sealbus.arguments import (
     check_place,
     check_seconds,
     check_start,
+    check_verify,
 )
 from sealbus.errors import InvalidInput, SealbusError
 from sealbus.life.states import Stopped
@@ -218,6 +219,7 @@ class Bot(Presence):
         start: str = "new",
         concurrency: int = 1,
         attempts: int | None = None,
+        verify: str = "bus",
     ) -> Callable[[H], H]:
         """Decorate ``async def handler(message)`` to be called with each message that ``pattern``
         stands for.
@@ -240,9 +242,11 @@ class Bot(Presence):
                 except those that failed.
             attempts: how often a failing message is tried, if less often than the policy says
                 (``limits.attempts``).
+            verify: ``"sender"`` to take messages of senders alone whose keys the credentials pin
+                (:mod:`sealbus.pins`). Messages of a pinned sender are verified in either case.
 
         Raises:
-            InvalidInput: an argument that cannot be used.
+            InvalidInput: an argument that cannot be used, or ``verify="sender"`` without pins.
         """
         check_pattern(pattern)
         check_start(start)
@@ -250,6 +254,7 @@ class Bot(Presence):
         check_place(live=live, durable=durable, start=start, attempts=attempts)
         check_concurrency(concurrency)
         check_attempts(attempts)
+        check_verify(verify)
 
         def register(handler: H) -> H:
             check_handler(handler)
@@ -264,6 +269,7 @@ class Bot(Presence):
                     concurrency=concurrency,
                     attempts=attempts,
                     undecided=undecided,
+                    verify=verify,
                 )
             )
             return handler
@@ -317,6 +323,7 @@ class Bot(Presence):
         start: str = "new",
         attempts: int | None = None,
         forget_s: int | None = None,
+        verify: str = "bus",
     ) -> Messages:
         """Iterate over messages, one at a time::
 
@@ -339,9 +346,10 @@ class Bot(Presence):
             attempts: as above.
             forget_s: seconds without use after which the bus forgets the place, which suits a
                 durable name that is used once. By default the bus keeps the place.
+            verify: as for :meth:`subscribe`.
 
         Raises:
-            InvalidInput: an argument that cannot be used.
+            InvalidInput: an argument that cannot be used, or ``verify="sender"`` without pins.
         """
         check_pattern(pattern)
         check_start(start)
@@ -349,6 +357,7 @@ class Bot(Presence):
         check_place(live=live, durable=durable, start=start, attempts=attempts)
         check_attempts(attempts)
         check_forget(forget_s)
+        check_verify(verify)
         place = None if live else durable
         wanted = Handled(
             handler=_no_handler,
@@ -360,6 +369,7 @@ class Bot(Presence):
             attempts=attempts,
             forget_s=forget_s,
             undecided=live is None,
+            verify=verify,
         )
 
         @contextlib.asynccontextmanager

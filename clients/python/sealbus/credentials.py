@@ -8,6 +8,9 @@
     servers = ["nats://127.0.0.1:4222"]
     bus_keys = ["N…"]                         # whose stamps to believe
 
+    [senders]                                 # not needed: see sealbus.pins
+    order = ["U…"]
+
 In the environment: ``SEALBUS_CREDENTIALS`` names such a file, or ``SEALBUS_BUS``, ``SEALBUS_BOT``,
 ``SEALBUS_SEED``, ``SEALBUS_SERVERS`` and ``SEALBUS_BUS_KEYS`` (the last two separated by commas)
 give the fields themselves.
@@ -25,6 +28,7 @@ from typing import Final
 
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.nats.addresses import check_servers
+from sealbus.pins import Pins, read_pins
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.subjects import is_name
@@ -60,6 +64,8 @@ class Credentials:
     """Addresses of nats-server, all with TLS or all without. Tried in any order."""
     bus_keys: frozenset[bytes] = field(repr=False)
     """Raw public keys (32 bytes each) of the bus's relays."""
+    senders: Pins = field(default_factory=dict, repr=False)
+    """Pinned senders (:mod:`sealbus.pins`)."""
 
     @classmethod
     def load(cls, path: str | Path) -> Credentials:
@@ -112,11 +118,11 @@ class Credentials:
 
     @classmethod
     def _from(cls, fields: Mapping[str, object], where: str) -> Credentials:
-        unknown = sorted(set(fields) - set(_TEXTS) - set(_LISTS))
+        unknown = sorted(set(fields) - set(_TEXTS) - set(_LISTS) - {"senders"})
         if unknown:
             raise CredentialsError(
                 f"{where}: unknown field {unknown[0]!r}",
-                hint=f"known: {', '.join((*_TEXTS, *_LISTS))}",
+                hint=f"known: {', '.join((*_TEXTS, *_LISTS, 'senders'))}",
             )
         texts = {name: fields.get(name) for name in _TEXTS}
         lists = {name: fields.get(name) for name in _LISTS}
@@ -140,6 +146,7 @@ class Credentials:
                     PublicKey.parse(text, KeyKind.BUS).raw
                     for text in lists["bus_keys"]  # type: ignore[attr-defined]
                 ),
+                senders=read_pins(fields.get("senders", {})),
             )
         except InvalidInput as error:
             raise CredentialsError(f"{where}: {error.what}", hint=error.hint) from None
@@ -163,6 +170,11 @@ class Credentials:
             f"servers = {json.dumps(list(self.servers))}\n"
             f"bus_keys = {json.dumps(bus_keys)}\n"
         )
+        if self.senders:
+            text += "\n[senders]\n"
+        for bot, keys in self.senders.items():
+            pins = sorted(PublicKey(raw, KeyKind.BOT).text for raw in keys)
+            text += f"{bot} = {json.dumps(pins)}\n"
         _FILE.write(path, text)
 
 

@@ -124,15 +124,16 @@ class Listener:
     def register(self, handled: Handled) -> None:
         """Remember a handler. Before the bot connects, the first session asks for its rights.
 
-        Raises :class:`InvalidInput` for a place that another handler or a loop has, and for more
-        subscriptions than a session may have.
+        Raises :class:`InvalidInput` for a place that another handler or a loop has, for more
+        subscriptions than a session may have, and for one of pinned senders without pins.
         """
+        self._opener_of(handled)
         self._check_free(handled)
         if handled.durable is None:
             self._check_live()
         if self._life.state is BotState.NEW:
             if handled.durable is None:
-                handled.live = self._make_live(handled.pattern, handled.queue)
+                handled.live = self._make_live(handled)
             else:
                 self._session.want_consumer(
                     consumer_name(self._name, handled.pattern, handled.durable),
@@ -168,12 +169,15 @@ class Listener:
                 hint="use fewer and wider patterns, or another bot for the rest",
             )
 
-    def _make_live(self, pattern: str, queue: str) -> LiveSubscription:
+    def _opener_of(self, handled: Handled) -> DeliveryVerifier:
+        return self._opener if handled.verify == "bus" else self._opener.demanding()
+
+    def _make_live(self, handled: Handled) -> LiveSubscription:
         live = LiveSubscription(
-            opener=self._opener,
+            opener=self._opener_of(handled),
             supervisor=self._supervisor,
-            pattern=pattern,
-            queue=queue,
+            pattern=handled.pattern,
+            queue=handled.queue,
         )
         self._live.append(live)
         return live
@@ -227,7 +231,7 @@ class Listener:
 
     async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
         self._check_live()
-        live = self._make_live(handled.pattern, handled.queue)
+        live = self._make_live(handled)
         live.raises = handled.raises
         try:
             while True:
@@ -303,7 +307,7 @@ class Listener:
         )
         return DurableSubscription(
             session=self._session,
-            opener=self._opener,
+            opener=self._opener_of(handled),
             place=place,
             supervisor=self._supervisor,
             concurrency=handled.concurrency,

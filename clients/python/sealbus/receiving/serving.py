@@ -64,6 +64,8 @@ class Handled:
     """Seconds without use after which the bus forgets the place; ``None``: never."""
     undecided: bool = False
     """Whether the author did not say if it is live: then ``durable`` holds only if it is not."""
+    verify: str = "bus"
+    """``"sender"``: it takes messages of pinned senders alone."""
 
     @property
     def place(self) -> tuple[str, str | None, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from typing import Final
 
 from sealbus.credentials import Credentials
-from sealbus.errors import Malformed
+from sealbus.errors import InvalidInput, Malformed
 from sealbus.life.clock import Clock
 from sealbus.log import log
+from sealbus.pins import check_sender
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live
@@ -69,8 +71,25 @@ class DeliveryVerifier:
         self._verifier = verifier
         self.clock = clock or Clock(credentials.bot)
         self._on_late = on_late
+        self.demands_pins = False
+        """Whether it believes pinned senders alone."""
         self.refused: Counter[str] = Counter()
         """How many deliveries were refused, by the check that failed."""
+
+    def demanding(self) -> DeliveryVerifier:
+        """One like it, with the same counts, that believes pinned senders alone.
+
+        Raises :class:`InvalidInput` where the credentials pin none.
+        """
+        if not self._credentials.senders:
+            raise InvalidInput(
+                'verify="sender" needs the keys of the senders, and the credentials name none',
+                hint='add a table [senders] to them, with lines like order = ["U…"]; '
+                "`sealbus keys ls` lists the keys",
+            )
+        strict = copy(self)
+        strict.demands_pins = True
+        return strict
 
     def open(self, subject: bytes, data: bytes, prefix: str, *, attempt: int = 1) -> list[Message]:
         """The verified messages in ``data``, in order, or none for anything else.
@@ -81,7 +100,7 @@ class DeliveryVerifier:
         credentials = self._credentials
         name = subject.decode("utf-8", "replace").removeprefix(f"{prefix}.")
         try:
-            return open_delivery(
+            messages = open_delivery(
                 data,
                 name,
                 bus=credentials.bus,
@@ -89,9 +108,20 @@ class DeliveryVerifier:
                 verifier=self._verifier,
                 attempt=attempt,
             )
+            # One envelope, and so one sender.
+            self._check_sender(messages[0])
         except Malformed as error:
             self.refuse(error.what)
             return []
+        return messages
+
+    def _check_sender(self, message: Message) -> None:
+        """Raise :class:`Malformed` for a sender that is not the one whose key is pinned."""
+        pins = self._credentials.senders.get(message.bot)
+        if pins is not None:
+            check_sender(message.envelope, pins, self._verifier)
+        elif self.demands_pins:
+            raise Malformed("pinned sender: no key of this bot is pinned")
 
     def is_late_live(self, message: Message) -> bool:
         """Whether ``message``, which is heard live now, may be void. If so, it is counted.
