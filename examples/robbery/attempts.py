@@ -509,6 +509,13 @@ async def no_order(thief: Thief) -> Sent:
     return await _reserve(thief, "ord-666666", None)
 
 
+@attempt("thrown-out")
+async def thrown_out(thief: Thief) -> Sent:
+    assert thief.loot is not None
+    await thief.until_cut_off(thief.loot)
+    return await _knock_as(thief, "inventory", thief.loot.key)
+
+
 @attempt("own-stamp-cause")
 async def own_stamp_cause(thief: Thief) -> Sent:
     _, parent = thief.forged_delivery("order", "orders.placed", FAKE_ORDER)

@@ -344,6 +344,13 @@ INSIDE = (
     ),
     Attack("second-reservation", "second reservation for an order", ("shipped_twice",)),
 )
+THROWN_OUT = (
+    Attack(
+        "thrown-out",
+        "stay in inventory's session, and log in again",
+        ("a_key_that_leaked",),
+    ),
+)
 
 ACTS: dict[str, tuple[Attack, ...]] = {
     "At the door": AT_THE_DOOR,
@@ -354,6 +361,7 @@ ACTS: dict[str, tuple[Attack, ...]] = {
     "Into order's ear": ON_ORDERS_LINE,
     "Later": LATER,
     "With inventory's stolen signing key": INSIDE,
+    "Once that key is revoked": THROWN_OUT,
 }
 """The acts in the order in which they are tried."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from examples.robbery.catalogue import ATTACKS, INSIDE, LATER, NEEDS_AN_ORDER, Attack
+from examples.robbery.catalogue import ATTACKS, INSIDE, LATER, NEEDS_AN_ORDER, THROWN_OUT, Attack
 from examples.robbery.evidence import Evidence
 from examples.robbery.judging import Finding, Trade
 from examples.robbery.order import TTL_S
@@ -31,6 +31,9 @@ HELD_BACK = len(NEEDS_AN_ORDER)
 """The number of orders that are placed one by one, because the attacker waits for each."""
 
 RELAY_AWAY_S = 1.0
+
+BACK_S = 30.0
+"""How long a bot may take to come back. Its longest pause between two attempts is 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +180,16 @@ class Director:
         if attack is INSIDE[0]:
             facts["loot"] = str(self._shop.folder / "credentials" / "inventory.toml")
         mark = await evidence.mark()
+        kept = self._revoke("inventory") if attack in THROWN_OUT else None
         attacker.cue(attack.key, **facts)
         if attack.key in NEEDS_AN_ORDER:
             await attacker.expect("armed")
             await self._place_one()
         tried = await attacker.expect("tried")
         finding = await evidence.examine(attack, tried["sha256"], mark)
+        if kept is not None:
+            # The honest bot has the same key, and is needed again.
+            await self._give_back("inventory", kept)
         if attack.key in NEEDS_AN_ORDER:
             await evidence.settled(self._placed)
         harm = await evidence.harm(self._placed)
@@ -190,6 +197,27 @@ class Director:
         fresh = tuple(one for one in harm if one not in self._harm)
         self._harm = harm
         return replace(finding, harm=fresh)
+
+    def _revoke(self, bot: str) -> str:
+        """Revoke the keys of a bot, as an operator does. Returns the key file as it was."""
+        path = self._shop.folder / "keys" / f"{bot}.yaml"
+        text = path.read_text()
+        path.write_text(text + "    revoked: 2026-01-01T00:00:00Z\n")
+        self._say(f"robbery: the operator revokes the key of {bot}; nothing is restarted")
+        return text
+
+    async def _give_back(self, bot: str, text: str) -> None:
+        """Take a revocation back, and wait until the bot is admitted again."""
+        log = self._actors["relay"].log
+        seen = log.stat().st_size
+        (self._shop.folder / "keys" / f"{bot}.yaml").write_text(text)
+        admitted = '"event": "admission.granted"', f'"bot": "{bot}"'
+        async with asyncio.timeout(BACK_S):
+            while not any(  # noqa: ASYNC110  # another process writes it
+                all(part in line for part in admitted)
+                for line in log.read_text()[seen:].splitlines()
+            ):
+                await asyncio.sleep(0.1)
 
     # ---- the counts ------------------------------------------------------------------------------
 

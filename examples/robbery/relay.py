@@ -15,6 +15,7 @@ import structlog
 from examples.robbery.cues import cues, tell
 from sealbus import SealbusError
 from sealbus_broker.policy.loader import load
+from sealbus_broker.policy.watching import WatchedFolder
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.secrets import BusSecrets
 
@@ -30,13 +31,20 @@ async def main(folder: str, server: str, name: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     secrets = BusSecrets.load(Path(folder) / ".sealbus" / "relay.toml")
-    loaded = load(Path(folder), frozenset([secrets.bus.public]))
+    own = frozenset([secrets.bus.public])
+    loaded = load(Path(folder), own)
     policy = loaded.policy
     if policy is None:
         tell("failed", what=str(loaded.problems[0]), hint=None)
         return
     stopping = asyncio.Event()
-    relay = Relay(servers=[server], secrets=secrets, policy=policy, name=name)
+    relay = Relay(
+        servers=[server],
+        secrets=secrets,
+        policy=policy,
+        name=name,
+        folder=WatchedFolder(Path(folder), own),
+    )
     serving = asyncio.create_task(relay.run(stopping, lambda: tell("ready")))
     listening = asyncio.create_task(_until_alone())
     await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)

@@ -5,6 +5,7 @@ The means are the line of the order bot, a bot of low rank, and keys of its own.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import time
@@ -43,6 +44,10 @@ FAKE_ORDER = {
         "country": "XX",
     },
 }
+
+
+CUT_OFF_S = 10.0
+"""How long the bus may take to end a session. A relay needs about half a second."""
 
 
 class Thief:
@@ -87,6 +92,13 @@ class Thief:
             await session.login(token, base64.b64encode(signature).decode())
             self._sessions[credentials.bot] = session
         return session
+
+    async def until_cut_off(self, credentials: Credentials) -> None:
+        """Wait until the bus has ended the attacker's session as a bot. Raises ``TimeoutError``."""
+        session = self._sessions.pop(credentials.bot)
+        async with asyncio.timeout(CUT_OFF_S):
+            while await session.say(b""):  # noqa: ASYNC110  # another process ends it
+                await asyncio.sleep(0.05)
 
     async def as_scraper(self, data: bytes) -> None:
         """Send raw frames as scraper."""
