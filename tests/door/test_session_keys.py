@@ -14,6 +14,7 @@ from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.seal import sign_connect
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.nats.connections import LiveSession, list_sessions
+from sealbus_broker.nats.session_name import Certified
 from tests.door.test_admission import refused
 from tests.scene import Scene, now_ms
 from tests.waiting import until
@@ -57,16 +58,32 @@ async def test_list_tells_the_enrolled_key_the_session_key_and_its_times(strict:
     await log_in(strict, key)
     session = await the_session(strict)
     assert (session.bot, session.key) == ("order", strict.keys["order"].public.text)
-    assert session.session_key == key.key.public.text
-    begin, life = session.certified_ms
-    assert life == 400_000
-    assert begin == int.from_bytes(key.certificate[96:102], "big")
+    begin = int.from_bytes(key.certificate[96:102], "big")
+    assert session.certified == Certified(key.key.public.text, begin, 400_000)
 
 
 async def test_list_tells_no_session_key_of_a_bot_that_has_none(scene: Scene) -> None:
     await scene.bot("order")
     session = await the_session(scene)
-    assert (session.key, session.session_key) == (scene.keys["order"].public.text, "")
+    assert (session.key, session.certified) == (scene.keys["order"].public.text, None)
+
+
+@pytest.mark.parametrize("times", ["0 1", "999999999999999 99999999", "1764000000000 600000"])
+async def test_bot_without_session_key_does_not_pretend_to_have_one(
+    scene: Scene, times: str
+) -> None:
+    key = scene.keys["order"]
+    text = AdmissionText("order", key.public.text).encode()
+
+    def answer(challenge: str) -> bytes:
+        return base64.b64encode(sign_connect(key, challenge.encode(), text.encode()))
+
+    how = {"token": text, "signature_cb": answer}
+    with pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
+        await scene.client(**how, name=f"order {key.public.text} {times}")
+    for name in ("x", f"order {key.public.text} {'9' * 16} 1", "order U 1 1", "1 2 3 4"):
+        await scene.client(**how, name=name)
+    assert {one.certified for one in (await list_sessions(scene.relay)).sessions} == {None}
 
 
 @pytest.mark.parametrize("lie", ["key", "begin", "life", "bot", "nothing", "a word more"])
@@ -88,17 +105,22 @@ async def test_client_under_another_name_is_not_admitted(strict: Scene, lie: str
 
 
 async def test_session_does_not_outlive_its_certificate(strict: Scene) -> None:
+    began = now_ms()
     client = await log_in(strict, a_key(strict, 2_500))
     assert client.is_connected
     await until(lambda: not client.is_connected, "the session has ended")
+    # Not by the policy's limit of minutes.
+    assert now_ms() - began < strict.policy.limits.session_ms / 4
 
 
 async def test_certificate_that_ends_by_the_policy_ends_the_session(strict: Scene) -> None:
     """The policy allows less than the certificate says."""
     limits = replace(strict.policy.limits, session_key_ms=2_500)
     strict.change(limits=limits)
+    began = now_ms()
     client = await log_in(strict, a_key(strict))
     await until(lambda: not client.is_connected, "the session has ended")
+    assert now_ms() - began < strict.policy.limits.session_ms / 4
 
 
 async def test_enrolled_key_alone_is_not_admitted(strict: Scene) -> None:

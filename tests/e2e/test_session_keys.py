@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from nats.aio.msg import Msg
 
+from sealbus import BotState
 from sealbus.life import session as session_module
 from sealbus.protocol.certificate import SESSION_KEY_MS, Certificate
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Draft, Envelope, Header, seal_envelopes
 from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Verdict
 from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.policy.keys import set_time
 from tests.e2e.edits import edit, followed
@@ -24,6 +27,8 @@ from tests.e2e.traffic import traffic
 from tests.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
+VOIDS = 4
+AHEAD = timedelta(seconds=3)
 KEYS = 10
 """How many session keys the longest test goes through."""
 
@@ -112,6 +117,53 @@ async def test_voided_session_key_is_worth_nothing_and_its_bot_goes_on(
         why = Reason.CERTIFICATE_NOT_VALID.value
         await until(lambda: why in log.read_text(), "the log says why")
         assert await shop.last("ACCEPTED") == stored
+
+
+async def test_traffic_goes_on_while_session_keys_are_voided(
+    shop: Shop, each_sent_once: None
+) -> None:
+    """Messages that meet the new policy in the old session are sealed anew, and not refused."""
+    async with traffic(shop) as seen:
+        for _ in range(VOIDS):
+            void(shop, "order")
+            await followed(shop)
+            await seen.goes_on()
+    seen.check()
+    # Times are whole seconds, so two of them may be one.
+    assert 2 <= seen.lost.count("order") <= VOIDS
+
+
+async def test_message_that_waited_for_a_relay_across_a_void_is_accepted(shop: Shop) -> None:
+    sender = shop.bot("order")
+    async with sender:
+        await sender.publish("orders.placed", order(1))
+        shop.relays[0].terminate()
+        await shop.relays[0].wait()
+        waiting = asyncio.create_task(sender.publish("orders.placed", order(2), timeout=PATIENCE_S))
+        await until(lambda: _waits(shop), "it waits")
+        # As if the clocks were further apart than the policy thinks: the key in use is void too.
+        keys = shop.bus.policy(shop.secrets.bus.public).bots["order"].keys
+        set_time(shop.bus.path, "order", list(keys), "sessions_from", datetime.now(UTC) + AHEAD)
+        await shop.start_relay()
+        assert (await waiting).verdict is Verdict.ACCEPTED
+
+
+async def _waits(shop: Shop) -> bool:
+    return await shop.stored("INGRESS") > 0
+
+
+@pytest.mark.parametrize("begin_ms", [-3_600_000, 3_600_000], ids=["over", "not yet valid"])
+async def test_session_key_out_of_its_time_is_replaced(shop: Shop, begin_ms: int) -> None:
+    """The machine slept, or its clock was set: the session lives, and its key does not."""
+    sender = shop.bot("order")
+    async with sender:
+        await sender.publish("orders.placed", order(1))
+        out_of_time = sender.credentials.new_session_key(now_ms() + begin_ms)
+        sender._session._key = out_of_time
+        stamp = await sender.publish("orders.placed", order(2), timeout=PATIENCE_S)
+        assert stamp.verdict is Verdict.ACCEPTED
+        assert sender._session.key is not out_of_time
+        assert sender.state is BotState.CONNECTED
 
 
 async def _is_kept(shop: Shop) -> bool:

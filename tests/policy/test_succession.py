@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.notice import Ended
-from sealbus_broker.gate.policy import BotKey, BotRule, Policy
+from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
 from sealbus_broker.policy.succession import NOTHING, Loss, Succession, succeed
 
 NOW = 1_000_000
@@ -184,6 +184,12 @@ def test_earlier_or_no_voiding_changes_no_session() -> None:
 def test_bot_that_may_seal_directly_no_more_is_renewed() -> None:
     assert effect(bot(VALID, seals_directly=True), bot(VALID)) == ("narrow", [])
     assert effect(bot(VALID), bot(VALID, seals_directly=True)) == ("", [])
+
+
+def test_shorter_session_keys_renew_every_session() -> None:
+    long, short = (replace(policy(bot(VALID)), limits=Limits(session_key_ms=ms)) for ms in (2, 1))
+    assert rows_of(succeed(long, short, NOW)) == [set(), {"order"}, set()]
+    assert rows_of(succeed(short, long, NOW)) == [set(), set(), set()]
 
 
 def test_added_key_changes_no_session() -> None:

@@ -30,7 +30,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def ask(stage: Stage, **changed: Any) -> None:
     """Have the server ask all connections of ``order`` to leave."""
     for one in list(stage.server._connections.values()):
-        if one.name == "order" and one.grant is not None:
+        if one.owner == "order" and one.grant is not None:
             one._pipe.send(wire.info({"ldm": True, **changed}))
 
 
@@ -121,7 +121,7 @@ async def test_request_to_a_replaced_connection_changes_nothing(
         first.is_to_leave = False
         # The older one alone, which has the lower number.
         old = min(
-            (one for one in stage.server._connections.values() if one.name == "order"),
+            (one for one in stage.server._connections.values() if one.owner == "order"),
             key=lambda one: one.number,
         )
         old._pipe.send(wire.info({"ldm": True}))

@@ -174,25 +174,26 @@ def void(
 ) -> None:
     """Void the session keys of BOT that were made until now, by KEY or by all its keys.
 
-    Say this when a process of the bot was broken into, and its credentials were not in reach.
     Nothing that a void session key seals is accepted any more, and all sessions end. The bot makes
-    a new session key and comes back by itself. KEY is a public key (U…), or its first eight
-    characters or more.
+    a new session key and comes back by itself. This helps only where the bot's enrolled key was not
+    in reach: it is in the memory of each process whose credentials have it. Otherwise revoke the
+    key. If the bot's clock may be ahead, say it again a minute later. KEY is a public key (U…), or
+    its first eight characters or more.
     """
     bus = BusFolder.find(folder)
     now = datetime.now(UTC)
-    # To the next whole second, so that nothing of this second is left out.
-    begin = _utc(-(-_ms(now) // 1000) * 1000)
-    chosen = [
-        one
-        for one in _choose(_keys(bus, bot), bot, key)
-        if one.times.opens(_ms(now)) and one.times.sessions_from_ms < _ms(begin)
-    ]
+    chosen = [one for one in _choose(_keys(bus, bot), bot, key) if one.times.opens(_ms(now))]
+    for one in chosen:
+        if one.times.sessions_from_ms > _ms(now):
+            raise Unusable(
+                f"no session key of {one.text} counts before {_text(one.times.sessions_from_ms)}",
+                hint=f"correct sessions_from in keys/{bot}.yaml; until then {bot} cannot log in",
+            )
     if not chosen:
-        click.echo(f"nothing to do: no valid key with session keys from before ({bot})", err=True)
+        click.echo(f"nothing to do: {bot} has no valid key that could have certified any", err=True)
         return
     with _then_in_force(bus, servers, wait=wait, timeout_s=timeout):
-        _set(bus, bot, chosen, "sessions_from", begin)
+        _set(bus, bot, chosen, "sessions_from", now)
         for one in chosen:
             click.echo(f"voided the session keys of {one.text} of {bot}", err=True)
 

@@ -63,11 +63,12 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
 
 def _row(session: LiveSession, policy: Policy) -> dict[str, Any]:
     told = session.told
+    certified = _certified_until_ms(session, policy)
     return {
         "bot": session.bot,
         "key": session.key,
-        "session_key": session.session_key or None,
-        "certified_until": _text(ends) if (ends := _certified_until_ms(session, policy)) else None,
+        "session_key": session.certified.key if session.certified else None,
+        "certified_until": None if certified is None else _text(certified),
         "from": f"{told.get('ip', '')}:{told.get('port', '')}",
         "since": _text(session.began_us // 1000),
         "until": _text(_until_ms(session, policy)),
@@ -84,13 +85,15 @@ def _until_ms(session: LiveSession, policy: Policy) -> int:
     keys = policy.bots[session.bot].keys.values() if session.bot in policy.bots else ()
     own = [key for key in keys if PublicKey(key.raw, KeyKind.BOT).text == session.key]
     certified = _certified_until_ms(session, policy)
-    return min([ends, *(key.ends_ms for key in own), *([certified] if certified else [])])
+    return min([ends, *(key.ends_ms for key in own), *([] if certified is None else [certified])])
 
 
 def _certified_until_ms(session: LiveSession, policy: Policy) -> int | None:
     """When its session key ends, by the policy of the folder. ``None``: it has none."""
-    begin, life = session.certified_ms
-    return begin + min(life, policy.limits.session_key_ms) if session.session_key else None
+    told = session.certified
+    if told is None:
+        return None
+    return told.not_before_ms + min(told.life_ms, policy.limits.session_key_ms)
 
 
 def _columns(row: dict[str, Any]) -> list[str]:

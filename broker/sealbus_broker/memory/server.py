@@ -124,8 +124,8 @@ class MemoryNats:
 
     @property
     def names(self) -> list[str]:
-        """What each client that is logged in calls itself."""
-        return sorted(one.name for one in self._connections.values() if one.grant is not None)
+        """The first word of what each client that is logged in calls itself."""
+        return sorted(one.owner for one in self._connections.values() if one.grant is not None)
 
     # ---- connections ----------------------------------------------------------------------------
 

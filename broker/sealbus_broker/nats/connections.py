@@ -11,7 +11,7 @@ from nats.errors import Error as NatsError
 
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
 from sealbus_broker.nats.jetstream import Json, time_us
-from sealbus_broker.nats.session_name import read_client_name, read_session_name
+from sealbus_broker.nats.session_name import Certified, read_client_name, read_session_name
 
 ASK_S: Final = 2.0
 """How long nats-server may take for one page of its list. It takes 2.4 ms for 3,000 sessions."""
@@ -35,10 +35,9 @@ class LiveSession:
     bot: str
     key: str
     """The bot's enrolled key (``U…``) that answers for it."""
-    session_key: str
-    """The session key (``U…``). ``""``: it has none, because the bot may do without."""
-    certified_ms: tuple[int, int]
-    """The beginning of its certificate (ms since 1970), and its life (ms). (0, 0): it has none."""
+    certified: Certified | None
+    """Its session key, and from when to when that is certified. ``None``: it has none, because the
+    bot may do without."""
     began_us: int
     """When the client connected (µs since 1970, by the server's clock). A bot that is asked to move
     may connect again within a millisecond."""
@@ -93,6 +92,5 @@ async def list_sessions(
 
 def _session(told: Json) -> LiveSession:
     bot, key = read_session_name(told["authorized_user"])
-    session_key, certified_ms = read_client_name(told.get("name", ""))
-    began_us = time_us(told["start"])
-    return LiveSession(int(told["cid"]), bot, key, session_key, certified_ms, began_us, told)
+    certified = read_client_name(told.get("name"))
+    return LiveSession(int(told["cid"]), bot, key, certified, time_us(told["start"]), told)

@@ -22,8 +22,8 @@ _DAY_MS: Final = 86_400_000
 
 
 def due_keys(policy: Policy, now_ms: int) -> list[Problem]:
-    """Return a note for each bot without a valid key, or soon without one, and for each key that is
-    older than ``limits.key_age``.
+    """Return a note for each bot without a valid key, or soon without one, for each key that is
+    older than ``limits.key_age``, and for each whose session keys do not count yet.
 
     Args:
         policy: The policy, with the keys of all bots.
@@ -33,6 +33,7 @@ def due_keys(policy: Policy, now_ms: int) -> list[Problem]:
     for bot in policy.bots.values():
         if bot.keys:
             found += _ends(bot, now_ms)
+            found += _void(bot, now_ms)
             found += _old(bot, policy.limits.key_age_ms, now_ms)
     return found
 
@@ -46,6 +47,21 @@ def _ends(bot: BotRule, now_ms: int) -> list[Problem]:
         left = _span(ends_ms - now_ms)
         return [_note(bot, f"{bot.name} has no valid key after {end}, in {left}")]
     return [_note(bot, f"no key of {bot.name} is valid any more: the last one ended at {end}")]
+
+
+def _void(bot: BotRule, now_ms: int) -> list[Problem]:
+    return [
+        Problem(
+            f"{FOLDER}/{bot.name}.yaml",
+            0,
+            0,
+            f"no session key of {bot.name} counts before {time_text(key.sessions_from_ms)}",
+            got=_shown(key),
+            hint="sessions_from is in the future: is that right? The bot cannot log in until then",
+        )
+        for key in bot.keys.values()
+        if key.opens(now_ms) and key.sessions_from_ms > now_ms
+    ]
 
 
 def _old(bot: BotRule, most_ms: int | None, now_ms: int) -> list[Problem]:

@@ -9,7 +9,8 @@ it ends. So a new policy concerns the sessions of a bot in one of these ways:
 ended   is gone, or has no valid key any more                   end at once
 narrow  loses a grant to receive, or a key of several, or a     are renewed, and end if they are
         key of it ends earlier, or may not log in without a     not. Those with a lost key, or with
-        session key any more; or certificates of it are void    void certificates, end at once
+        session key any more; or certificates of it are void,   void certificates, end at once
+        or end earlier
 wide    gains a grant to receive                                are renewed
 ======= ======================================================= ==================================
 
@@ -109,6 +110,8 @@ def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
     """Compare two policies at ``now_ms`` (ms since 1970)."""
     ended, narrow, wide = set(), set(), set()
     losses: dict[str, tuple[Loss, ...]] = {}
+    # Sessions last as long as their session keys did by the old policy.
+    is_shorter = after.limits.session_key_ms < before.limits.session_key_ms
     for name, old in before.bots.items():
         new = after.bots.get(name)
         if new is None:
@@ -126,7 +129,7 @@ def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
             )
         if lost and not any(_opens(key, now_ms) for key in new.keys.values()):
             ended.add(name)
-        elif lost or void or _is_narrower(old, new):
+        elif lost or void or is_shorter or _is_narrower(old, new):
             narrow.add(name)
         elif not _covers(old.subscribe, new.subscribe):
             wide.add(name)

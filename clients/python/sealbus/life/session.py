@@ -17,9 +17,10 @@ connection must be replaced, and replaces it:
 
 * It was **lost**: the session goes down and up again. ``on_lost`` and ``on_back`` are called.
 * It is to be **renewed**, because it will expire, because somebody needs rights that only a new
-  login gives, or because the server asks for it: the rights of the bot have changed, or the server
-  will stop. The new connection is made first, so the session stays up. The old connection is closed
-  when nobody holds it any more (:meth:`Session.hold`), at the latest after :data:`LINGER_S`.
+  login gives, because relays refuse its session key, or because the server asks for it: the rights
+  of the bot have changed, or the server will stop. The new connection is made first, so the session
+  stays up. The old connection is closed when nobody holds it any more (:meth:`Session.hold`), at
+  the latest after :data:`LINGER_S`.
 
 Only ``_take``, ``_on_closed`` and ``close`` change the connection in use. ``on_denied`` is called
 for each subscription that the server refuses, on any connection and at any time. Attempts to
@@ -44,7 +45,7 @@ from sealbus.life.connecting import ATTEMPT_S, Attach, Connection, Connector
 from sealbus.nats.acks import IN_PROGRESS
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import shortly
-from sealbus.protocol.certificate import SessionKey
+from sealbus.protocol.certificate import SESSION_KEY_MS, SessionKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.supervision import Supervisor, end
 
@@ -54,6 +55,9 @@ STEADY_S: Final = 5.0
 RENEW_S: Final = 240.0
 """How often the session is renewed. A session lives ten minutes unless the policy says otherwise. A
 shorter one simply ends, and the next one follows."""
+
+LONGEST_S: Final = SESSION_KEY_MS / 2000
+"""The longest time between two renewals: half of the life of a session key."""
 
 ASKED_S: Final = 0.5
 """When the server asks for a renewal, it begins within this time, at a moment that chance chooses.
@@ -142,6 +146,8 @@ class Session:
         """Those that the connection in use asked for."""
         self._key: SessionKey | None = None
         """The key of the connection in use, or of the last one."""
+        self._key_is_refused = False
+        """Whether a relay has refused that key, so that another one is needed."""
         self._renewed = asyncio.Condition()
         """Notified for each new connection."""
 
@@ -232,6 +238,12 @@ class Session:
         one."""
         assert self._key is not None
         return self._key
+
+    def replace_key(self, refused: SessionKey | None) -> None:
+        """Renew the session if it still seals with the key ``refused``, which relays refuse now."""
+        if refused is not None and refused is self._key:
+            self._key_is_refused = True
+            self._change.set()
 
     def write_soon(self, frame: bytes) -> None:
         """Send ``frame`` on the connection in use, or on the next one.
@@ -327,6 +339,7 @@ class Session:
         self._client = client = connection.client
         self._asked = connection.consumers
         self._key = connection.key
+        self._key_is_refused = False
         self._lost_at = None
         self._connector.admitted()
         self._up.set()
@@ -388,13 +401,13 @@ class Session:
         jitter = 1 - 0.002 * secrets.randbelow(100)
         spread_s = ASKED_S * 0.01 * secrets.randbelow(100)
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._renew_s * jitter
+        due = loop.time() + min(self._renew_s, LONGEST_S) * jitter
         is_asked = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(due) as limit:
                 while self._client is not None and self.consumers <= self._asked:
                     # Once: asking again must not put it off.
-                    if self._client.is_to_leave and not is_asked:
+                    if (self._client.is_to_leave or self._key_is_refused) and not is_asked:
                         is_asked = True
                         limit.reschedule(min(due, max(loop.time() + spread_s, began + APART_S)))
                     self._change.clear()

@@ -54,6 +54,7 @@ def seal_bundle(by: SessionKey, batch: Sequence[Burst], now_ms: int) -> bytes:
     for one, at, envelope in zip(batch, issued, envelopes, strict=True):
         # Known before it is sent, so that no receipt comes too early.
         one.attempts[envelope.digest] = at
+        one.sealed_with[envelope.digest] = by
     return (
         envelopes[0].data if len(envelopes) == 1 else pack_bundle([one.data for one in envelopes])
     )

@@ -33,6 +33,7 @@ from typing import Final
 from sealbus.errors import CredentialsError, NotConnected, SealbusError
 from sealbus.life.clock import told
 from sealbus.outcomes import Refused, Unresolved
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.nonces import life_ms
@@ -68,7 +69,6 @@ _CHANGING: Final = frozenset(
         Reason.CAUSE,
         Reason.KEY_NOT_VALID,
         Reason.KEY_REVOKED,
-        Reason.CERTIFICATE_NOT_VALID,
         Reason.ISSUED_IN_FUTURE,
         Reason.QUOTA,
     }
@@ -213,6 +213,8 @@ class Burst:
     attempts: dict[bytes, int] = field(default_factory=dict)
     """Digests of the envelopes that were sent under its nonce, and when each was sealed (ms since
     1970)."""
+    sealed_with: dict[bytes, SessionKey] = field(default_factory=dict)
+    """The session key of each of these attempts, by digest."""
     answered: set[bytes] = field(default_factory=set)
     """Attempts that were refused."""
     server: str = ""
@@ -338,6 +340,7 @@ class Burst:
         """Begin again under ``nonce``. Attempts under the one before count no more."""
         self.header = replace(self.header, nonce=nonce)
         self.attempts.clear()
+        self.sealed_with.clear()
         self.answered.clear()
         self.is_nameless = False
 
@@ -353,6 +356,9 @@ class Burst:
         if reason in _ABOUT_TIME and not _is_hopeless(reason, behind_ms, left_s):
             is_too_old = reason is Reason.STALE and detail == OLDER_THAN_LEDGER
             return Then.ANEW if is_too_old and not self.may_be_accepted else Then.LATER
+        if reason is Reason.CERTIFICATE_NOT_VALID:
+            # It is about the session key. The next attempt may have another one.
+            return Then.LATER
         if reason is Reason.RATE and self.kind.pace is not None:
             return Then.IN_TURN
         if reason not in _FINAL and (

@@ -38,6 +38,7 @@ from sealbus.life.session import Session
 from sealbus.log import log
 from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.nonces import life_ms
+from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import ingress_subject
@@ -306,6 +307,9 @@ class Sender:
     def _take_refusal(self, burst: Burst, stamp: Stamp, behind: int) -> None:
         assert stamp.reason is not None
         burst.answered.add(stamp.envelope)
+        if stamp.reason is Reason.CERTIFICATE_NOT_VALID:
+            # A clock or the policy has changed since the key was made, or this machine slept.
+            self._session.replace_key(burst.sealed_with.get(stamp.envelope))
         now = asyncio.get_running_loop().time()
         left_s = max([moment - now for moment in burst.deadlines], default=0.0)
         then = burst.after(stamp.reason, detail=stamp.detail, behind_ms=behind, left_s=left_s)
