@@ -93,7 +93,7 @@ class OnSealbus(Attacker):
         await self._sessions[session].say(pub(f"send.{session}", envelope))
 
     async def honest(self) -> None:
-        self._captured = _sealed(self._owner.key, _header(), HONEST)
+        self._captured = _sealed(self._owner.key_in_memory, _header(), HONEST)
         await self._send(self._captured)
 
     async def anonymous(self) -> None:
@@ -108,7 +108,7 @@ class OnSealbus(Attacker):
         await self._send(GARBAGE, "s1")
 
     async def unsigned(self) -> None:
-        envelope = _sealed(self._lesser.key, _header("s1", "orders.p1"), FAKE)
+        envelope = _sealed(self._lesser.key_in_memory, _header("s1", "orders.p1"), FAKE)
         nothing = Seal(self._lesser.key.public.raw, bytes(64), 0, ())
         await self._send(_with(envelope, seal=nothing.encode()), "s1")
 
@@ -120,7 +120,7 @@ class OnSealbus(Attacker):
 
     async def other_name(self) -> None:
         for session in ("s1", "s0"):
-            await self._send(_sealed(self._lesser.key, _header(), FAKE), session)
+            await self._send(_sealed(self._lesser.key_in_memory, _header(), FAKE), session)
 
     async def replay(self) -> None:
         for session in ("s0", "s1"):
@@ -131,7 +131,7 @@ class OnSealbus(Attacker):
         self._tap.inject(lambda line: imitated(line, self._captured, delivery))
 
     async def replay_late(self) -> None:
-        kept = _sealed(self._owner.key, _header(ttl_ms=1), HONEST)
+        kept = _sealed(self._owner.key_in_memory, _header(ttl_ms=1), HONEST)
         # It waits. A backdated envelope would also be older than this bus: another check stops it.
         await asyncio.sleep(SKEW_S)
         await self._send(kept)
@@ -141,7 +141,7 @@ class OnSealbus(Attacker):
         fields[2] = "orders.p1"
         await self._send(_with(self._captured, header=msgpack.packb(fields)))
         # And the genuine delivery, on the line where the other receiver's deliveries arrive.
-        ours = _sealed(self._lesser.key, _header("s1", "orders.p1"), HONEST)
+        ours = _sealed(self._lesser.key_in_memory, _header("s1", "orders.p1"), HONEST)
         self.meant += 1
         await self._send(ours, "s1")
         await seen(lambda: self._tap.saw(self._captured) and self._tap.saw(ours))
@@ -159,10 +159,10 @@ class OnSealbus(Attacker):
         )
 
     async def not_granted(self) -> None:
-        await self._send(_sealed(self._lesser.key, _header("s1"), FAKE), "s1")
+        await self._send(_sealed(self._lesser.key_in_memory, _header("s1"), FAKE), "s1")
 
     async def schema(self) -> None:
-        await self._send(_sealed(self._owner.key, _header(), INVALID))
+        await self._send(_sealed(self._owner.key_in_memory, _header(), INVALID))
 
     async def named_twice(self) -> None:
         packer = msgpack.Packer(autoreset=False)
@@ -170,26 +170,28 @@ class OnSealbus(Attacker):
         for name, value in (("currency", "GBP"), *FAKE.items()):
             packer.pack(name)
             packer.pack(value)
-        await self._send(_sealed_bytes(self._owner.key, _header(), packer.bytes()))
+        await self._send(_sealed_bytes(self._owner.key_in_memory, _header(), packer.bytes()))
 
     async def same_id(self) -> None:
         nonce = Envelope.decode(self._captured).header.nonce
-        await self._send(_sealed(self._owner.key, _header(nonce=nonce), FAKE))
+        await self._send(_sealed(self._owner.key_in_memory, _header(nonce=nonce), FAKE))
 
     async def future(self) -> None:
         await self._send(
-            _sealed(self._owner.key, _header(issued_at_ms=_now_ms() + AHEAD_S * 1000), FAKE)
+            _sealed(
+                self._owner.key_in_memory, _header(issued_at_ms=_now_ms() + AHEAD_S * 1000), FAKE
+            )
         )
 
     async def long_life(self) -> None:
-        await self._send(_sealed(self._owner.key, _header(ttl_ms=LONG_S * 1000), FAKE))
+        await self._send(_sealed(self._owner.key_in_memory, _header(ttl_ms=LONG_S * 1000), FAKE))
 
     async def revoked(self) -> None:
         old = self._credentials(REVOKED)
         session = await self._login(old)
-        await session.say(pub("send.s0", _sealed(old.key, _header(), FAKE)))
+        await session.say(pub("send.s0", _sealed(old.key_in_memory, _header(), FAKE)))
         await session.close()
-        await self._send(_sealed(old.key, _header(), FAKE))
+        await self._send(_sealed(old.key_in_memory, _header(), FAKE))
 
     def _delivery(self) -> bytes:
         """The genuine delivery of the captured message, as it passed."""

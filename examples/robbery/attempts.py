@@ -71,7 +71,7 @@ async def unknown_key(thief: Thief) -> Sent:
 
 @attempt("borrowed-name")
 async def borrowed_name(thief: Thief) -> Sent:
-    return await _knock_as(thief, "order", thief.scraper.key)
+    return await _knock_as(thief, "order", thief.scraper.key_in_memory)
 
 
 @attempt("borrowed-key")
@@ -106,7 +106,7 @@ async def bare_challenge(thief: Thief) -> Sent:
 @attempt("foreign-durable")
 async def foreign_durable(thief: Thief) -> Sent:
     consumer = consumer_name("inventory", "orders.placed", "default")
-    return await _knock_as(thief, "scraper", thief.scraper.key, consumer)
+    return await _knock_as(thief, "scraper", thief.scraper.key_in_memory, consumer)
 
 
 # ---- on order's line: capture, replay, change ----------------------------------------------------
@@ -260,7 +260,7 @@ async def _scrape(
     live = subject not in ("orders.placed", "stock.reserved")
     body = PRICE if payload is None else payload
     return await thief.send(
-        sealed(thief.scraper.key, draft(bot, subject, **fields), body, parent), live=live
+        sealed(thief.scraper.key_in_memory, draft(bot, subject, **fields), body, parent), live=live
     )
 
 
@@ -272,7 +272,7 @@ async def own_seal_as_order(thief: Thief) -> Sent:
 @attempt("no-session-key")
 async def no_session_key(thief: Thief) -> Sent:
     header = draft("scraper", "metrics.scraped")
-    return await thief.send(sealed_by(thief.scraper.key, header, PRICE), live=True)
+    return await thief.send(sealed_by(thief.scraper.key_in_memory, header, PRICE), live=True)
 
 
 @attempt("old-session-key")
@@ -497,7 +497,10 @@ async def replay_later(thief: Thief) -> Sent:
 async def _reserve(thief: Thief, order_id: str, parent: bytes | None) -> Sent:
     assert thief.loot is not None
     envelope = sealed(
-        thief.loot.key, draft("inventory", "stock.reserved"), _reservation(order_id), parent
+        thief.loot.key_in_memory,
+        draft("inventory", "stock.reserved"),
+        _reservation(order_id),
+        parent,
     )
     session = await thief.session_of(thief.loot)
     await session.say(pub("send.inventory", envelope))

@@ -87,7 +87,7 @@ class TestFind:
 
     def test_inspect_finds_the_one_bus_below(self, made: Path, tmp_path: Path) -> None:
         header = Header("mybus", "greeter", "greetings.sent", bytes(16), 0, 1000)
-        greeter = Credentials.load(made / "credentials/greeter.toml").key
+        greeter = Credentials.load(made / "credentials/greeter.toml").key_in_memory
         for key, wrong in (
             (greeter, []),
             (

@@ -111,7 +111,7 @@ def test_the_bus_vouches_for_whose_envelope_it_stamped(tmp_path: Path) -> None:
 def test_in_a_folder_its_own_keys_count(tmp_path: Path) -> None:
     assert quickly("init", "shop", cwd=tmp_path).code == 0
     folder = tmp_path / "shop"
-    greeter = Credentials.load(folder / "credentials/greeter.toml").key
+    greeter = Credentials.load(folder / "credentials/greeter.toml").key_in_memory
     bus = BusSecrets.load(folder / ".sealbus/relay.toml").bus
     said = {"bot": "greeter", "subject": "greetings.sent"}
     assert inspect(folder, envelope(greeter, **said)) == (0, [])

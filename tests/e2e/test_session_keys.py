@@ -172,7 +172,7 @@ async def _is_kept(shop: Shop) -> bool:
 
 async def test_enrolled_key_seals_nothing_unless_the_policy_says_so(shop: Shop) -> None:
     sender = shop.bot("order")
-    key = sender.credentials.key
+    key = sender.credentials.key_in_memory
 
     async def publish(number: int) -> None:
         header = Header("shop", "order", "orders.placed", new_nonce(), now_ms(), 30_000)

@@ -50,7 +50,7 @@ def refusal(path: Path) -> str:
 def test_credentials_have_the_content_of_the_file(tmp_path: Path) -> None:
     loaded = Credentials.load(write(tmp_path / "order.toml", toml()))
     assert (loaded.bus, loaded.bot, loaded.servers) == ("shop", "order", tuple(GOOD["servers"]))
-    assert loaded.key.seed_text == KEY.seed_text
+    assert loaded.key_in_memory.seed_text == KEY.seed_text
     assert loaded.bus_keys == {BUS_KEY.public.raw, FORGED_BUS_KEY.public.raw}
 
 
@@ -69,7 +69,7 @@ def test_written_file_is_read_back_and_is_private(tmp_path: Path) -> None:
         given.servers,
         given.bus_keys,
     )
-    assert loaded.key.seed_text == KEY.seed_text
+    assert loaded.key_in_memory.seed_text == KEY.seed_text
 
 
 def test_a_file_is_never_overwritten_nor_written_through_a_link(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_space_around_the_environment_s_values_is_ignored(space: str) -> None:
     loaded = Credentials.from_environment(
         {name: f" {text}{space}" for name, text in ENVIRONMENT.items()}
     )
-    assert loaded.key.seed_text == KEY.seed_text
+    assert loaded.key_in_memory.seed_text == KEY.seed_text
     assert (loaded.bus, loaded.bot) == ("shop", "order")
 
 

@@ -48,9 +48,9 @@ async def opened(stage: Stage) -> AsyncIterator[Open]:
         bot: str = "order",
         *,
         on_attach: Callable[[HardenedClient], Awaitable[object]] | None = None,
-        **options: float,
+        renew_s: float = 10 * PATIENCE_S,
     ) -> Kept:
-        one = Kept(stage, bot, **options)
+        one = Kept(stage, bot, renew_s=renew_s)
         if on_attach is not None:
             one.on_attach = on_attach
         kept.append(one)

@@ -44,7 +44,14 @@ class Stage(Ground):
 class Kept:
     """A session of one bot, and everything that it tells."""
 
-    def __init__(self, stage: Stage, bot: str, *, renew_s: float = 10 * PATIENCE_S) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        bot: str,
+        *,
+        renew_s: float = 10 * PATIENCE_S,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.attached: list[HardenedClient] = []
         self.lost: list[str] = []
         self.back: list[float] = []
@@ -56,7 +63,7 @@ class Kept:
         self.on_attach: Callable[[HardenedClient], Awaitable[object]] = _do_nothing
         """Called with each new connection."""
         self.session = Session(
-            stage.credentials(bot),
+            credentials or stage.credentials(bot),
             self._attach,
             supervisor=Supervisor("a test"),
             renew_s=renew_s,

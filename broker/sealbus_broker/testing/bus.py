@@ -219,7 +219,7 @@ class TestBus:
         return {
             "SEALBUS_BUS": credentials.bus,
             "SEALBUS_BOT": credentials.bot,
-            "SEALBUS_SEED": credentials.key.seed_text,
+            "SEALBUS_SEED": self._keys[name].seed_text,
             "SEALBUS_SERVERS": ",".join(credentials.servers),
             "SEALBUS_BUS_KEYS": ",".join(keys),
         }

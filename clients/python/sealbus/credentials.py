@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,9 +31,10 @@ from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.nats.addresses import check_servers
 from sealbus.pins import Pins, read_pins
 from sealbus.protocol.certificate import SessionKey
-from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.keys import KeyKind, PublicKey, Signer, SigningKey
 from sealbus.protocol.subjects import is_name
 from sealbus.secret_file import SecretFile
+from sealbus.signing import certified
 from sealbus.text_file import decode_text
 
 MAX_FILE_BYTES: Final = 64 * 1024
@@ -58,14 +60,19 @@ class Credentials:
     bus: str
     bot: str
     """Names: see docs/protocol.md, section 2."""
-    key: SigningKey
-    """The bot's private key."""
+    key: Signer = field(repr=False)
+    """Signs for the bot's enrolled key: a :class:`~sealbus.protocol.keys.SigningKey`, or any
+    :class:`~sealbus.signing.Signer`."""
     servers: tuple[str, ...]
     """Addresses of nats-server, all with TLS or all without. Tried in any order."""
     bus_keys: frozenset[bytes] = field(repr=False)
     """Raw public keys (32 bytes each) of the bus's relays."""
     senders: Pins = field(default_factory=dict, repr=False)
     """Pinned senders (:mod:`sealbus.pins`)."""
+    _turn: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
+    """Held during a call of a signer that may block, so that there is one at a time."""
 
     @classmethod
     def load(cls, path: str | Path) -> Credentials:
@@ -151,13 +158,35 @@ class Credentials:
         except InvalidInput as error:
             raise CredentialsError(f"{where}: {error.what}", hint=error.hint) from None
 
+    @property
+    def key_in_memory(self) -> SigningKey:
+        """The key itself. Raises :class:`CredentialsError` if another signer keeps it."""
+        if isinstance(self.key, SigningKey):
+            return self.key
+        raise CredentialsError(
+            f"the private key of {self.bot} is not in this process",
+            hint="its signer keeps the key; use credentials with a seed for this",
+        )
+
     def new_session_key(self, now_ms: int) -> SessionKey:
         """A key for one connection, valid from ``now_ms`` (ms since 1970) on, and certified by the
-        bot's private key."""
-        return SessionKey.make(self.key, bus=self.bus, bot=self.bot, now_ms=now_ms)
+        bot's private key.
+
+        It blocks as long as the signer does, and while another thread has the signer make a
+        certificate for these credentials. A :class:`~sealbus.protocol.keys.SigningKey` takes 0.1
+        ms. Raises :class:`CredentialsError` if the signer fails, or gives a wrong signature.
+        """
+        if isinstance(self.key, SigningKey):
+            return SessionKey.make(self.key, bus=self.bus, bot=self.bot, now_ms=now_ms)
+        with self._turn:
+            return certified(self.key, bus=self.bus, bot=self.bot, now_ms=now_ms)
 
     def write(self, path: str | Path) -> None:
-        """Write a new file with mode 0600. Raises :class:`CredentialsError`; never overwrites."""
+        """Write a new file with mode 0600. Raises :class:`CredentialsError`; never overwrites.
+
+        Also if there is no seed to write, because the key is elsewhere.
+        """
+        seed = self.key_in_memory.seed_text
         path = Path(path)
         bus_keys = sorted(PublicKey(raw, KeyKind.BUS).text for raw in self.bus_keys)
         text = (
@@ -166,7 +195,7 @@ class Credentials:
             # JSON's texts and lists of texts are TOML's too.
             f"bus = {json.dumps(self.bus)}\n"
             f"bot = {json.dumps(self.bot)}\n"
-            f"seed = {json.dumps(self.key.seed_text)}\n"
+            f"seed = {json.dumps(seed)}\n"
             f"servers = {json.dumps(list(self.servers))}\n"
             f"bus_keys = {json.dumps(bus_keys)}\n"
         )

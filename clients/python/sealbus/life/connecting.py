@@ -7,7 +7,8 @@ connection is made with an admission text, which fixes its rights, and is never 
 nats-py: whoever owns it makes the next one (:mod:`sealbus.life.session`).
 
 The session key signs the login, and seals all envelopes of the connection. So the bot's enrolled
-key signs nothing but certificates.
+key signs nothing but certificates. It may be in an agent or a module (:mod:`sealbus.signing`). A
+signer that fails or hangs ends the attempt as a server does, with a sentence of its own.
 
 A relay that ends a session says why (:mod:`sealbus.protocol.notice`). :attr:`Connector.told` keeps
 that until there is a connection. The attempts go on, because an operator may take it back.
@@ -26,6 +27,7 @@ from typing import Any, Final
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, Malformed
+from sealbus.life.certifying import Certifier, unsigned
 from sealbus.log import log
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import ended, explain, shortly
@@ -89,6 +91,7 @@ class Connector:
                 connection and at any time.
         """
         self._credentials = credentials
+        self._certifier = Certifier(credentials)
         self._attach = attach
         self._on_denied = on_denied
         self.failures: dict[str, ConnectionFailed] = {}
@@ -185,10 +188,11 @@ class Connector:
         """One attempt at one server. Raises :class:`ConnectionFailed` after at most
         :data:`ATTEMPT_S`."""
         client = HardenedClient()
-        key = self._credentials.new_session_key(_now_ms())
+        key: SessionKey | None = None
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ATTEMPT_S):
+                key = await self._certifier.session_key()
                 await client.connect(servers=[server], **self.options(key, consumers))
                 await self._attach(client)
                 # The server answers a PING after everything before it, refusals included.
@@ -199,6 +203,8 @@ class Connector:
         except Exception as error:
             # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
             client.abort()
+            if key is None:
+                raise unsigned(error, self._credentials.bot, ATTEMPT_S) from None
             raise self._why(error, server, client=client, began=began) from error
         except BaseException:
             # Cancelled by the caller's deadline: the state of an unfinished attempt is better than
@@ -206,7 +212,9 @@ class Connector:
             client.abort()
             self.failures.setdefault(
                 server,
-                self._why(TimeoutError(), server, client=client, began=began),
+                unsigned(None, self._credentials.bot, ATTEMPT_S)
+                if key is None
+                else self._why(TimeoutError(), server, client=client, began=began),
             )
             raise
         return Connection(client, consumers, key)

@@ -22,7 +22,7 @@ from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import pack_fields
-from sealbus.protocol.keys import KEY_BYTES, SIGNATURE_BYTES, KeyKind, SigningKey
+from sealbus.protocol.keys import KEY_BYTES, SIGNATURE_BYTES, KeyKind, Signer, SigningKey
 from sealbus.protocol.limits import CERTIFICATE_BYTES, MAX_SESSION_KEY_MS
 from sealbus.protocol.seal import Context, Seal, Verifier, seal
 from sealbus.protocol.value import value
@@ -92,7 +92,7 @@ def certificate_problem(data: bytes) -> str | None:
 
 
 def certify(
-    enrolled: SigningKey, key: bytes, *, bus: str, bot: str, not_before_ms: int, life_ms: int
+    enrolled: Signer, key: bytes, *, bus: str, bot: str, not_before_ms: int, life_ms: int
 ) -> bytes:
     """A certificate by ``enrolled`` for the raw public session key ``key``: 106 bytes.
 
@@ -122,7 +122,7 @@ class SessionKey:
     @classmethod
     def make(
         cls,
-        enrolled: SigningKey,
+        enrolled: Signer,
         *,
         bus: str,
         bot: str,

@@ -13,7 +13,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 import nacl.bindings
 import nacl.exceptions
@@ -110,6 +110,27 @@ class PublicKey:
     def text(self) -> str:
         """The nkey text."""
         return _write(bytes([self.kind.value]) + self.raw)
+
+
+class Signer(Protocol):
+    """Signs for a bot's enrolled key, wherever that key lives. A :class:`SigningKey` is one.
+
+    See :mod:`sealbus.signing` for how a bot calls it.
+    """
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half, of the kind ``BOT``. It is known without a call to anything."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte Ed25519 signature (RFC 8032, without a hash of the message before it).
+
+        ``message`` has some 83 bytes. The call may block. Raise
+        :class:`~sealbus.CredentialsError` with a sentence and a hint for people: the text of any
+        other error is not shown, because it may have a secret in it.
+        """
+        ...
 
 
 class SigningKey:

@@ -30,7 +30,7 @@ from enum import Enum
 from typing import Final
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.protocol.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
+from sealbus.protocol.keys import KEY_BYTES, SIGNATURE_BYTES, Signer, SigningKey, verify
 from sealbus.protocol.limits import MAX_BATCH, MAX_PROOF_STEPS
 from sealbus.protocol.value import value
 
@@ -117,7 +117,7 @@ def _signed_input(context: Context, key: bytes, root: bytes) -> bytes:
     return MAGIC + context.value + key + root
 
 
-def seal(key: SigningKey, context: Context, items: Sequence[bytes]) -> list[bytes]:
+def seal(key: Signer, context: Context, items: Sequence[bytes]) -> list[bytes]:
     """Seal 1 to 1,024 ``items`` with one signature; return each one's encoded seal, in order.
 
     Raises :class:`InvalidInput` for none or too many.
