@@ -12,6 +12,7 @@ import click
 
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
+from sealbus.key_places import PLACES
 from sealbus.nats.addresses import check_servers
 from sealbus_broker.cli.folder import BusFolder
 
@@ -109,7 +110,7 @@ def find_credentials(
             BusFolder(home.parent).speak_with(path, found)
     elif default is not None:
         return BusFolder.find(folder).speak_as(default, given)
-    elif os.environ.get("SEALBUS_SEED"):
+    elif any(os.environ.get(f"SEALBUS_{place.upper()}") for place in PLACES):
         found = Credentials.from_environment()
     else:
         raise click.UsageError("no credentials given: use --as BOT, or --credentials FILE")

@@ -89,7 +89,7 @@ def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
     for file in files:
         shown = f"credentials/{readable(file.name, 100)}"
         try:
-            one = Credentials.load(file)
+            one = Credentials.load(file, unlock=False)
         except CredentialsError:
             continue  # reported already
         rule = policy.bots.get(one.bot)

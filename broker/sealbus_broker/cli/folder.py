@@ -262,7 +262,7 @@ class BusFolder:
         for file in files:
             shown = f"credentials/{readable(file.name, 100)}"
             try:
-                one = Credentials.load(file)
+                one = Credentials.load(file, unlock=False)
             except CredentialsError as error:
                 found.append(Problem(shown, 0, 0, error.what, hint=error.hint))
                 continue

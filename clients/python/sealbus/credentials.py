@@ -4,16 +4,20 @@
 
     bus = "shop"
     bot = "inventory"
-    seed = "SU…"                              # the bot's private key
+    seed = "SU…"                              # the bot's private key, or where it is
     servers = ["nats://127.0.0.1:4222"]
     bus_keys = ["N…"]                         # whose stamps to believe
 
     [senders]                                 # not needed: see sealbus.pins
     order = ["U…"]
 
+Instead of ``seed``, a file may have ``seed_file``, ``sealed_seed`` or ``ssh_agent``: see
+:mod:`sealbus.key_places`, and docs/keys-at-rest.md.
+
 In the environment: ``SEALBUS_CREDENTIALS`` names such a file, or ``SEALBUS_BUS``, ``SEALBUS_BOT``,
 ``SEALBUS_SEED``, ``SEALBUS_SERVERS`` and ``SEALBUS_BUS_KEYS`` (the last two separated by commas)
-give the fields themselves.
+give the fields themselves. ``SEALBUS_SEED_FILE``, ``SEALBUS_SEALED_SEED`` or ``SEALBUS_SSH_AGENT``
+may be there instead of ``SEALBUS_SEED``.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.errors import CredentialsError, InvalidInput
+from sealbus.key_places import PLACES, open_key
 from sealbus.nats.addresses import check_servers
 from sealbus.pins import Pins, read_pins
 from sealbus.protocol.certificate import SessionKey
@@ -49,7 +54,7 @@ _FILE: Final = SecretFile(
     "replace the key",
 )
 
-_TEXTS = ("bus", "bot", "seed")
+_TEXTS = ("bus", "bot")
 _LISTS = ("servers", "bus_keys")
 
 
@@ -75,10 +80,17 @@ class Credentials:
     """Held during a call of a signer that may block, so that there is one at a time."""
 
     @classmethod
-    def load(cls, path: str | Path) -> Credentials:
+    def load(cls, path: str | Path, *, unlock: bool = True) -> Credentials:
         """Read a file. Raises :class:`CredentialsError` if it is missing, readable by others, or
-        wrong."""
-        path = Path(path)
+        wrong.
+
+        A seed that is encrypted with a passphrase takes 0.1 s. With ``unlock=False``, neither a
+        passphrase nor an agent is needed, and a key that needs one signs nothing.
+        """
+        return cls._load(Path(path), os.environ, unlock=unlock)
+
+    @classmethod
+    def _load(cls, path: Path, environment: Mapping[str, str], *, unlock: bool) -> Credentials:
         content = _FILE.read(path)
         try:
             fields = tomllib.loads(decode_text(content))
@@ -91,7 +103,7 @@ class Credentials:
                 str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
             )
             raise CredentialsError(f"{path} is not TOML ({where})") from None
-        return cls._from(fields, str(path))
+        return cls._from(fields, str(path), environment, folder=path.parent, unlock=unlock)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Credentials:
@@ -105,9 +117,11 @@ class Credentials:
             name: text.strip() for name, text in given.items() if name.startswith("SEALBUS_")
         }
         if path := environment.get("SEALBUS_CREDENTIALS"):
-            return cls.load(path)
+            return cls._load(Path(path), given, unlock=True)
         fields: dict[str, object] = {
-            name: environment.get(f"SEALBUS_{name.upper()}") for name in _TEXTS
+            name: text
+            for name in (*_TEXTS, *PLACES)
+            if (text := environment.get(f"SEALBUS_{name.upper()}"))
         }
         for name in _LISTS:
             fields[name] = [
@@ -115,27 +129,47 @@ class Credentials:
                 for part in environment.get(f"SEALBUS_{name.upper()}", "").split(",")
                 if part.strip()
             ]
-        missing = [f"SEALBUS_{name.upper()}" for name in (*_TEXTS, *_LISTS) if not fields[name]]
+        # One of the places of the key is enough, and the first is the usual one.
+        place = next((name for name in PLACES if name in fields), PLACES[0])
+        missing = [
+            f"SEALBUS_{name.upper()}" for name in (*_TEXTS, place, *_LISTS) if not fields.get(name)
+        ]
         if missing:
             raise CredentialsError(
                 f"no credentials: {', '.join(missing)} not set",
                 hint="set SEALBUS_CREDENTIALS to a bot's credentials file",
             )
-        return cls._from(fields, "the environment")
+        return cls._from(fields, "the environment", given, folder=Path(), unlock=True)
 
     @classmethod
-    def _from(cls, fields: Mapping[str, object], where: str) -> Credentials:
-        unknown = sorted(set(fields) - set(_TEXTS) - set(_LISTS) - {"senders"})
+    def _from(
+        cls,
+        fields: Mapping[str, object],
+        where: str,
+        environment: Mapping[str, str],
+        *,
+        folder: Path,
+        unlock: bool,
+    ) -> Credentials:
+        known = (*_TEXTS, *PLACES, *_LISTS, "senders")
+        unknown = sorted(set(fields) - set(known))
         if unknown:
             raise CredentialsError(
                 f"{where}: unknown field {unknown[0]!r}",
-                hint=f"known: {', '.join((*_TEXTS, *_LISTS, 'senders'))}",
+                hint=f"known: {', '.join(known)}",
             )
-        texts = {name: fields.get(name) for name in _TEXTS}
+        place, *others = [name for name in PLACES if name in fields] or PLACES[:1]
+        if others:
+            raise CredentialsError(
+                f"{where}: has {' and '.join((place, *others))}; expected one place of the key",
+                hint="keep the one that is meant",
+            )
+        texts = {name: fields.get(name) for name in (*_TEXTS, place)}
         lists = {name: fields.get(name) for name in _LISTS}
         for name, text in texts.items():
             if not isinstance(text, str) or not text:
-                raise CredentialsError(f"{where}: {name} must be a text")
+                hint = f"or write one of {', '.join(PLACES[1:])}" if name == PLACES[0] else None
+                raise CredentialsError(f"{where}: {name} must be a text", hint=hint)
         for name, values in lists.items():
             if (
                 not isinstance(values, list)
@@ -147,7 +181,13 @@ class Credentials:
             return cls(
                 bus=_check_name(str(texts["bus"]), "bus"),
                 bot=_check_name(str(texts["bot"]), "bot"),
-                key=SigningKey.parse(str(texts["seed"]), KeyKind.BOT),
+                key=open_key(
+                    place,
+                    str(texts[place]),
+                    environment=environment,
+                    folder=folder,
+                    unlock=unlock,
+                ),
                 servers=check_servers(lists["servers"]),  # type: ignore[arg-type]  # a list
                 bus_keys=frozenset(
                     PublicKey.parse(text, KeyKind.BUS).raw

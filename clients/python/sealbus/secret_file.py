@@ -60,6 +60,7 @@ class SecretFile:
         if len(content) > self.most:
             raise self.unusable(
                 f"{path} is larger than {self.most} bytes, so it is not the file that is meant",
+                hint="is its path right?",
             )
         return content
 

@@ -165,6 +165,11 @@ class SigningKey:
         prefix = self.kind.value
         return _write(bytes([_SEED_PREFIX | prefix >> 5, (prefix & 31) << 3]) + bytes(self._key))
 
+    @property
+    def raw_seed(self) -> bytes:
+        """The secret 32 bytes. For encryption, nowhere else."""
+        return bytes(self._key)
+
     def sign(self, message: bytes) -> bytes:
         """The 64-byte Ed25519 signature (RFC 8032). Only ``seal`` and the JWTs call this; bots
         never sign bare bytes."""
