@@ -58,6 +58,11 @@ OFFLINE = {
         ["keys", "new", BAD, "--dir", "{bus}"],
         ["keys", "new", "greeter", "--out", BAD + "/x", "--dir", "{sound}"],
     ],
+    "keys enrol": [
+        ["keys", "enrol", BAD, "U", "--dir", "{bus}"],
+        ["keys", "enrol", "greeter", "U", "--bus-key", "N", "--dir", BAD + "/nowhere"],
+    ],
+    "keys protect": [["keys", "protect", "nowhere/" + BAD]],
     "keys ls": [["keys", "ls", "--dir", "{bus}"]],
     "keys show": [
         ["keys", "show", BAD, "--dir", "{sound}"],

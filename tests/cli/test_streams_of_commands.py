@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.cli.bulk import IN_FLIGHT
 from sealbus_broker.cli.main import cli
@@ -152,6 +153,18 @@ CASES = {
     "bot add": Case(("bot", "add", "another", "--dir", "{folder}")),
     "bot rm": Case(("bot", "rm", "clock", "--yes", "--dir", "{folder}")),
     "keys new": Case(("keys", "new", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")),
+    "keys enrol": Case(
+        (
+            "keys",
+            "enrol",
+            "greeter",
+            SigningKey.generate(KeyKind.BOT).public.text,
+            "--dir",
+            "{folder}",
+        )
+    ),
+    # Nobody can be asked for the passphrase.
+    "keys protect": Case(("keys", "protect", "{folder}/credentials/greeter.toml"), code=2),
     "keys ls": Case(("keys", "ls", "--dir", "{folder}")),
     "keys show": Case(("keys", "show", "greeter", "--dir", "{folder}")),
     "keys revoke": Case(("keys", "revoke", "greeter", "--dir", "{folder}")),

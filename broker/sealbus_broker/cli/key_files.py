@@ -19,7 +19,7 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key
-from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.problems import Problem, nearest
 
 
 def make_key(
@@ -48,6 +48,18 @@ def make_key(
             path.unlink()
         raise
     return path
+
+
+def check_declared(bus: BusFolder, bot: str) -> list[str]:
+    """Raise if policy.yaml does not declare the bot. Return all that it declares."""
+    check_bot(bot)
+    known = declared(bus)
+    if bot not in known:
+        raise Unusable(
+            f"policy.yaml declares no bot {bot}",
+            hint=nearest(bot, known) or f"`sealbus bot add {bot}` declares it and makes its key",
+        )
+    return known
 
 
 def check_bot(bot: str) -> None:

@@ -9,13 +9,12 @@ import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.key_files import check_bot, declared, make_key, the_bus
+from sealbus_broker.cli.key_files import check_declared, make_key, the_bus
+from sealbus_broker.cli.key_places import enrol, protect
 from sealbus_broker.cli.key_times import expire, revoke, rotate, show, state_of, void
 from sealbus_broker.cli.sessions import sessions
 from sealbus_broker.escape import json_line
-from sealbus_broker.policy.problems import nearest
 
 
 @click.group()
@@ -44,13 +43,7 @@ def new(
     also gives the first one an end.
     """
     bus = BusFolder.find(folder)
-    check_bot(bot)
-    known = declared(bus)
-    if bot not in known:
-        raise Unusable(
-            f"policy.yaml declares no bot {bot}",
-            hint=nearest(bot, known) or f"`sealbus bot add {bot}` declares it and makes its key",
-        )
+    check_declared(bus, bot)
     facts = the_bus(bus, servers, bus_key)
     click.echo(make_key(bus, bot, facts, datetime.now(UTC), Path(out) if out else None))
 
@@ -73,5 +66,5 @@ def ls(folder: str | None, as_json: bool) -> None:
             )
 
 
-for command in (show, revoke, void, expire, rotate, sessions):
+for command in (enrol, protect, show, revoke, void, expire, rotate, sessions):
     keys.add_command(command)

@@ -91,9 +91,16 @@ class Credentials:
 
     @classmethod
     def _load(cls, path: Path, environment: Mapping[str, str], *, unlock: bool) -> Credentials:
+        fields = cls.fields(path)
+        return cls._from(fields, str(path), environment, folder=path.parent, unlock=unlock)
+
+    @classmethod
+    def fields(cls, path: Path) -> dict[str, object]:
+        """The fields of a file, unchecked. One of them may be a seed. Raises
+        :class:`CredentialsError` if it is missing, readable by others, or not TOML."""
         content = _FILE.read(path)
         try:
-            fields = tomllib.loads(decode_text(content))
+            return tomllib.loads(decode_text(content))
         except InvalidInput as error:
             raise CredentialsError(f"{path} {error.what}", hint=error.hint) from None
         # Also a number too long, or nesting too deep, for Python.
@@ -103,7 +110,6 @@ class Credentials:
                 str(error).rsplit("(", 1)[-1].rstrip(")") if "line" in str(error) else "somewhere"
             )
             raise CredentialsError(f"{path} is not TOML ({where})") from None
-        return cls._from(fields, str(path), environment, folder=path.parent, unlock=unlock)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Credentials:
@@ -226,16 +232,34 @@ class Credentials:
 
         Also if there is no seed to write, because the key is elsewhere.
         """
-        seed = self.key_in_memory.seed_text
-        path = Path(path)
+        text = self.text("seed", self.key_in_memory.seed_text)
+        _FILE.write(Path(path), text)
+
+    def protect(self, path: str | Path, sealed_seed: str) -> None:
+        """Replace the file at ``path`` by these credentials with ``sealed_seed`` instead of a seed.
+
+        Keeps the mode and the owner of the file, and no comment in it. Raises
+        :class:`CredentialsError`.
+        """
+        _FILE.replace(Path(path), self.text("sealed_seed", sealed_seed))
+
+    def text(self, place: str, value: str | None) -> str:
+        """The content of a file with these credentials.
+
+        ``place`` is one of :data:`~sealbus.key_places.PLACES`. Without a ``value``, a comment
+        stands there instead.
+        """
         bus_keys = sorted(PublicKey(raw, KeyKind.BUS).text for raw in self.bus_keys)
+        head = "its private key. Keep this file secret." if place == "seed" else "no seed is in it."
+        key = '# The place of the private key stands here: seed_file = "…" or ssh_agent = "U…"'
+        if value is not None:
+            key = f"{place} = {json.dumps(value)}"
         text = (
-            f"# Sealbus credentials of the bot {self.bot}: its private key. Keep this file "
-            "secret.\n"
+            f"# Sealbus credentials of the bot {self.bot}: {head}\n"
             # JSON's texts and lists of texts are TOML's too.
             f"bus = {json.dumps(self.bus)}\n"
             f"bot = {json.dumps(self.bot)}\n"
-            f"seed = {json.dumps(seed)}\n"
+            f"{key}\n"
             f"servers = {json.dumps(list(self.servers))}\n"
             f"bus_keys = {json.dumps(bus_keys)}\n"
         )
@@ -244,7 +268,7 @@ class Credentials:
         for bot, keys in self.senders.items():
             pins = sorted(PublicKey(raw, KeyKind.BOT).text for raw in keys)
             text += f"{bot} = {json.dumps(pins)}\n"
-        _FILE.write(path, text)
+        return text
 
 
 def _check_name(text: str, what: str) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,35 @@ class SecretFile:
         except OSError as error:
             path.unlink(missing_ok=True)
             raise self._not_written(path, error) from None
+
+    def replace(self, path: Path, text: str) -> None:
+        """Replace the content of a file as a whole, and keep its mode and owner. Raises
+        ``unusable``.
+
+        A reader sees the old file or the new one. A symbolic link stays one.
+        """
+        path = Path(os.path.realpath(path))
+        name = None
+        try:
+            status = path.stat()
+            # In the same folder, because only there replacing is one step. The mode is 0600.
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                # Before others may read it. An operator may do this for a bot of another user.
+                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(file.fileno(), status.st_uid, status.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+                # Before the old file goes: after a power failure one of the two is there.
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException as error:
+            if name is not None:
+                Path(name).unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise self._not_written(path, error) from None
+            raise
 
     def _not_written(self, path: Path, error: OSError) -> SealbusError:
         return self.unusable(f"{path} cannot be written: {error.strerror}", hint=file_hint(error))

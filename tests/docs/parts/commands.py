@@ -37,7 +37,8 @@ def commands() -> str:
             for option in command.params
             if isinstance(option, click.Option) and not option.hidden
         ]
-        parts.append("\n".join(options))
+        if options:
+            parts.append("\n".join(options))
     return "\n\n".join(parts)
 
 
