@@ -26,8 +26,9 @@ import json
 import os
 import threading
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -80,19 +81,33 @@ class Credentials:
     """Held during a call of a signer that may block, so that there is one at a time."""
 
     @classmethod
-    def load(cls, path: str | Path, *, unlock: bool = True) -> Credentials:
-        """Read a file. Raises :class:`CredentialsError` if it is missing, readable by others, or
-        wrong.
+    def load(
+        cls, path: str | Path, *, key: Signer | None = None, unlock: bool = True
+    ) -> Credentials:
+        """Read a file. A seed that is encrypted with a passphrase takes 0.1 s.
 
-        A seed that is encrypted with a passphrase takes 0.1 s. With ``unlock=False``, neither a
-        passphrase nor an agent is needed, and a key that needs one signs nothing.
+        Args:
+            key: a signer of the author's own. Then the file names no place of the key.
+            unlock: if false, neither a passphrase nor an agent is needed, and a key that needs one
+                signs nothing.
+
+        Raises:
+            CredentialsError: it is missing, readable by others, or wrong.
         """
-        return cls._load(Path(path), os.environ, unlock=unlock)
+        return cls._load(Path(path), os.environ, key=key, unlock=unlock)
 
     @classmethod
-    def _load(cls, path: Path, environment: Mapping[str, str], *, unlock: bool) -> Credentials:
+    def _load(
+        cls,
+        path: Path,
+        environment: Mapping[str, str],
+        *,
+        key: Signer | None = None,
+        unlock: bool = True,
+    ) -> Credentials:
         fields = cls.fields(path)
-        return cls._from(fields, str(path), environment, folder=path.parent, unlock=unlock)
+        open_it = partial(open_key, environment=environment, folder=path.parent, unlock=unlock)
+        return cls._from(fields, str(path), open_it, key)
 
     @classmethod
     def fields(cls, path: Path) -> dict[str, object]:
@@ -123,7 +138,7 @@ class Credentials:
             name: text.strip() for name, text in given.items() if name.startswith("SEALBUS_")
         }
         if path := environment.get("SEALBUS_CREDENTIALS"):
-            return cls._load(Path(path), given, unlock=True)
+            return cls._load(Path(path), given)
         fields: dict[str, object] = {
             name: text
             for name in (*_TEXTS, *PLACES)
@@ -145,18 +160,18 @@ class Credentials:
                 f"no credentials: {', '.join(missing)} not set",
                 hint="set SEALBUS_CREDENTIALS to a bot's credentials file",
             )
-        return cls._from(fields, "the environment", given, folder=Path(), unlock=True)
+        open_it = partial(open_key, environment=given, folder=Path(), unlock=True)
+        return cls._from(fields, "the environment", open_it)
 
     @classmethod
     def _from(
         cls,
         fields: Mapping[str, object],
         where: str,
-        environment: Mapping[str, str],
-        *,
-        folder: Path,
-        unlock: bool,
+        open_it: Callable[[str, str], Signer],
+        signer: Signer | None = None,
     ) -> Credentials:
+        """``open_it`` opens the key of a place and its value, where there is no ``signer``."""
         known = (*_TEXTS, *PLACES, *_LISTS, "senders")
         unknown = sorted(set(fields) - set(known))
         if unknown:
@@ -164,13 +179,20 @@ class Credentials:
                 f"{where}: unknown field {unknown[0]!r}",
                 hint=f"known: {', '.join(known)}",
             )
-        place, *others = [name for name in PLACES if name in fields] or PLACES[:1]
-        if others:
+        found = [name for name in PLACES if name in fields]
+        if len(found) > 1:
             raise CredentialsError(
-                f"{where}: has {' and '.join((place, *others))}; expected one place of the key",
+                f"{where}: has {' and '.join(found)}; expected one place of the key",
                 hint="keep the one that is meant",
             )
-        texts = {name: fields.get(name) for name in (*_TEXTS, place)}
+        if found and signer is not None:
+            raise CredentialsError(
+                f"{where}: has {found[0]}, and the program gives a signer; expected one of them",
+                hint=f"remove {found[0]}",
+            )
+        (place,) = found or PLACES[:1]
+        names = _TEXTS if signer is not None else (*_TEXTS, place)
+        texts = {name: fields.get(name) for name in names}
         lists = {name: fields.get(name) for name in _LISTS}
         for name, text in texts.items():
             if not isinstance(text, str) or not text:
@@ -187,13 +209,7 @@ class Credentials:
             return cls(
                 bus=_check_name(str(texts["bus"]), "bus"),
                 bot=_check_name(str(texts["bot"]), "bot"),
-                key=open_key(
-                    place,
-                    str(texts[place]),
-                    environment=environment,
-                    folder=folder,
-                    unlock=unlock,
-                ),
+                key=signer if signer is not None else open_it(place, str(texts[place])),
                 servers=check_servers(lists["servers"]),  # type: ignore[arg-type]  # a list
                 bus_keys=frozenset(
                     PublicKey.parse(text, KeyKind.BUS).raw
@@ -250,8 +266,12 @@ class Credentials:
         stands there instead.
         """
         bus_keys = sorted(PublicKey(raw, KeyKind.BUS).text for raw in self.bus_keys)
-        head = "its private key. Keep this file secret." if place == "seed" else "no seed is in it."
-        key = '# The place of the private key stands here: seed_file = "…" or ssh_agent = "U…"'
+        heads = {
+            "seed": "its private key. Keep this file secret.",
+            "sealed_seed": "its private key, encrypted.",
+        }
+        head = heads.get(place, "its private key is elsewhere.")
+        key = '# The place of the key: seed_file = "…", or nothing if the program gives a signer.'
         if value is not None:
             key = f"{place} = {json.dumps(value)}"
         text = (

@@ -40,7 +40,7 @@ guesses."""
 MAX_PASSES: Final = 10
 MAX_MEMORY_KIB: Final = 256 * 1024
 """A text that asks for more is refused before any work: libsodium itself would take terabytes. The
-largest values that are accepted take some 2.5 s."""
+largest values that are accepted take some 1.8 s."""
 
 LEAST_MEMORY_KIB: Final = 8 * 1024
 """Less makes a passphrase cheap to guess on a graphics card."""
