@@ -21,6 +21,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "request-reply": lambda: bots.program("request_reply.py"),
     "tested-bot": lambda: bots.program("testing/listener.py"),
     "bot-tests": bots.tests_of_a_bot,
+    # docs/keys-at-rest.md
+    "module-signer": lambda: bots.program("pkcs11_signer.py"),
     # docs/commands.md
     "commands": commands.commands,
     "exit-codes": commands.exit_codes,
