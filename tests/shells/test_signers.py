@@ -41,6 +41,8 @@ class Elsewhere:
         self._key = key
         self.sign_now: Callable[[bytes], bytes] = key.sign
         self.threads: list[threading.Thread] = []
+        self.overlaps = 0
+        """How often it was called during another call."""
         self._inside = threading.Lock()
 
     @property
@@ -48,7 +50,9 @@ class Elsewhere:
         return self._key.public
 
     def sign(self, message: bytes) -> bytes:
-        assert self._inside.acquire(blocking=False), "two calls at a time"
+        if not self._inside.acquire(blocking=False):
+            self.overlaps += 1
+            self._inside.acquire()
         try:
             self.threads.append(threading.current_thread())
             return self.sign_now(message)
@@ -205,7 +209,6 @@ async def test_answer_that_is_too_late_is_not_used(
 
 
 async def test_bots_with_the_same_credentials_ask_in_turn(stage: Stage, signer: Elsewhere) -> None:
-    """``Elsewhere`` fails if it is called twice at a time."""
 
     def slowly(message: bytes) -> bytes:
         time.sleep(0.05)
@@ -215,7 +218,7 @@ async def test_bots_with_the_same_credentials_ask_in_turn(stage: Stage, signer: 
     credentials = replace(stage.credentials("order"), key=signer)
     both = [Kept(stage, "order", credentials=credentials) for _ in range(4)]
     await asyncio.gather(*(opens(one) for one in both))
-    assert len(signer.threads) == 4
+    assert (len(signer.threads), signer.overlaps) == (4, 0)
 
 
 async def test_attempt_that_is_given_up_names_the_signer(
