@@ -516,7 +516,7 @@ async def no_order(thief: Thief) -> Sent:
 async def thrown_out(thief: Thief) -> Sent:
     assert thief.loot is not None
     await thief.until_cut_off(thief.loot)
-    return await _knock_as(thief, "inventory", thief.loot.key)
+    return await _knock_as(thief, "inventory", thief.loot.key_in_memory)
 
 
 @attempt("own-stamp-cause")

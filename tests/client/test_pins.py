@@ -14,7 +14,7 @@ from sealbus.errors import CredentialsError
 from sealbus.pins import MAX_PINS, MAX_SENDERS, read_pins
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Header
-from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, Signer, SigningKey
 from sealbus.protocol.limits import CERTIFICATE_AHEAD_MS
 from sealbus.protocol.seal import Verifier
 from sealbus.receiving.verifier import DeliveryVerifier
@@ -118,7 +118,7 @@ async def bus(tmp_path: Path) -> AsyncIterator[TestBus]:
         yield bus
 
 
-def pinning(bus: TestBus, name: str, *keys: SigningKey) -> Bot:
+def pinning(bus: TestBus, name: str, *keys: Signer) -> Bot:
     """A bot that pins ``keys`` as those of the greeter."""
     pins = {"greeter": frozenset(key.public.raw for key in keys)}
     return Bot(replace(bus.credentials(name), senders=pins))
