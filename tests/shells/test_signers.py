@@ -15,6 +15,7 @@ import pytest
 
 from sealbus import Bot, ConnectionFailed, Credentials, CredentialsError
 from sealbus.life import certifying, connecting
+from sealbus.nats import diagnosis
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.supervision import end
 from tests.shells.stage import Kept, Stage
@@ -234,6 +235,28 @@ async def test_attempt_that_is_given_up_names_the_signer(
     hanging.go()
     await opens(one)
     assert len(signer.threads) == 1
+
+
+async def test_slow_signer_is_not_taken_for_a_slow_bus(
+    stage: Stage, signer: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal after some time would mean that no relay is there."""
+    monkeypatch.setattr(connecting, "ATTEMPT_S", PATIENCE_S)
+    monkeypatch.setattr(diagnosis, "NO_RELAY_S", 0.4)
+
+    def slowly(message: bytes) -> bytes:
+        time.sleep(0.5)
+        return stage.keys["order"].sign(message)
+
+    signer.sign_now = slowly
+    stage.policy = replace(stage.policy, bots={})
+    one = kept(stage, signer)
+    opening = asyncio.create_task(one.session.open())
+    nothing_yet = str(one.session.explain())
+    await until(lambda: str(one.session.explain()) != nothing_yet, "an attempt has failed")
+    assert "order was not admitted" in str(one.session.explain())
+    await end(opening)
+    await one.session.close()
 
 
 async def test_signer_that_fails_between_sessions(stage: Stage, signer: Elsewhere) -> None:

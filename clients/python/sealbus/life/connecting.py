@@ -186,13 +186,13 @@ class Connector:
 
     async def _attempt(self, server: str, consumers: frozenset[str]) -> Connection:
         """One attempt at one server. Raises :class:`ConnectionFailed` after at most
-        :data:`ATTEMPT_S`."""
+        :data:`ATTEMPT_S`, or twice as long where a signer takes its time too."""
+        # The signer has a time of its own. Otherwise a slow one would look like a slow server.
+        key = await self._new_key(server)
         client = HardenedClient()
-        key: SessionKey | None = None
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ATTEMPT_S):
-                key = await self._certifier.session_key()
                 await client.connect(servers=[server], **self.options(key, consumers))
                 await self._attach(client)
                 # The server answers a PING after everything before it, refusals included.
@@ -203,8 +203,6 @@ class Connector:
         except Exception as error:
             # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
             client.abort()
-            if key is None:
-                raise unsigned(error, self._credentials.bot, ATTEMPT_S) from None
             raise self._why(error, server, client=client, began=began) from error
         except BaseException:
             # Cancelled by the caller's deadline: the state of an unfinished attempt is better than
@@ -212,12 +210,24 @@ class Connector:
             client.abort()
             self.failures.setdefault(
                 server,
-                unsigned(None, self._credentials.bot, ATTEMPT_S)
-                if key is None
-                else self._why(TimeoutError(), server, client=client, began=began),
+                self._why(TimeoutError(), server, client=client, began=began),
             )
             raise
         return Connection(client, consumers, key)
+
+    async def _new_key(self, server: str) -> SessionKey:
+        """A session key for an attempt at ``server``. Raises :class:`ConnectionFailed` after at
+        most :data:`ATTEMPT_S`."""
+        bot = self._credentials.bot
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                return await self._certifier.session_key()
+        except Exception as error:  # noqa: BLE001  # of any type, as in an attempt
+            raise unsigned(error, bot, ATTEMPT_S) from None
+        except BaseException:
+            # As in an attempt.
+            self.failures.setdefault(server, unsigned(None, bot, ATTEMPT_S))
+            raise
 
     def _why(
         self,
