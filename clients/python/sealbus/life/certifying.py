@@ -13,16 +13,15 @@ A lost connection changes nothing here.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from concurrent.futures import Future
 from typing import Final
 
 from sealbus.credentials import Credentials
-from sealbus.errors import ConnectionFailed, SealbusError
+from sealbus.errors import ConnectionFailed, CredentialsError, SealbusError
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.keys import SigningKey
-from sealbus.supervision import kind
+from sealbus.supervision import kind, start_thread
 
 LATE_S: Final = 60.0
 """The longest time between the question and the use of an answer. A person needs some seconds to
@@ -68,17 +67,16 @@ class _Call:
         # From now on nobody can cancel it: whoever waits may give up, and the call goes on.
         self.answer.set_running_or_notify_cancel()
         self._credentials = credentials
-        threading.Thread(
-            target=self._run, name=f"sealbus signer of {credentials.bot}", daemon=True
-        ).start()
+        start_thread(f"signer of {credentials.bot}", self._sign, self._failed)
 
-    def _run(self) -> None:
-        try:
-            self.answer.set_result(
-                self._credentials.new_session_key(time.time_ns() // 1_000_000),
-            )
-        except SealbusError as error:
-            self.answer.set_result(error)
+    def _sign(self) -> None:
+        self.answer.set_result(self._credentials.new_session_key(time.time_ns() // 1_000_000))
+
+    def _failed(self, error: BaseException) -> bool:
+        if not isinstance(error, SealbusError):  # an unexpected one, with perhaps a secret in it
+            error = CredentialsError(f"the signer of {self._credentials.bot} failed: {kind(error)}")
+        self.answer.set_result(error)
+        return False
 
 
 def unsigned(error: Exception | None, bot: str, within_s: float) -> ConnectionFailed:
