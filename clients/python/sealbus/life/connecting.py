@@ -133,7 +133,9 @@ class Connector:
             return
         self.told = notice.reason
         cause = ended(notice.reason, credentials.bot)
-        log.error("%s; %s", cause.what, cause.hint)
+        # A bot whose session keys are void comes back by itself. Nobody has to act.
+        tell = log.warning if notice.reason is Ended.CERTIFICATES_VOID else log.error
+        tell("%s; %s", cause.what, cause.hint)
 
     def explain(self) -> ConnectionFailed:
         """The reason for which there is no connection."""

@@ -19,8 +19,8 @@ _NO_ROUTE: Final = frozenset(
 
 _ADMISSION_HINT: Final = (
     "the relay's log says why: an unknown bot, a key that is not its own, expired or revoked, or a "
-    "clock here that is more than a minute ahead; a bot or key that was just added is unknown "
-    "until the relays have read their folder"
+    "clock here that is a minute ahead or ten minutes behind; a bot or key that was just added is "
+    "unknown until the relays have read their folder"
 )
 
 STORES_NOTHING: Final = "the bus stores nothing: its disk is full"
