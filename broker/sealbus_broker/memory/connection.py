@@ -121,6 +121,10 @@ class Connection:
         """The first word of the client's name: a bot's name, or that of a program."""
         return self.name.partition(" ")[0]
 
+    def calls_itself(self, name: str) -> bool:
+        """Whether ``name`` is the client's name, or the first word of it."""
+        return name in (self.name, self.owner)
+
     def cut(self) -> None:
         """End it without a word, as when a server dies or a cable is pulled."""
         if not self._is_over:

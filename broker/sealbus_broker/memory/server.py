@@ -101,17 +101,20 @@ class MemoryNats:
     def cut(self, name: str | None = None) -> int:
         """Cut the connections of a client, or all; return how many.
 
-        ``name``: the first word of the name that the client gives itself, which is the bot's.
+        ``name``: what the client calls itself, or the first word of it. A bot's first word is its
+        name.
         """
         # A list, because each one that is cut leaves the dict.
-        chosen = [one for one in self._connections.values() if name in (None, one.owner)]
+        chosen = [
+            one for one in self._connections.values() if name is None or one.calls_itself(name)
+        ]
         for one in chosen:
             one.cut()
         return len(chosen)
 
     def expel(self, name: str, error: str = "User Authentication Expired") -> int:
         """End a client's connections as nats-server ends expired sessions; return how many."""
-        chosen = [one for one in self._connections.values() if one.owner == name]
+        chosen = [one for one in self._connections.values() if one.calls_itself(name)]
         for one in chosen:
             one.end(error)
         return len(chosen)
