@@ -62,6 +62,10 @@ OFFLINE = {
         ["keys", "enrol", BAD, "U", "--dir", "{bus}"],
         ["keys", "enrol", "greeter", "U", "--bus-key", "N", "--dir", BAD + "/nowhere"],
     ],
+    "keys pins": [
+        ["keys", "pins", BAD, "--dir", "{sound}"],
+        ["keys", "pins", "greeter", "--dir", "{bus}"],
+    ],
     "keys protect": [["keys", "protect", "nowhere/" + BAD]],
     "keys ls": [["keys", "ls", "--dir", "{bus}"]],
     "keys show": [

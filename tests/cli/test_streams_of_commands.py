@@ -168,6 +168,7 @@ CASES = {
     "keys ls": Case(("keys", "ls", "--dir", "{folder}")),
     "keys show": Case(("keys", "show", "greeter", "--dir", "{folder}")),
     "keys revoke": Case(("keys", "revoke", "greeter", "--dir", "{folder}")),
+    "keys pins": Case(("keys", "pins", "listener", "--dir", "{folder}")),
     "keys void": Case(("keys", "void", "greeter", "--dir", "{folder}")),
     "keys expire": Case(
         # The beginning of every key is too short to name one.

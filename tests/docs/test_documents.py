@@ -55,6 +55,7 @@ COMMANDS = {
         "expire",
         "ls",
         "new",
+        "pins",
         "protect",
         "revoke",
         "rotate",

@@ -13,6 +13,7 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_declared, make_key, the_bus
 from sealbus_broker.cli.key_places import enrol, protect
 from sealbus_broker.cli.key_times import expire, revoke, rotate, show, state_of, void
+from sealbus_broker.cli.pins import pins
 from sealbus_broker.cli.sessions import sessions
 from sealbus_broker.escape import json_line
 
@@ -66,5 +67,5 @@ def ls(folder: str | None, as_json: bool) -> None:
             )
 
 
-for command in (enrol, protect, show, revoke, void, expire, rotate, sessions):
+for command in (enrol, protect, show, pins, revoke, void, expire, rotate, sessions):
     keys.add_command(command)

@@ -84,8 +84,7 @@ class DeliveryVerifier:
         if not self._credentials.senders:
             raise InvalidInput(
                 'verify="sender" needs the keys of the senders, and the credentials name none',
-                hint='add a table [senders] to them, with lines like order = ["U…"]; '
-                "`sealbus keys ls` lists the keys",
+                hint="append the table [senders] that `sealbus keys pins BOT` prints",
             )
         strict = copy(self)
         strict.demands_pins = True
