@@ -144,6 +144,9 @@ class Director:
         self._placed = count
         if not await evidence.settled(count):
             self._say("trade: not everything has arrived")
+        # The new relay has each bot renew its session. The attacker would speak in an old one.
+        if not await evidence.sessions_obey():
+            self._say("trade: not all sessions are renewed")
         took_s = time.monotonic() - began
         self._say(f"trade: {count} orders through in {took_s:.1f} s, killed relay included")
 

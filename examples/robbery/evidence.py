@@ -15,6 +15,7 @@ from examples.robbery.catalogue import Attack
 from examples.robbery.judging import TRADE, Finding
 from examples.robbery.stage import Actor
 from sealbus import Bot
+from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
 from tests.attacks.corpus import Where
 
 PATIENCE_S = 4.0
@@ -108,6 +109,14 @@ class Evidence:
             _size(self._actors["order"].log),
             statuses,
         )
+
+    async def sessions_obey(self) -> bool:
+        """Wait until the relay has renewed all sessions of before. Returns whether it has."""
+        return await _until(self._obey, within_s=30)
+
+    async def _obey(self) -> bool:
+        answer = await self._nats.request(RELOAD_SUBJECT, question(look=False), timeout=5)
+        return bool(json.loads(answer.data)["sessions_obey"])
 
     async def settled(self, orders: int) -> bool:
         """Wait until ``orders`` are shipped. Returns whether they are."""
