@@ -93,11 +93,22 @@ class TestUp:
             .startswith("# The identity and the addresses of this bus")
         )
 
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "bus.example.com", ""])  # noqa: S104  # that is the test
+    def test_without_tls_only_this_machine_may_reach_it(self, bus: Path, host: str) -> None:
+        before = everything(bus)
+        told = sealbus("up", "--host", host, "--port", str(free_port()), cwd=bus)
+        assert told.code == 2
+        assert f"error: --host {host} can be reached from other machines" in told.err
+        assert "expected an address of this machine alone" in told.err
+        assert all(word in told.err for word in ("sealbus relay", "--insecure-plaintext"))
+        assert everything(bus) == before
+
     @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])  # noqa: S104  # that is the test
-    def test_warns_where_others_can_reach_it_without_tls(
+    def test_warns_where_plaintext_is_allowed_and_others_can_reach_it(
         self, bus: Path, host: str, warned: bool
     ) -> None:
-        with up(bus, "--host", host, "--port", str(free_port())) as log:
+        arguments = ("--host", host, "--insecure-plaintext", "--port", str(free_port()))
+        with up(bus, *arguments) as log:
             rows = [json.loads(line) for line in log.read_text().splitlines()]
         told = [row for row in rows if row["event"] == "nats-server.exposed"]
         assert [(row["level"], row["host"]) for row in told] == (

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
@@ -20,6 +21,7 @@ from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_o
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import NatsConfig
@@ -55,7 +57,13 @@ name_option = click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address of nats-server. It has no TLS: for other machines, run a server of your own.",
+    help="Address of nats-server. Without TLS, it has to be an address of this machine alone.",
+)
+@click.option(
+    "--insecure-plaintext",
+    "plaintext",
+    is_flag=True,
+    help="Let other machines reach a server without TLS. All who see the network see the payloads.",
 )
 @click.option(
     "--sync",
@@ -66,7 +74,13 @@ name_option = click.option(
 @new_keys_option
 @name_option
 def up(
-    folder: str | None, port: int | None, host: str, sync: str, new_keys: bool, name: str
+    folder: str | None,
+    port: int | None,
+    host: str,
+    plaintext: bool,
+    sync: str,
+    new_keys: bool,
+    name: str,
 ) -> int:
     """Run a whole bus: a relay, and a nats-server that is watched and restarted.
 
@@ -75,6 +89,9 @@ def up(
 
     def begin() -> Serve:
         bus = BusFolder.find(folder, IN_THE_LOG)
+        # Before anything is written: keys of a bus that does not start are of no use.
+        if not plaintext:
+            _check_exposure(host)
         secrets = bus.open_secrets(new_keys=new_keys)
         policy = bus.policy(secrets.bus.public)
         check_name(name, "relay")
@@ -185,12 +202,33 @@ def _say_ready(policy: Policy, relay: str, url: str) -> None:
     )
 
 
-def _warn_without_tls(host: str) -> None:
+def _check_exposure(host: str) -> None:
+    """Refuse an address that other machines can reach, because this server has no TLS.
+
+    Raises:
+        InvalidInput: The address is not a loopback address.
+    """
+    if not _is_loopback(host):
+        raise InvalidInput(
+            f"--host {readable(host, 80)} can be reached from other machines, and this server has"
+            " no TLS: whoever is on the network reads every message; expected an address of this"
+            " machine alone, such as 127.0.0.1 or ::1",
+            hint="for a network run nats-server yourself with TLS, and use `sealbus relay`; on a"
+            " network that is private, --insecure-plaintext allows it",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``. A name other than ``localhost`` may lead
+    anywhere."""
     try:
-        on_this_machine = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        on_this_machine = host == "localhost"
-    if not on_this_machine:
+        return host == "localhost"
+
+
+def _warn_without_tls(host: str) -> None:
+    if not _is_loopback(host):
         text = (
             f"warning: {host} can be reached from other machines, and this server has no TLS: "
             "whoever is on the network reads every message"
