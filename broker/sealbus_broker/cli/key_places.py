@@ -57,7 +57,7 @@ def protect(file: str) -> None:
     sealed = seal_seed(credentials.key_in_memory, passphrase)
     # Before the seed is gone.
     SealedSeed.parse(sealed).open(passphrase)
-    credentials.protect(path, sealed)
+    credentials.rewrite(path, "sealed_seed", sealed)
     click.echo(
         f"protected {file}: {credentials.bot} needs {PASSPHRASE_FILE} or {PASSPHRASE} from now on",
         err=True,

@@ -8,16 +8,22 @@
     servers = ["nats://127.0.0.1:4222"]
     bus_keys = ["N…"]                         # whose stamps to believe
 
+    ca = "ca.crt"                             # not needed: certificates for TLS, as files
+    cert = "inventory.pem"
+    cert_key = "inventory.key"
+
     [senders]                                 # not needed: see sealbus.pins
     order = ["U…"]
 
 Instead of ``seed``, a file may have ``seed_file``, ``sealed_seed`` or ``ssh_agent``: see
-:mod:`sealbus.key_places`, and docs/keys-at-rest.md.
+:mod:`sealbus.key_places`, and docs/keys-at-rest.md. ``ca``, ``cert`` and ``cert_key`` are paths,
+relative to the file, and ask for TLS with ``tls://`` servers.
 
 In the environment: ``SEALBUS_CREDENTIALS`` names such a file, or ``SEALBUS_BUS``, ``SEALBUS_BOT``,
 ``SEALBUS_SEED``, ``SEALBUS_SERVERS`` and ``SEALBUS_BUS_KEYS`` (the last two separated by commas)
 give the fields themselves. ``SEALBUS_SEED_FILE``, ``SEALBUS_SEALED_SEED`` or ``SEALBUS_SSH_AGENT``
-may be there instead of ``SEALBUS_SEED``.
+may be there instead of ``SEALBUS_SEED``. ``SEALBUS_CA``, ``SEALBUS_CERT`` and ``SEALBUS_CERT_KEY``
+name the certificates.
 """
 
 from __future__ import annotations
@@ -33,8 +39,9 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.errors import CredentialsError, InvalidInput
-from sealbus.key_places import PLACES, open_key
-from sealbus.nats.addresses import check_servers
+from sealbus.key_places import PLACES, find_file, open_key
+from sealbus.nats.addresses import check_servers, is_encrypted
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.pins import Pins, read_pins
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.keys import KeyKind, PublicKey, Signer, SigningKey
@@ -57,6 +64,7 @@ _FILE: Final = SecretFile(
 
 _TEXTS = ("bus", "bot")
 _LISTS = ("servers", "bus_keys")
+_TLS = ("ca", "cert", "cert_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Credentials:
     """Raw public keys (32 bytes each) of the bus's relays."""
     senders: Pins = field(default_factory=dict, repr=False)
     """Pinned senders (:mod:`sealbus.pins`)."""
+    tls: TlsFiles | None = field(default=None, repr=False)
+    """The certificates for ``tls://`` servers. ``None``: those of the system, and none to show."""
     _turn: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
@@ -106,8 +116,9 @@ class Credentials:
         unlock: bool = True,
     ) -> Credentials:
         fields = cls.fields(path)
-        open_it = partial(open_key, environment=environment, folder=path.parent, unlock=unlock)
-        return cls._from(fields, str(path), open_it, key)
+        folder = path.parent
+        open_it = partial(open_key, environment=environment, folder=folder, unlock=unlock)
+        return cls._from(fields, str(path), open_it, (environment, folder), key)
 
     @classmethod
     def fields(cls, path: Path) -> dict[str, object]:
@@ -141,7 +152,7 @@ class Credentials:
             return cls._load(Path(path), given)
         fields: dict[str, object] = {
             name: text
-            for name in (*_TEXTS, *PLACES)
+            for name in (*_TEXTS, *PLACES, *_TLS)
             if (text := environment.get(f"SEALBUS_{name.upper()}"))
         }
         for name in _LISTS:
@@ -160,8 +171,9 @@ class Credentials:
                 f"no credentials: {', '.join(missing)} not set",
                 hint="set SEALBUS_CREDENTIALS to a bot's credentials file",
             )
-        open_it = partial(open_key, environment=given, folder=Path(), unlock=True)
-        return cls._from(fields, "the environment", open_it)
+        folder = Path()
+        open_it = partial(open_key, environment=given, folder=folder, unlock=True)
+        return cls._from(fields, "the environment", open_it, (given, folder))
 
     @classmethod
     def _from(
@@ -169,10 +181,12 @@ class Credentials:
         fields: Mapping[str, object],
         where: str,
         open_it: Callable[[str, str], Signer],
+        at: tuple[Mapping[str, str], Path],
         signer: Signer | None = None,
     ) -> Credentials:
-        """``open_it`` opens the key of a place and its value, where there is no ``signer``."""
-        known = (*_TEXTS, *PLACES, *_LISTS, "senders")
+        """``open_it`` opens the key of a place and its value, where there is no ``signer``. ``at``
+        has the environment and the folder that other paths are relative to."""
+        known = (*_TEXTS, *PLACES, *_LISTS, *_TLS, "senders")
         unknown = sorted(set(fields) - set(known))
         if unknown:
             raise CredentialsError(
@@ -206,16 +220,18 @@ class Credentials:
             ):
                 raise CredentialsError(f"{where}: {name} must be a list of texts, at least one")
         try:
+            servers = check_servers(lists["servers"])  # type: ignore[arg-type]  # a list
             return cls(
                 bus=_check_name(str(texts["bus"]), "bus"),
                 bot=_check_name(str(texts["bot"]), "bot"),
                 key=signer if signer is not None else open_it(place, str(texts[place])),
-                servers=check_servers(lists["servers"]),  # type: ignore[arg-type]  # a list
+                servers=servers,
                 bus_keys=frozenset(
                     PublicKey.parse(text, KeyKind.BUS).raw
                     for text in lists["bus_keys"]  # type: ignore[attr-defined]
                 ),
                 senders=read_pins(fields.get("senders", {})),
+                tls=_read_tls(fields, servers, *at),
             )
         except InvalidInput as error:
             raise CredentialsError(f"{where}: {error.what}", hint=error.hint) from None
@@ -248,22 +264,24 @@ class Credentials:
 
         Also if there is no seed to write, because the key is elsewhere.
         """
-        text = self.text("seed", self.key_in_memory.seed_text)
+        text = self.text("seed", self.key_in_memory.seed_text, beside=Path(path).parent)
         _FILE.write(Path(path), text)
 
-    def protect(self, path: str | Path, sealed_seed: str) -> None:
-        """Replace the file at ``path`` by these credentials with ``sealed_seed`` instead of a seed.
+    def rewrite(self, path: str | Path, place: str, value: str) -> None:
+        """Replace the file at ``path`` by these credentials with ``value`` as the place of the key,
+        as in :meth:`text`.
 
         Keeps the mode and the owner of the file, and no comment in it. Raises
         :class:`CredentialsError`.
         """
-        _FILE.replace(Path(path), self.text("sealed_seed", sealed_seed))
+        _FILE.replace(Path(path), self.text(place, value, beside=Path(path).parent))
 
-    def text(self, place: str, value: str | None) -> str:
+    def text(self, place: str, value: str | None, *, beside: Path | None = None) -> str:
         """The content of a file with these credentials.
 
         ``place`` is one of :data:`~sealbus.key_places.PLACES`. Without a ``value``, a comment
-        stands there instead.
+        stands there instead. ``beside`` is the folder of the file: certificates in it are named
+        without a folder, and others with their whole path.
         """
         bus_keys = sorted(PublicKey(raw, KeyKind.BUS).text for raw in self.bus_keys)
         heads = {
@@ -283,12 +301,54 @@ class Credentials:
             f"servers = {json.dumps(list(self.servers))}\n"
             f"bus_keys = {json.dumps(bus_keys)}\n"
         )
+        if self.tls is not None:
+            files = zip(_TLS, (self.tls.ca, self.tls.cert, self.tls.key), strict=True)
+            for name, file in files:
+                if file is not None:
+                    shown = file.name if file.parent == beside else str(file.absolute())
+                    text += f"{name} = {json.dumps(shown)}\n"
         if self.senders:
             text += "\n[senders]\n"
         for bot, keys in self.senders.items():
             pins = sorted(PublicKey(raw, KeyKind.BOT).text for raw in keys)
             text += f"{bot} = {json.dumps(pins)}\n"
         return text
+
+
+def _read_tls(
+    fields: Mapping[str, object],
+    servers: tuple[str, ...],
+    environment: Mapping[str, str],
+    folder: Path,
+) -> TlsFiles | None:
+    """The certificates that the fields name, if they do. Raises :class:`InvalidInput`."""
+    found: dict[str, Path] = {}
+    for name in _TLS:
+        text = fields.get(name)
+        if text is None:
+            continue
+        if not isinstance(text, str) or not text:
+            raise InvalidInput(f"{name} must be a text", hint="the path of a PEM file")
+        found[name] = find_file(name, text, environment, folder)
+    if not found:
+        return None
+    if ("cert" in found) != ("cert_key" in found):
+        there, missing = ("cert", "cert_key") if "cert" in found else ("cert_key", "cert")
+        raise InvalidInput(
+            f"has {there} and not {missing}",
+            hint="a certificate and its private key are needed together",
+        )
+    if "ca" not in found:
+        raise InvalidInput(
+            "has cert and not ca",
+            hint="ca names the authority of the server: a PEM file, such as the system's bundle",
+        )
+    if not is_encrypted(servers[0]):
+        raise InvalidInput(
+            "has ca, and its servers have no TLS",
+            hint="name the servers as tls://; or remove ca, cert and cert_key",
+        )
+    return TlsFiles(found["ca"], found.get("cert"), found.get("cert_key"))
 
 
 def _check_name(text: str, what: str) -> str:

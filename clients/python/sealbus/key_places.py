@@ -73,7 +73,7 @@ def open_key(
     if place == "seed":
         return SigningKey.parse(text, KeyKind.BOT)
     if place == "seed_file":
-        return _from_file(_path(text, environment, folder))
+        return _from_file(find_file("seed_file", text, environment, folder))
     if place == "sealed_seed":
         sealed = SealedSeed.parse(text)
         return sealed.open(find_passphrase(environment)) if unlock else LockedKey(sealed.public)
@@ -83,19 +83,24 @@ def open_key(
     return AgentKey(public, find_agent(environment.get("SSH_AUTH_SOCK")))
 
 
-def _path(text: str, environment: Mapping[str, str], folder: Path) -> Path:
-    """The path that ``seed_file`` means. One variable is replaced, and only at its beginning."""
+def find_file(field: str, text: str, environment: Mapping[str, str], folder: Path) -> Path:
+    """The path that ``text`` means in a field of credentials. One variable is replaced, and only at
+    its beginning.
+
+    Raises:
+        InvalidInput: it begins with another variable, or that variable is not set.
+    """
     if text.startswith(f"${_DIRECTORY}/"):
         directory = environment.get(_DIRECTORY)
         if not directory:
             raise InvalidInput(
-                f"seed_file begins with ${_DIRECTORY}, which is not set",
+                f"{field} begins with ${_DIRECTORY}, which is not set",
                 hint="systemd sets it for a service whose unit has LoadCredential=",
             )
         return Path(directory, text.removeprefix(f"${_DIRECTORY}/"))
     if text[0] in "$~":
         raise InvalidInput(
-            f"seed_file begins with {text[0]}",
+            f"{field} begins with {text[0]}",
             hint=f"only ${_DIRECTORY}/ is replaced there; write the path itself",
         )
     return folder / text

@@ -191,7 +191,7 @@ class Connector:
         :data:`ATTEMPT_S`, or twice as long where a signer takes its time too."""
         # The signer has a time of its own. Otherwise a slow one would look like a slow server.
         key = await self._new_key(server)
-        client = HardenedClient()
+        client = HardenedClient(self._credentials.tls)
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ATTEMPT_S):

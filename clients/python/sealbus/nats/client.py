@@ -24,7 +24,8 @@ More promises that it keeps:
   handshake.
 * To a server named as ``tls://`` nothing is sent before TLS is there. nats-py goes on in the clear
   where the server's first, unprotected line does not ask for TLS, and whoever sits on the wire can
-  take that word out of the line.
+  take that word out of the line. With certificates of one's own (:class:`TlsFiles`), TLS comes
+  before the first line.
 * Anything from the server that is not understood ends the connection. nats-py stops reading, and
   ``is_connected`` stays true.
 * No server is spoken to but those that were named. nats-py adds those that a server's first line
@@ -62,6 +63,7 @@ from sealbus.log import log
 from sealbus.nats.addresses import ENCRYPTED, check_servers
 from sealbus.nats.diagnosis import NoChallenge, NotEncrypted
 from sealbus.nats.parser import Handlers, Receive, StrictParser, read_headers
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.nats.transport import Transport
 from sealbus.nats.watched import WatchedClient
 from sealbus.supervision import kind, outcome
@@ -79,8 +81,11 @@ class HardenedClient(WatchedClient):
     receive one; checks, a future and a flusher to send one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: TlsFiles | None = None) -> None:
+        """``tls``: the certificates to use. With them, TLS comes before everything else, whatever
+        the address and the server say."""
         super().__init__()
+        self._tls = tls
         self._ended = False
         """Whether it was closed for good: see the module."""
         self._direct: dict[int, Receive] = {}
@@ -261,7 +266,12 @@ class HardenedClient(WatchedClient):
         s.last_attempt = self._tried_at = time.monotonic()
         self.tried, self.reached = s.uri.geturl(), False
         self._cut()  # the transport of the last attempt: nats-py only forgets it
+        if self._tls is not None:
+            # Anew for each attempt, so that a renewed file needs no restart.
+            self.options["tls"] = self._tls.context()
+            self.options["tls_handshake_first"] = True
         self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
+        self._transport.tls_first = self._tls is not None
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
         self.reached = True
 
@@ -277,7 +287,8 @@ class HardenedClient(WatchedClient):
     def _connect_command(self) -> bytes:
         # The first line that a client sends, with its credentials: by now TLS must be there.
         assert self._current_server is not None
-        if self._current_server.uri.scheme == ENCRYPTED and not self._is_encrypted():
+        is_expected = self._tls is not None or self._current_server.uri.scheme == ENCRYPTED
+        if is_expected and not self._is_encrypted():
             raise NotEncrypted("the server does not offer TLS")
         # Without a challenge nats-py would log in without a signature, and whoever takes that could
         # keep a bot waiting.

@@ -11,6 +11,8 @@ from typing import Final
 from nats.errors import AuthorizationError, ProtocolError, UnexpectedEOF
 
 from sealbus.errors import ConnectionFailed
+from sealbus.nats.tls_files import UnusableTls
+from sealbus.nats.transport import SpokeFirst
 from sealbus.protocol.notice import Ended
 
 _NO_ROUTE: Final = frozenset(
@@ -45,6 +47,28 @@ _NOT_YET_VALID: Final = 9
 
 _EXPIRED: Final = 10
 """Its number (``X509_V_ERR_CERT_HAS_EXPIRED``) for one that has ended."""
+
+
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+"""OpenSSL's words, of version 3.4 and older and of newer ones, for bytes that are not TLS."""
+
+_NO_TLS_CAUSE: Final = "what it says is not TLS"
+_NO_TLS_HINT: Final = (
+    "with `ca` in the credentials, TLS comes first: is the port right, and has nats-server "
+    "`handshake_first: true`?"
+)
+
+_ALERT_HINTS: Final = {
+    "CERTIFICATE_REQUIRED": "that server wants a certificate: name `cert` and `cert_key` in the "
+    "credentials; `sealbus certs new BOT` makes them",
+    "CERTIFICATE_EXPIRED": "`sealbus certs show` shows its time, and `sealbus certs new BOT "
+    "--renew` makes a new one; if it has not ended, compare the clocks of both machines",
+    "UNKNOWN_CA": "it is of another authority than the server's `ca_file`: have the operators of "
+    "this bus make one",
+    "BAD_CERTIFICATE": "it has to be for clients (extendedKeyUsage clientAuth), and of the "
+    "server's `ca_file`",
+}
+"""The alerts of RFC 8446, section 6.2, with which a server refuses a client's certificate."""
 
 
 class NotEncrypted(OSError):
@@ -107,6 +131,10 @@ def _network(
             hint="give nats-server a `tls` block; or name it nats:// where nobody else can read "
             "the network",
         )
+    if isinstance(error, UnusableTls):
+        return ConnectionFailed(f"no TLS with {server}: {error.what}", hint=error.hint)
+    if isinstance(error, SpokeFirst):
+        return ConnectionFailed(f"TLS with {server} failed: {_NO_TLS_CAUSE}", hint=_NO_TLS_HINT)
     if isinstance(error, NoChallenge):
         return ConnectionFailed(
             f"{server} gives nothing to sign, so it is not the server of a bus, and nothing "
@@ -186,8 +214,8 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
     if isinstance(error, ProtocolError) or "expecting info" in str(error).lower():
         return ConnectionFailed(
             f"{server} does not answer like a nats-server",
-            hint="is the port right? A server with `handshake_first: true` is not supported: use "
-            "`auto`",
+            hint="is the port right? A server with `handshake_first: true`, such as that of "
+            "`sealbus up` with TLS, needs `ca` in the credentials",
         )
     return ConnectionFailed(
         f"no session at {server}: {shortly(error)}",
@@ -208,11 +236,25 @@ def _numbers(error: Exception) -> set[int]:
 def _tls_cause(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message.rstrip(".")
+    if (alert := _alert(error)) is not None:
+        return f"the server refuses the certificate of this program ({alert})"
+    if error.reason in _NO_TLS:
+        return _NO_TLS_CAUSE
     return (error.reason or "handshake failed").replace("_", " ").lower()
+
+
+def _alert(error: ssl.SSLError) -> str | None:
+    """The alert by which a server refuses the certificate of a client, or its absence."""
+    _, alert, name = (error.reason or "").partition("_ALERT_")
+    return name.replace("_", " ").lower() if alert and name in _ALERT_HINTS else None
 
 
 def _tls_hint(error: ssl.SSLError) -> str:
     if not isinstance(error, ssl.SSLCertVerificationError):
+        if (alert := _alert(error)) is not None:
+            return _ALERT_HINTS[alert.replace(" ", "_").upper()]
+        if error.reason in _NO_TLS:
+            return _NO_TLS_HINT
         return (
             "does the server speak TLS on that port, and does it ask for a certificate of this bot?"
         )
@@ -222,7 +264,10 @@ def _tls_hint(error: ssl.SSLError) -> str:
         return "give the server a new certificate; if it has one, is this machine's clock right?"
     if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
         return "name the server as its certificate does"
-    return "if the bus has a certificate authority of its own, name its file in SSL_CERT_FILE"
+    return (
+        "if the bus has a certificate authority of its own, name its file in the credentials "
+        "(`ca`) or in SSL_CERT_FILE"
+    )
 
 
 def shortly(error: BaseException | None) -> str:

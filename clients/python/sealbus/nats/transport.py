@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from urllib.parse import ParseResult
 
 
+class SpokeFirst(OSError):
+    """A server that should begin TLS first has sent something before. Nothing was sent to it."""
+
+
 class Transport(TcpTransport):
     """nats-py's own, which ends in silence when a server ends an encrypted connection.
 
@@ -23,6 +27,9 @@ class Transport(TcpTransport):
 
     handshaking = False
     """Whether the connection is being encrypted now."""
+
+    tls_first = False
+    """Whether TLS has to come before the first byte of the server."""
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """Connect over TCP, or to a server inside this process (:mod:`sealbus.nats.in_process`)."""
@@ -46,6 +53,9 @@ class Transport(TcpTransport):
         reader = asyncio.StreamReader(limit=buffer_size)
         protocol = _Encrypted(reader)
         host = uri if isinstance(uri, str) else uri.hostname
+        # Whoever sits on the wire may have said this. With TLS first, no honest server says it.
+        if self.tls_first and _unread(self._bare_io_reader):
+            raise SpokeFirst("the server spoke before TLS")
         # As in nats-py, but for the protocol object and the flag.
         starting = loop.start_tls(
             self._io_writer.transport,
@@ -68,3 +78,8 @@ class _Encrypted(asyncio.StreamReaderProtocol):
         """Have the connection closed."""
         super().eof_received()
         return False  # the original returns True: keep the connection half open
+
+
+def _unread(reader: asyncio.StreamReader | None) -> bool:
+    """Whether bytes have come that nobody has read. asyncio has no public way to ask."""
+    return bool(getattr(reader, "_buffer", b""))
