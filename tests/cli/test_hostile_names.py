@@ -50,6 +50,15 @@ OFFLINE = {
         ["bot", "add", BAD, "--dir", "{bus}"],
         ["bot", "add", "shop", "-p", BAD, "--dir", "{bus}"],
     ],
+    "certs init": [
+        ["certs", "init", "--dir", "{bus}"],
+        ["certs", "init", "--name", BAD, "--dir", BAD + "/nowhere"],
+    ],
+    "certs new": [
+        ["certs", "new", BAD, "--dir", "{sound}"],
+        ["certs", "new", "greeter", "--dir", "{bus}"],
+    ],
+    "certs show": [["certs", "show", "--dir", "{bus}"], ["certs", "show", "--dir", BAD + "/no"]],
     "bot rm": [
         ["bot", "rm", BAD, "--dir", "{bus}"],
         ["bot", "rm", "clock", "--dry-run", "--dir", "{bus}"],

@@ -151,6 +151,10 @@ CASES = {
     "prepare": Case(("prepare", "--dir", "{folder}")),
     "check": Case(("check", "--json", "--dir", "{folder}")),
     "bot add": Case(("bot", "add", "another", "--dir", "{folder}")),
+    "certs init": Case(("certs", "init", "--dir", "{folder}")),
+    # There is no authority yet.
+    "certs new": Case(("certs", "new", "greeter", "--dir", "{folder}"), code=1),
+    "certs show": Case(("certs", "show", "--json", "--dir", "{folder}"), code=1),
     "bot rm": Case(("bot", "rm", "clock", "--yes", "--dir", "{folder}")),
     "keys new": Case(("keys", "new", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")),
     "keys enrol": Case(

@@ -50,6 +50,7 @@ COMMANDS = {
     "check": (),
     "reload": (),
     "bot": ("add", "rm"),
+    "certs": ("init", "new", "show"),
     "keys": (
         "enrol",
         "expire",

@@ -10,13 +10,18 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
+from sealbus.nats.tls_files import TlsFiles
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 
 
 @contextlib.asynccontextmanager
 async def as_relay(
-    servers: Sequence[str], secrets: BusSecrets, name: str, within_s: float
+    servers: Sequence[str],
+    secrets: BusSecrets,
+    name: str,
+    within_s: float,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[HardenedClient]:
     """Give a connection with the relays' login, and close it.
 
@@ -25,6 +30,7 @@ async def as_relay(
         secrets: The bus's own keys.
         name: The command's name, for the log of nats-server.
         within_s: How long it may take to connect.
+        tls: The certificates of the bus.
 
     Raises:
         ConnectionFailed: No server could be reached in time. The error names each cause.
@@ -38,7 +44,7 @@ async def as_relay(
     try:
         async with asyncio.timeout(within_s):
             seed = secrets.relay.seed_text
-            nc = await connect(list(servers), seed, name=name, on_error=note)
+            nc = await connect(list(servers), seed, name=name, on_error=note, tls=tls)
     except (NatsError, OSError, TimeoutError):
         raise _not_reached(servers, failures, within_s) from None
     try:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.file_hints import file_hint
-from sealbus.nats.addresses import is_encrypted
+from sealbus.nats.addresses import ENCRYPTED, PLAIN, is_encrypted
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.errors import Unusable
@@ -139,6 +140,26 @@ class BusFolder:
 
         return WatchedFolder(self.path.resolve(), frozenset([bus_key]))
 
+    def own_tls(self) -> TlsFiles | None:
+        """The certificates of the bus itself: those that ``bus.toml`` names, or those of
+        ``sealbus certs``. ``None`` if it has none. They need not be usable."""
+        known = self.bus_file()
+        if known is not None and known.tls is not None:
+            return TlsFiles(
+                self.path / known.tls.ca, self.path / known.tls.cert, self.path / known.tls.key
+            )
+        made = TlsFiles(self.state / "ca.pem", self.state / "bus.pem", self.state / "bus.key")
+        with reading(self.state / "bus.pem"):
+            return made if (self.state / "bus.pem").exists() else None
+
+    def tls(self, servers: tuple[str, ...] = ()) -> TlsFiles | None:
+        """The certificates for connections to ``servers``, by default to those of the bus.
+
+        ``None`` for servers without TLS, and for a bus without certificates of its own: then those
+        of the system hold.
+        """
+        return self.own_tls() if is_encrypted(self.servers(servers)[0]) else None
+
     # ---- the bus's own keys ----------------------------------------------------------------------
 
     def secrets(self) -> BusSecrets:
@@ -214,15 +235,24 @@ class BusFolder:
             self.talk.note(str(one))
 
     def found_at(
-        self, name: str, bus_key: PublicKey, host: str | None, port: int | None
+        self,
+        name: str,
+        bus_key: PublicKey,
+        host: str | None,
+        port: int | None,
+        *,
+        tls: bool = False,
     ) -> BusFile:
         """``bus.toml`` for a server that listens on ``host`` and ``port``.
 
-        ``None`` stands for the present value.
+        ``None`` stands for the present value. With ``tls``, the addresses become ``tls://``.
         """
         known = self.bus_file()
         if known is None:
-            return BusFile(name, (_url("nats", host or "127.0.0.1", port or PORT),), (bus_key,))
+            scheme = ENCRYPTED if tls else PLAIN
+            return BusFile(name, (_url(scheme, host or "127.0.0.1", port or PORT),), (bus_key,))
+        if tls:
+            known = encrypted(known)
         first = urlsplit(known.servers[0])
         was_host, was_port = address(known.servers[0])
         local = was_host in ("127.0.0.1", "::1")
@@ -342,6 +372,13 @@ class BusFolder:
         except OSError:
             return None
         return nearest(bot, known) if bot not in known else None
+
+
+def encrypted(bus: BusFile) -> BusFile:
+    """``bus`` with ``tls://`` in each address."""
+    return replace(
+        bus, servers=tuple(f"{ENCRYPTED}://{one.split('://', 1)[1]}" for one in bus.servers)
+    )
 
 
 def _url(scheme: str, host: str, port: int) -> str:

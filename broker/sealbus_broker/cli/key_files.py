@@ -11,6 +11,8 @@ from typing import Any
 
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
+from sealbus.nats.addresses import is_encrypted
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.errors import Unusable
@@ -39,7 +41,8 @@ def make_key(
         )
     key = SigningKey.generate(KeyKind.BOT)
     pinned = frozenset(one.raw for one in facts.bus_keys)
-    Credentials(facts.name, bot, key, facts.servers, pinned).write(path)
+    tls = _certificates(bus, bot, facts, path, now)
+    Credentials(facts.name, bot, key, facts.servers, pinned, tls=tls).write(path)
     try:
         with writing(bus.path / "keys"):
             add_key(bus.path, bot, key.public, now)
@@ -48,6 +51,19 @@ def make_key(
             path.unlink()
         raise
     return path
+
+
+def _certificates(
+    bus: BusFolder, bot: str, facts: BusFile, path: Path, now: datetime
+) -> TlsFiles | None:
+    """Make a certificate beside the credentials, on a bus with TLS and an authority of its own."""
+    if not is_encrypted(facts.servers[0]) or not (bus.state / "ca.key").exists():
+        return None
+    from sealbus_broker.cli.cert_files import (
+        Authority,
+    )  # a bus without TLS does not wait for the library behind it
+
+    return Authority.load(bus, facts.name).certify_bot(bot, path, now)[0]
 
 
 def check_declared(bus: BusFolder, bot: str) -> list[str]:

@@ -25,6 +25,7 @@ from sealbus_broker.cli.talk import say_error
 
 _MODULES: Final = {
     "bot": "bot",
+    "certs": "certs",
     "check": "check",
     "init": "init",
     "inspect": "inspect",

@@ -16,6 +16,7 @@ from rich.table import Table
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.as_relay import as_relay
 from sealbus_broker.cli.bus_options import dir_option, server_option
@@ -73,7 +74,7 @@ def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_jso
         check_name(relay, "relay")
 
     async def look(_: Stop) -> Found:
-        return await _ping(list(bus.servers(servers)), secrets, relay)
+        return await _ping(list(bus.servers(servers)), secrets, relay, bus.tls(servers))
 
     found = run(look)
     if as_json:
@@ -113,10 +114,12 @@ def _show(found: Found) -> None:
         click.echo(f"{told} (policy {found.relay['policy'][:16]})", err=True)
 
 
-async def _ping(servers: list[str], secrets: BusSecrets, relay: str | None) -> Found:
+async def _ping(
+    servers: list[str], secrets: BusSecrets, relay: str | None, tls: TlsFiles | None = None
+) -> Found:
     found = Found()
     try:
-        async with as_relay(servers, secrets, "sealbus ping", ASK_S) as nc:
+        async with as_relay(servers, secrets, "sealbus ping", ASK_S, tls) as nc:
             await _ask(nc, secrets, relay, found)
     except ConnectionFailed as error:
         about = "disk" if STORES_NOTHING in error.what else "nats"

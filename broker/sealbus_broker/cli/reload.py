@@ -77,7 +77,8 @@ def reload(
     wanted = _policy(bus, secrets.bus.public).digest.hex()
 
     async def ask(_: Stop) -> list[dict[str, Any]]:
-        async with as_relay(bus.servers(servers), secrets, "sealbus reload", CONNECT_S) as nc:
+        tls = bus.tls(servers)
+        async with as_relay(bus.servers(servers), secrets, "sealbus reload", CONNECT_S, tls) as nc:
             return await _until(nc, wanted, timeout if wait else 0.0)
 
     reports = sorted(run(ask), key=lambda one: str(one["relay"]))
@@ -115,7 +116,8 @@ class Waiting:
         wanted = _policy(self.bus, self.secrets.bus.public).digest.hex()
 
         async def ask(_: Stop) -> list[dict[str, Any]]:
-            async with as_relay(self.servers, self.secrets, "sealbus keys", CONNECT_S) as nc:
+            tls = self.bus.tls(self.servers)
+            async with as_relay(self.servers, self.secrets, "sealbus keys", CONNECT_S, tls) as nc:
                 return await _until(nc, wanted, self.timeout_s)
 
         reports = run(ask)

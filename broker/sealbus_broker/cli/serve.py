@@ -18,6 +18,7 @@ from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
+from sealbus_broker.cli.embedded_tls import check_address, check_server, server_tls
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
@@ -40,6 +41,11 @@ It is the room that a stream has left when its own warning begins. With the usua
 GiB: six minutes at the rate of a disk that syncs 3,000 messages of 1 KiB a second."""
 
 MIB: Final = 1024 * 1024
+
+_REMEDY: Final = (
+    "`sealbus certs init` makes certificates; or run nats-server yourself with TLS, and use "
+    "`sealbus relay`"
+)
 
 name_option = click.option(
     "--name", default="relay", show_default=True, help="Name of this relay in stamps and logs."
@@ -90,8 +96,13 @@ def up(
     def begin() -> Serve:
         bus = BusFolder.find(folder, IN_THE_LOG)
         # Before anything is written: keys of a bus that does not start are of no use.
-        if not plaintext:
+        tls = bus.own_tls()
+        if tls is not None:
+            check_server(tls, host)
+        elif not plaintext:
             _check_exposure(host)
+        if tls is None:
+            check_address(bus)
         secrets = bus.open_secrets(new_keys=new_keys)
         policy = bus.policy(secrets.bus.public)
         check_name(name, "relay")
@@ -103,16 +114,18 @@ def up(
                 host=host,
                 port=bus.port(port),
                 sync_interval=sync,
+                tls=None if tls is None else server_tls(tls),
             ),
             Path(os.path.realpath(bus.state)),
         )
         # Before the start: a folder with a problem then has no server.
-        found = bus.found_at(policy.bus, secrets.bus.public, host, port)
+        found = bus.found_at(policy.bus, secrets.bus.public, host, port, tls=tls is not None)
         relay = Relay(
             servers=[server.url],
             secrets=secrets,
             policy=policy,
             name=name,
+            tls=tls,
             folder=bus.watched(secrets.bus.public),
             surroundings=partial(disk_problems, server),
         )
@@ -126,7 +139,8 @@ def up(
             log_file = str(bus.state / "nats.log")
             text = f"nats-server listens on {server.url}, its log is {log_file}"
             log.info("nats-server.started", text=text, url=server.url, log=log_file)
-            _warn_without_tls(host)
+            if tls is None:
+                _warn_without_tls(host)
             await _watch(server, relay.run(stopping, lambda: _say_ready(policy, name, server.url)))
             log.info("bus.stopped", text="stopped")
 
@@ -188,6 +202,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
             secrets=secrets,
             policy=policy,
             name=name,
+            tls=bus.tls(servers),
             folder=bus.watched(secrets.bus.public),
         )
         return lambda stopping: one.run(stopping, lambda: _say_ready(policy, name, found[0]))
@@ -213,8 +228,7 @@ def _check_exposure(host: str) -> None:
             f"--host {readable(host, 80)} can be reached from other machines, and this server has"
             " no TLS: whoever is on the network reads every message; expected an address of this"
             " machine alone, such as 127.0.0.1 or ::1",
-            hint="for a network run nats-server yourself with TLS, and use `sealbus relay`; on a"
-            " network that is private, --insecure-plaintext allows it",
+            hint=f"{_REMEDY}; on a private network, --insecure-plaintext allows it",
         )
 
 
@@ -233,5 +247,4 @@ def _warn_without_tls(host: str) -> None:
             f"warning: {host} can be reached from other machines, and this server has no TLS: "
             "whoever is on the network reads every message"
         )
-        hint = "for a network run nats-server yourself with TLS, and use `sealbus relay`"
-        log.warning("nats-server.exposed", text=f"{text}\nhint: {hint}", host=host, hint=hint)
+        log.warning("nats-server.exposed", text=f"{text}\nhint: {_REMEDY}", host=host, hint=_REMEDY)

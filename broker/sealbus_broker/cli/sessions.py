@@ -42,7 +42,8 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
     policy = bus.policy()
 
     async def ask(_: Stop) -> Listing:
-        async with as_relay(bus.servers(servers), secrets, "sealbus keys", CONNECT_S) as nc:
+        tls = bus.tls(servers)
+        async with as_relay(bus.servers(servers), secrets, "sealbus keys", CONNECT_S, tls) as nc:
             return await list_sessions(nc)
 
     listing = run(ask)

@@ -98,7 +98,7 @@ async def admit(orders: Orders, policy: Callable[[], Policy], opened: Callable[[
     link = Link("admission", _nothing, _nothing)
     closed = asyncio.Event()
     name = f"sealbus relay {orders.relay} admission"
-    client = await link.connect(list(orders.servers), orders.login.seed_text, name)
+    client = await link.connect(list(orders.servers), orders.login.seed_text, name, orders.tls)
     admission = Admission(nc=client, issuer=orders.issuer, policy=policy)
     try:
         client.when_closed.add(closed.set)

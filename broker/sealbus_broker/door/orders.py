@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sealbus.errors import InvalidInput, Malformed
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
 
@@ -37,6 +39,8 @@ class Orders:
     """The key that signs sessions."""
     policy: Policy
     """It has only the bots, and the limits of sessions. The door judges no message."""
+    tls: TlsFiles | None = None
+    """The certificates of the relay's connections."""
 
     def encode(self) -> bytes:
         """Return one line, with its end."""
@@ -60,6 +64,7 @@ class Orders:
         }
         fields = {
             "servers": list(self.servers),
+            "tls": None if self.tls is None else [str(one) for one in self._tls_files()],
             "relay": self.relay,
             "login": self.login.seed_text,
             "issuer": self.issuer.seed_text,
@@ -69,6 +74,10 @@ class Orders:
             "bots": bots,
         }
         return json.dumps(fields).encode() + b"\n"
+
+    def _tls_files(self) -> tuple[Path, ...]:
+        tls = self.tls
+        return () if tls is None else tuple(one for one in (tls.ca, tls.cert, tls.key) if one)
 
     @classmethod
     def decode(cls, line: bytes) -> Orders:
@@ -96,6 +105,7 @@ class Orders:
                 Policy(
                     fields["bus"], bytes.fromhex(fields["digest"]), frozenset(), bots, (), limits
                 ),
+                None if fields["tls"] is None else TlsFiles(*map(Path, fields["tls"])),
             )
         except (ValueError, KeyError, TypeError, AttributeError, InvalidInput, RecursionError):
             raise Malformed("not the orders of a relay") from None

@@ -148,6 +148,16 @@ RESERVED_CONNECTIONS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
+class ServerTls:
+    """The certificates of nats-server, as PEM files. Paths are whole."""
+
+    ca: Path
+    """The authorities whose clients are admitted."""
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class NatsConfig:
     """The values of a configuration."""
 
@@ -177,6 +187,8 @@ class NatsConfig:
     """JetStream's own limit on disk, above any that a policy sets."""
     max_memory_bytes: int = UNBOUNDED_BYTES
     """The same in memory."""
+    tls: ServerTls | None = None
+    """The certificates with which it listens. ``None``: it has no TLS."""
     max_connections: int = 8192
     """How many connections it takes, of relays and bots together."""
 
@@ -214,6 +226,8 @@ def render(config: NatsConfig) -> str:
             f"logfile_size_limit: {LOG_BYTES}",
             f"logfile_max_num: {LOG_FILES}",
         ]
+    if config.tls is not None:
+        optional += _tls(config.tls)
     if config.http_port is not None:
         monitoring = quote(f"127.0.0.1:{config.http_port}")
         optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
@@ -302,6 +316,20 @@ authorization {{
   }}
 }}
 """
+
+
+def _tls(tls: ServerTls) -> list[str]:
+    """Mutual TLS. With ``handshake_first``, nothing at all is said without it."""
+    return [
+        "tls {",
+        f"  cert_file: {quote(tls.cert)}",
+        f"  key_file: {quote(tls.key)}",
+        f"  ca_file: {quote(tls.ca)}",
+        "  verify: true",
+        '  min_version: "1.3"',
+        "  handshake_first: true",
+        "}",
+    ]
 
 
 def _host(host: str) -> str:

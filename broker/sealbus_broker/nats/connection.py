@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING, explain, is_refused, shortly
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.supervision import kind
 from sealbus_broker.logger import get_logger
 
@@ -44,6 +45,7 @@ async def connect(
     *,
     name: str,
     on_error: Callable[[Exception], Awaitable[None]],
+    tls: TlsFiles | None = None,
     on_disconnected: Callable[[], Awaitable[None]] | None = None,
     on_reconnected: Callable[[], Awaitable[None]] | None = None,
     connect_timeout_s: int = 2,
@@ -55,7 +57,7 @@ async def connect(
     :class:`ConnectionFailed` with the error as its cause. It is told the errors of a session as
     they are. Raises what ``nats.connect`` raises where no attempt can succeed.
     """
-    client = HardenedClient()
+    client = HardenedClient(tls)
     met = set[str]()
 
     async def tell(error: Exception) -> None:
@@ -115,7 +117,9 @@ class Link:
         """The causes that the log has already, because nats-py goes on trying. They are forgotten
         when a session begins or ends, and after each :data:`ATTEMPT_S` at the start."""
 
-    async def connect(self, servers: list[str], relay_seed: str, name: str) -> HardenedClient:
+    async def connect(
+        self, servers: list[str], relay_seed: str, name: str, tls: TlsFiles | None = None
+    ) -> HardenedClient:
         """Log in, however long that takes; the log says at once why it fails."""
         pause_s = PAUSE_FIRST_S
         while True:
@@ -126,6 +130,7 @@ class Link:
                         servers,
                         relay_seed,
                         name=name,
+                        tls=tls,
                         on_error=self._failed,
                         on_disconnected=self._disconnected,
                         on_reconnected=self._reconnected,

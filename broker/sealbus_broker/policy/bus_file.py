@@ -7,6 +7,11 @@ that its stamps verify with.
     servers = ["nats://bus.example.com:4222"]
     bus_keys = ["N…"]                          # whose stamps bots believe
 
+    [tls]                                      # not needed: certificates of an authority elsewhere
+    ca = "/etc/sealbus/ca.pem"
+    cert = "/etc/sealbus/bus.pem"
+    key = "/etc/sealbus/bus.key"
+
 It holds no secret and belongs in git: so every command, and every clone of the folder, knows the
 bus without its private keys. It is no part of the policy's digest, because a bus that moves is
 still judged by the same rules.
@@ -50,7 +55,17 @@ MAX_BUS_KEYS: Final = 4
 PORT: Final = 4222
 """The port of nats-server if an address has none."""
 
-_FIELDS: Final = ("name", "servers", "bus_keys")
+_FIELDS: Final = ("name", "servers", "bus_keys", "tls")
+_TLS_FIELDS: Final = ("ca", "cert", "key")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPaths:
+    """The bus's certificates, as paths relative to its folder."""
+
+    ca: str
+    cert: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +75,22 @@ class BusFile:
     name: str
     servers: tuple[str, ...]
     bus_keys: tuple[PublicKey, ...]
+    tls: TlsPaths | None = None
+    """``None``: those of ``sealbus certs``, if there are any."""
 
     def text(self) -> str:
         """The file's content."""
         return (
             "# The identity and the addresses of this bus. Nothing here is secret: commit it.\n"
             + "".join(f"{name} = {value}\n" for name, value in self._values().items())
+            + self._tls_text()
         )
+
+    def _tls_text(self) -> str:
+        if self.tls is None:
+            return ""
+        lines = (f"{name} = {json.dumps(getattr(self.tls, name))}\n" for name in _TLS_FIELDS)
+        return "\n[tls]\n" + "".join(lines)
 
     def _values(self) -> dict[str, str]:
         return {
@@ -223,7 +247,23 @@ def _parsed(text: str) -> BusFile:
         _checked("bus_keys", text, lambda one: PublicKey.parse(one, KeyKind.BUS))
         for text in _texts(given, "bus_keys", MAX_BUS_KEYS)
     ]
-    return BusFile(given["name"], servers, tuple(keys))
+    return BusFile(given["name"], servers, tuple(keys), _tls(given.get("tls")))
+
+
+def _tls(given: object) -> TlsPaths | None:
+    if given is None:
+        return None
+    if (
+        not isinstance(given, dict)
+        or given.keys() != set(_TLS_FIELDS)
+        or not all(isinstance(one, str) and one for one in given.values())
+    ):
+        raise _Wrong(
+            "tls",
+            "tls has not the fields ca, cert and key",
+            'each is the path of a PEM file, like cert = "/etc/sealbus/bus.pem"',
+        )
+    return TlsPaths(given["ca"], given["cert"], given["key"])
 
 
 def _texts(given: dict[str, Any], field: str, most: int) -> list[str]:

@@ -41,6 +41,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.nats.client import HardenedClient
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.supervision import Supervisor, beside, end, kind, outcome, pause
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
@@ -110,6 +111,7 @@ class Relay:
         secrets: BusSecrets,
         policy: Policy,
         name: str,
+        tls: TlsFiles | None = None,
         folder: Folder | None = None,
         make_door: MakeDoor = Door,
         surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
@@ -121,11 +123,13 @@ class Relay:
             secrets: The bus's own keys.
             policy: The policy of the folder, which was just read.
             name: The relay's name, which its stamps have.
+            tls: The certificates of its connections. ``None``: those of the system.
             folder: The folder to follow. ``None``: the policy never changes.
             make_door: Makes the door. In a test the door is in the same process.
             surroundings: Gives problems for the health that NATS does not know of.
         """
         self._servers = servers
+        self._tls = tls
         self._secrets = secrets
         self._policy = InForce(policy, time.monotonic)
         """The policy in force, anew for each batch."""
@@ -264,14 +268,19 @@ class Relay:
     def _door_orders(self) -> Orders:
         secrets = self._secrets
         return Orders(
-            tuple(self._servers), self._name, secrets.relay, secrets.issuer, self._policy()
+            tuple(self._servers),
+            self._name,
+            secrets.relay,
+            secrets.issuer,
+            self._policy(),
+            self._tls,
         )
 
     async def _connect(self) -> HardenedClient:
         """Log in, however long that takes."""
         link = Link("messages", self._on_lost, self._on_back)
         name = f"sealbus relay {self._name} messages"
-        client = await link.connect(self._servers, self._secrets.relay.seed_text, name)
+        client = await link.connect(self._servers, self._secrets.relay.seed_text, name, self._tls)
         client.when_closed.add(self._closed.set)
         self._is_up.set()
         return client

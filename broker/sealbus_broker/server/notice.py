@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import json
 import secrets
+import ssl
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
 from sealbus_broker.logger import get_logger
+from sealbus_broker.nats.config import ServerTls
 
 log = get_logger(__name__)
 
@@ -28,6 +30,21 @@ TELL_S: Final = 2.0
 _TURNS_TO_CONNECT: Final = 4
 """Turns of asyncio's loop from an accepted connection to
 :meth:`~asyncio.BaseProtocol.connection_made`: a task, and two calls."""
+
+
+def server_context(tls: ServerTls) -> ssl.SSLContext | None:
+    """Return how to listen with certificates as nats-server does. ``None``: a file cannot be
+    used."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    made.verify_mode = ssl.CERT_REQUIRED
+    try:
+        made.load_cert_chain(tls.cert, tls.key, password=lambda: "")
+        made.load_verify_locations(tls.ca)
+    except (OSError, ValueError) as error:
+        log.warning("notice.without-tls", error=str(error))
+        return None
+    return made
 
 
 class _Client(asyncio.Protocol):
@@ -56,8 +73,9 @@ class _Client(asyncio.Protocol):
             "nonce": secrets.token_hex(8),
         }
         transport.write(f"INFO {json.dumps(info)}\r\n-ERR '{self._notice.sentence}'\r\n".encode())
-        # Half closed: the client ends its half once it has read, and nothing is reset.
-        return transport.write_eof()
+        # Half closed: the client ends its half once it has read, and nothing is reset. TLS has no
+        # such state, so the client ends it, or the timer.
+        return transport.write_eof() if transport.can_write_eof() else None
 
     def connection_lost(self, _: Exception | None) -> None:
         self._notice.told.pop(self, None)
@@ -84,13 +102,18 @@ class _Notice:
 
 
 @contextlib.asynccontextmanager
-async def notice(host: str, port: int, sentence: str) -> AsyncIterator[None]:
+async def notice(
+    host: str, port: int, sentence: str, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
     """While the body runs, tell ``sentence`` to whoever connects. Where the port cannot be had,
-    nobody is told."""
+    nobody is told.
+
+    With ``tls``, a client shows its certificate first, as it does to nats-server.
+    """
     hanging = _Notice(sentence)
     try:
         server = await asyncio.get_running_loop().create_server(
-            lambda: _Client(hanging), host, port
+            lambda: _Client(hanging), host, port, ssl=tls
         )
     except OSError as error:
         log.warning("notice.not-given", error=error.strerror)

@@ -32,6 +32,7 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import sys
 import time
 from dataclasses import replace
@@ -39,7 +40,9 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import IO, Final
 
+from sealbus.nats.addresses import ENCRYPTED, PLAIN
 from sealbus.nats.diagnosis import STORES_NOTHING
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.supervision import pause
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
@@ -47,7 +50,7 @@ from sealbus_broker.nats.config import UNBOUNDED_BYTES, NatsConfig, render
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.server.folder import ServerFolder, check_port, tell_unwritten
 from sealbus_broker.server.log import ServerLog, cannot_write, hint_for, is_out_of_space
-from sealbus_broker.server.notice import notice
+from sealbus_broker.server.notice import notice, server_context
 
 log = get_logger(__name__)
 
@@ -108,6 +111,11 @@ class _Ended(Enum):
 
     BY_ITSELF = auto()
     OUT_OF_SPACE = auto()
+
+
+def reached_at(host: str) -> str:
+    """Return the address at which this machine reaches a server that listens on ``host``."""
+    return _THIS_MACHINE.get(host, host)
 
 
 def find_binary() -> Path:
@@ -174,11 +182,9 @@ class NatsServer:
     def url(self) -> str:
         """The address at which this machine reaches the server."""
         host = self._address
-        return (
-            f"nats://[{host}]:{self._config.port}"
-            if ":" in host
-            else f"nats://{host}:{self._config.port}"
-        )
+        scheme = PLAIN if self._config.tls is None else ENCRYPTED
+        shown = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{shown}:{self._config.port}"
 
     @property
     def pid(self) -> int | None:
@@ -196,7 +202,7 @@ class NatsServer:
 
     @property
     def _address(self) -> str:
-        return _THIS_MACHINE.get(self._config.host, self._config.host)
+        return reached_at(self._config.host)
 
     async def start(self) -> None:
         """Start the server and wait until it serves. Raises :class:`ServerFailed`."""
@@ -317,7 +323,8 @@ class NatsServer:
     async def _wait_for_space(self) -> None:
         """Wait until the disk has room again, or for :meth:`stop`. Tell it to whoever connects."""
         spoken = -SAY_AGAIN_S
-        async with notice(self._config.host, self._config.port, STORES_NOTHING):
+        tls = None if self._config.tls is None else server_context(self._config.tls)
+        async with notice(self._config.host, self._config.port, STORES_NOTHING, tls):
             while not self._stopping.is_set() and self.free_bytes < ROOM_BYTES:
                 if time.monotonic() - spoken >= SAY_AGAIN_S:
                     spoken = time.monotonic()
@@ -348,8 +355,11 @@ class NatsServer:
     async def _greeting(self) -> dict[str, object]:
         """Return the INFO with which the server on the port greets, or nothing."""
         try:
-            reader, writer = await asyncio.open_connection(self._address, self._config.port)
-        except OSError:
+            async with asyncio.timeout(GREETING_S):
+                reader, writer = await asyncio.open_connection(
+                    self._address, self._config.port, ssl=self._ssl()
+                )
+        except (OSError, TimeoutError):
             return {}
         try:
             async with asyncio.timeout(GREETING_S):
@@ -362,6 +372,12 @@ class NatsServer:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         return info if isinstance(info, dict) else {}
+
+    def _ssl(self) -> ssl.SSLContext | None:
+        """Return how to speak with the server: with its own certificate, because it asks for
+        one."""
+        tls = self._config.tls
+        return None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key).context()
 
     async def _end_child(self) -> None:
         process = self._process

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sealbus.errors import SealbusError
+from sealbus.errors import CredentialsError
 from sealbus.secret_file import SecretFile
 
 MAX_BYTES: Final = 256 * 1024
@@ -33,13 +33,9 @@ class UnusableTls(OSError):
         """The remedy, if there is one."""
 
 
-class _Unreadable(SealbusError):
-    """A file cannot be read, or others can read it."""
-
-
 _KEY: Final = SecretFile(
     MAX_BYTES,
-    _Unreadable,
+    CredentialsError,
     missing="`sealbus certs new BOT` makes a certificate and its key",
     exposed="or mount it read-only; if somebody may have read it, make another with "
     "`sealbus certs new BOT --renew`",
@@ -81,7 +77,7 @@ class TlsFiles:
             raise _not_pem(cert, "a certificate", "CERTIFICATE")
         try:
             content = _KEY.read(key)
-        except _Unreadable as error:
+        except CredentialsError as error:
             raise UnusableTls(error.what, error.hint) from None
         if b"PRIVATE KEY-----" not in content:
             raise _not_pem(key, "a private key", "PRIVATE KEY")

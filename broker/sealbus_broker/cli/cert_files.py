@@ -1,0 +1,227 @@
+"""The certificates of a bus as files: where they are, how they are written, and when renewed.
+
+==============================  ====================================================================
+``.sealbus/ca.key``             the authority's private key. It is made once, and never overwritten
+``.sealbus/ca.pem``             the authority's certificate
+``.sealbus/bus.pem``            the bus's own certificate, for nats-server, relays and commands
+``.sealbus/bus.key``            its private key
+``credentials/ca.crt``          a copy of ``ca.pem``, for bots
+``credentials/BOT.pem``         the certificate of a bot, beside its credentials
+``credentials/BOT.key``         its private key
+==============================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from sealbus.credentials import Credentials
+from sealbus.errors import CredentialsError, InvalidInput
+from sealbus.key_places import PLACES
+from sealbus.nats.tls_files import MAX_BYTES, TlsFiles
+from sealbus.secret_file import SecretFile
+from sealbus_broker.certificates import (
+    Facts,
+    Pair,
+    State,
+    is_issued_by,
+    make_authority,
+    make_bot,
+    make_bus,
+    read,
+)
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.files import reading, writing
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.policy.bus_file import FILE, BusFile, address
+
+LOCAL: Final = ("localhost", "127.0.0.1", "::1")
+"""Names that the bus's certificate always has: `sealbus up` and its relay meet there."""
+
+_SECRET: Final = SecretFile(
+    MAX_BYTES,
+    Unusable,
+    missing="`sealbus certs init` makes it; if it was lost, restore it from a copy",
+    exposed="or mount it read-only; if somebody may have read it, make a new authority",
+)
+
+
+class Authority:
+    """The authority of one bus, and the certificates that it makes."""
+
+    def __init__(self, bus: BusFolder, name: str, pair: Pair) -> None:
+        self._bus = bus
+        self._name = name
+        self._pair = pair
+
+    @classmethod
+    def exists(cls, bus: BusFolder) -> bool:
+        """Whether the folder has an authority of its own that can sign."""
+        with reading(bus.state / "ca.key"):
+            return (bus.state / "ca.key").exists()
+
+    @classmethod
+    def load(cls, bus: BusFolder, name: str) -> Authority:
+        """Read the authority of the bus ``name``. Raises :class:`Unusable`."""
+        key = _SECRET.read(bus.state / "ca.key")
+        with reading(bus.state / "ca.pem"):
+            certificate = (bus.state / "ca.pem").read_bytes()
+        _facts(bus.state / "ca.pem")
+        return cls(bus, name, Pair(certificate, key))
+
+    @classmethod
+    def open(cls, bus: BusFolder, facts: BusFile, now: datetime) -> tuple[Authority, list[Path]]:
+        """Read the authority, or make it. Also return the files that were made.
+
+        Raises:
+            Unusable: A file cannot be used, or the bus has certificates of another authority.
+        """
+        if facts.tls is not None:
+            raise Unusable(
+                f"{FILE} names certificates of another authority: {facts.tls.cert}",
+                hint=f"renew them there; or remove [tls] from {FILE}, and make all of them here",
+            )
+        key, certificate = bus.state / "ca.key", bus.state / "ca.pem"
+        if cls.exists(bus):
+            return cls.load(bus, facts.name), []
+        if certificate.exists():
+            raise Unusable(
+                f"{certificate} is there, and its private key is not in {key}",
+                hint="bring the key back, as long as it is needed here; or move ca.pem away, and"
+                " give every bot a certificate of a new authority",
+            )
+        pair = make_authority(facts.name, now)
+        _SECRET.write(key, pair.key.decode())
+        _put(certificate, pair.certificate, 0o644)
+        return cls(bus, facts.name, pair), [key, certificate]
+
+    def certify_bus(
+        self, facts: BusFile, given: tuple[str, ...], now: datetime, *, renew: bool
+    ) -> list[Path]:
+        """Make or renew the bus's own certificate if it needs that. Return the files written.
+
+        Args:
+            facts: has the addresses, whose hosts are names where none are given.
+            given: the names, besides :data:`LOCAL`. Empty: those that it has.
+            now: the time.
+            renew: also if it needs no renewal.
+
+        Raises:
+            Unusable: A file cannot be read or written.
+            InvalidInput: A name is no host and no address.
+        """
+        certificate, key = self._bus.state / "bus.pem", self._bus.state / "bus.key"
+        known = _facts(certificate) if certificate.exists() else None
+        hosts = given or (known.names if known else _hosts(facts))
+        names = tuple(dict.fromkeys((*hosts, *LOCAL)))
+        is_same = known is not None and set(known.names) == set(names)
+        if is_same and not renew and not self._needs(certificate, key, now):
+            return []
+        return _write(certificate, key, make_bus(self._pair, self._name, names, now))
+
+    def certify_bot(
+        self, bot: str, credentials: Path, now: datetime, *, renew: bool = False
+    ) -> tuple[TlsFiles, list[Path]]:
+        """Make or renew the certificate of a bot if it needs that, beside its credentials.
+
+        Returns:
+            The three files, and those of them that were written.
+        """
+        stem, folder = credentials.stem, credentials.parent
+        files = TlsFiles(folder / "ca.crt", folder / f"{stem}.pem", folder / f"{stem}.key")
+        assert files.cert is not None
+        assert files.key is not None
+        written: list[Path] = []
+        with reading(files.ca):
+            is_same = files.ca.exists() and files.ca.read_bytes() == self._pair.certificate
+        if not is_same:
+            with writing(folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _put(files.ca, self._pair.certificate, 0o644)
+            written.append(files.ca)
+        if renew or self._needs(files.cert, files.key, now):
+            pair = make_bot(self._pair, self._name, bot, now)
+            written += _write(files.cert, files.key, pair)
+        return files, written
+
+    def _needs(self, certificate: Path, key: Path, now: datetime) -> bool:
+        """Whether a certificate is missing, due, or of another authority."""
+        if not certificate.exists() or not key.exists():
+            return True
+        content = certificate.read_bytes()
+        return _facts(certificate).state(now) is not State.VALID or not is_issued_by(
+            content, self._pair.certificate
+        )
+
+
+def name_certificates(path: Path, tls: TlsFiles, facts: BusFile) -> str | None:
+    """Write the certificates and the addresses of the bus into the credentials at ``path``.
+
+    Returns:
+        The reason if that cannot be done here. ``None``: they are there.
+    """
+    try:
+        fields = Credentials.fields(path)
+        known = Credentials.load(path, unlock=False)
+    except CredentialsError as error:
+        return error.what
+    if known.tls == tls and known.servers == facts.servers:
+        return None
+    place = next(one for one in PLACES if one in fields)
+    replace(known, tls=tls, servers=facts.servers).rewrite(path, place, str(fields[place]))
+    return None
+
+
+def _hosts(facts: BusFile) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(address(one)[0] for one in facts.servers))
+
+
+def _facts(path: Path) -> Facts:
+    with reading(path):
+        content = path.read_bytes()
+    try:
+        return read(content)
+    except InvalidInput as error:
+        raise Unusable(f"{path} {error.what}", hint=error.hint) from None
+
+
+def _write(certificate: Path, key: Path, pair: Pair) -> list[Path]:
+    """Write both. A reader who meets one new file and one old one says so, and tries again."""
+    _put(key, pair.key, 0o600)
+    _put(certificate, pair.certificate, 0o644)
+    return [certificate, key]
+
+
+def _put(path: Path, content: bytes, mode: int) -> None:
+    """Write a file as a whole. An existing one keeps its mode and its owner."""
+
+    def write() -> None:
+        target = Path(os.path.realpath(path))
+        before = target.stat() if target.exists() else None
+        # In the same folder, because only there replacing is one step. The mode is 0600.
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                if before is not None and before.st_uid != os.geteuid():
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(file.fileno(), mode if before is None else before.st_mode & 0o777)
+                os.fsync(file.fileno())
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    _written(path, write)
+
+
+def _written(path: Path, write: Callable[[], None]) -> None:
+    with writing(path):
+        write()

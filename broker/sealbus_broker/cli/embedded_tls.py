@@ -1,0 +1,79 @@
+"""The certificates of the server of ``sealbus up``, checked before it starts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from sealbus.errors import InvalidInput
+from sealbus.nats.addresses import is_encrypted
+from sealbus.nats.tls_files import TlsFiles, UnusableTls
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.files import reading
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.nats.config import ServerTls
+from sealbus_broker.policy.bus_file import FILE
+from sealbus_broker.server.process import reached_at
+
+_RENEW: Final = "`sealbus certs init --renew` makes a new one"
+
+
+def server_tls(tls: TlsFiles) -> ServerTls:
+    """The files for nats-server, which has another working folder."""
+    assert tls.cert is not None
+    assert tls.key is not None
+    return ServerTls(tls.ca.absolute(), tls.cert.absolute(), tls.key.absolute())
+
+
+def check_server(tls: TlsFiles, host: str) -> None:
+    """Check that nats-server can use the certificates on ``host``, and the relay beside it too.
+
+    Raises:
+        Unusable: A file cannot be used, its time is over, or it is not for the address at which
+            the relay finds the server.
+    """
+    from sealbus_broker.certificates import (
+        State,
+        covers,
+        read,
+    )  # a bus without TLS does not wait for this library
+
+    try:
+        tls.context()
+    except UnusableTls as error:
+        raise Unusable(error.what, hint=error.hint) from None
+    assert tls.cert is not None
+    with reading(tls.cert):
+        content = tls.cert.read_bytes()
+    try:
+        facts = read(content)
+    except InvalidInput as error:
+        raise Unusable(f"{tls.cert} {error.what}", hint=error.hint) from None
+    state = facts.state(datetime.now(UTC))
+    if state in (State.EXPIRED, State.NOT_YET_VALID):
+        times = f"{facts.begins:%Y-%m-%dT%H:%M:%SZ} to {facts.ends:%Y-%m-%dT%H:%M:%SZ}"
+        raise Unusable(
+            f"{tls.cert} is not valid now, only from {times}",
+            hint=f"{_RENEW}; or is this machine's clock wrong?",
+        )
+    address = reached_at(host)
+    if not covers(facts, address):
+        raise Unusable(
+            f"{tls.cert} is not for {address}, where the relay finds the server;"
+            f" it is for {', '.join(facts.names) or 'no address'}",
+            hint=f"`sealbus certs init --name {address}` adds it",
+        )
+
+
+def check_address(bus: BusFolder) -> None:
+    """Refuse a server without TLS where ``bus.toml`` says that the bus has TLS.
+
+    Raises:
+        Unusable: It does.
+    """
+    if is_encrypted(bus.servers()[0]):
+        raise Unusable(
+            f"{FILE} names {bus.servers()[0]}, and this folder has no certificates;"
+            f" expected {bus.state / 'bus.pem'}",
+            hint="`sealbus certs init` makes them; or use `sealbus relay` with that server",
+        )
