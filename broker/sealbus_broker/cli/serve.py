@@ -170,6 +170,9 @@ async def _watch(server: NatsServer, relaying: Coroutine[Any, Any, None]) -> Non
     """
     supervisor = Supervisor("sealbus up", tell=tell)
     watching = supervisor.must("watching nats-server", server.supervise(), until=server.stopping)
+    following = supervisor.must(
+        "watching the certificates", server.follow_certificates(), until=server.stopping
+    )
     try:
         with contextlib.suppress(Interrupted):
             await race(relaying, supervisor.failed)
@@ -178,6 +181,7 @@ async def _watch(server: NatsServer, relaying: Coroutine[Any, Any, None]) -> Non
     finally:
         await server.stop()
         await end(watching)
+        await end(following)
 
 
 @click.command()

@@ -32,6 +32,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import ssl
 import sys
 import time
@@ -48,6 +49,7 @@ from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import UNBOUNDED_BYTES, NatsConfig, render
 from sealbus_broker.nats.version import check_version
+from sealbus_broker.server import renewal
 from sealbus_broker.server.folder import ServerFolder, check_port, tell_unwritten
 from sealbus_broker.server.log import ServerLog, cannot_write, hint_for, is_out_of_space
 from sealbus_broker.server.notice import notice, server_context
@@ -259,6 +261,27 @@ class NatsServer:
             except ServerFailed as error:
                 log.warning("nats-server.not-started", error=error.what)
                 await self._end_child()
+
+    async def follow_certificates(self) -> None:
+        """Have the server read renewed certificates. Return after :meth:`stop`.
+
+        nats-server asks the relay again for every session then, so the relay has to run.
+        """
+        if self._config.tls is None:
+            await self._stopping.wait()
+        else:
+            await renewal.follow(self._config.tls, self._reload, self._stopping)
+
+    def _reload(self) -> bool:
+        """Have the server read its configuration and its certificates again. Return whether it
+        runs."""
+        process = self._process
+        # One that does not serve yet may not have its handler for the signal.
+        if process is None or process.returncode is not None or not self._serves:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGHUP)
+        return True
 
     async def stop(self) -> None:
         """End the server in order: with SIGTERM, and with SIGKILL after :data:`STOP_S`."""

@@ -1,0 +1,86 @@
+"""Renewed certificates of an embedded server are loaded, and unusable ones are not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sealbus.supervision import end, spawn
+from sealbus_broker.certificates import make_authority, make_bus
+from sealbus_broker.nats.config import ServerTls
+from sealbus_broker.server import renewal
+from tests.waiting import until
+
+AUTHORITY = make_authority("shop", datetime.now(UTC))
+
+
+def renew(tls: ServerTls) -> None:
+    pair = make_bus(AUTHORITY, "shop", ["127.0.0.1"], datetime.now(UTC))
+    tls.ca.write_bytes(AUTHORITY.certificate)
+    tls.key.write_bytes(pair.key)
+    tls.key.chmod(0o600)
+    tls.cert.write_bytes(pair.certificate)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ServerTls:
+    made = ServerTls(tmp_path / "ca.pem", tmp_path / "bus.pem", tmp_path / "bus.key")
+    renew(made)
+    return made
+
+
+@asynccontextmanager
+async def following(tls: ServerTls, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[bytes]]:
+    """Yield the keys that the server was told to read."""
+    monkeypatch.setattr(renewal, "LOOK_S", 0.01)
+    told: list[bytes] = []
+
+    def reload() -> bool:
+        told.append(tls.key.read_bytes())
+        return True
+
+    stopping = asyncio.Event()
+    task = spawn(renewal.follow(tls, reload, stopping), "following")
+    await asyncio.sleep(0)
+    yield told
+    stopping.set()
+    await task
+
+
+async def test_each_renewal_is_loaded_once(tls: ServerTls, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with following(tls, monkeypatch) as told:
+        for count in (1, 2, 3):
+            renew(tls)
+            await until(lambda count=count: len(told) >= count, "the server was told")  # type: ignore[misc]  # mypy cannot infer a default
+            assert told[-1] == tls.key.read_bytes()
+        await asyncio.sleep(0.1)
+        assert len(told) == 3
+
+
+async def test_files_that_cannot_be_used_wait_for_better_ones(
+    tls: ServerTls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_in_log: list[str] = []
+    monkeypatch.setattr(renewal.log, "warning", lambda event, **_: told_in_log.append(event))
+    async with following(tls, monkeypatch) as told:
+        tls.cert.write_text("half a certificate")
+        await until(lambda: told_in_log == ["certificates.unusable"], "the log says so")
+        tls.cert.unlink()
+        await until(lambda: len(told_in_log) == 2, "the log says so again")
+        assert told == []
+        renew(tls)
+        await until(lambda: len(told) == 1, "the server was told")
+
+
+async def test_stop_ends_the_look_at_once(tls: ServerTls) -> None:
+    stopping = asyncio.Event()
+    task = spawn(renewal.follow(tls, lambda: True, stopping), "following")
+    stopping.set()
+    async with asyncio.timeout(renewal.LOOK_S):
+        await task
+    await end(task)
