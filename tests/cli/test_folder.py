@@ -195,3 +195,14 @@ def test_where_the_bus_is_found(
     assert BusFolder(tmp_path).found_at("shop", key, host, port) == BusFile(
         "shop", (after,), (key,)
     )
+
+
+@pytest.mark.parametrize("before", ["nats://bus.example.com:4222", None])
+def test_a_server_with_certificates_is_found_by_tls(tmp_path: Path, before: str | None) -> None:
+    key = SigningKey.generate(KeyKind.BUS).public
+    if before is not None:
+        write_bus_file(tmp_path, BusFile("shop", (before,), (key,)))
+    found = BusFolder(tmp_path).found_at("shop", key, "127.0.0.1", 4222, tls=True)
+    assert found.servers == (
+        "tls://127.0.0.1:4222" if before is None else "tls://bus.example.com:4222",
+    )

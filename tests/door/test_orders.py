@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import Malformed
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits
@@ -40,6 +44,15 @@ def test_they_are_read_as_they_were_written() -> None:
     assert (read.servers, read.relay) == (ORDERS.servers, ORDERS.relay)
     assert (read.login.seed_text, read.issuer.seed_text) == (LOGIN.seed_text, ISSUER.seed_text)
     assert (read.policy.bots, read.policy.limits) == (POLICY.bots, POLICY.limits)
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [None, TlsFiles(Path("/ca")), TlsFiles(Path("/ca"), Path("/cert"), Path("/key"))],
+    ids=["none", "authority", "all"],
+)
+def test_certificates_are_named(tls: TlsFiles | None) -> None:
+    assert Orders.decode(replace(ORDERS, tls=tls).encode()).tls == tls
 
 
 def test_no_seed_shows_when_they_are_printed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.bus_file import (
     FILE,
     BusFile,
+    TlsPaths,
     address,
     other_place,
     read_bus_file,
@@ -163,3 +165,21 @@ def test_servers_of_both_kinds_are_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(BusFile("shop", ("nats://a", "tls://b"), KEYS[:1]).text())
     (problem,) = read(tmp_path)[1]
     assert (problem.line, "tls:// and nats:// stand together" in problem.what) == (3, True)
+
+
+def test_certificates_stay_where_they_are_written(tmp_path: Path) -> None:
+    with_tls = replace(BUS, servers=("tls://a:1",), tls=TlsPaths("ca.pem", "/b.pem", "../b.key"))
+    write_bus_file(tmp_path, with_tls)
+    assert read(tmp_path) == (with_tls, [])
+    moved = replace(with_tls, servers=("tls://b:2",))
+    assert write_bus_file(tmp_path, moved)
+    assert read(tmp_path) == (moved, [])
+
+
+@pytest.mark.parametrize(
+    "table", ["", 'ca = "a"', 'ca = "a"\ncert = "b"\nkey = 1', 'ca = "a"\ncert = "b"\nkey = ""']
+)
+def test_certificates_are_all_or_none(tmp_path: Path, table: str) -> None:
+    (tmp_path / FILE).write_text(f"{BUS.text()}\n[tls]\n{table}\n")
+    found, (problem,) = read(tmp_path)
+    assert (found, problem.what) == (None, "tls has not the fields ca, cert and key")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
+from pathlib import Path
 
 import pytest
 
+from sealbus.nats.tls_files import TlsFiles
+from sealbus_broker.nats.config import ServerTls
 from sealbus_broker.server import notice as module
-from sealbus_broker.server.notice import notice
+from sealbus_broker.server.notice import notice, server_context
+from tests.client.certificates import Authority
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -41,6 +46,34 @@ async def test_everybody_who_connects_reads_the_sentence() -> None:
         first_line, error = (await told(port)).splitlines()
     assert first_line.startswith(b"INFO {")
     assert error == b"-ERR 'the disk is full'"
+
+
+async def test_client_with_tls_reads_the_sentence_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (cert, key), port = authority.server(HOST), free_port()
+    key.chmod(0o600)
+    context = TlsFiles(authority.file, cert, key).context()
+    tls = server_context(ServerTls(authority.file, cert, key))
+    async with notice(HOST, port, "the disk is full", tls):
+        reader, writer = await asyncio.open_connection(HOST, port, ssl=context)
+        writer.write(b"CONNECT {}\r\nPING\r\n")
+        assert (await reader.readline()).startswith(b"INFO {")
+        assert await reader.readline() == b"-ERR 'the disk is full'\r\n"
+        writer.close()
+        await writer.wait_closed()
+        # Nobody is told anything without a certificate of its own.
+        context, said = TlsFiles(authority.file).context(), b""
+        with contextlib.suppress(OSError):  # an alert, or the end
+            reader, writer = await asyncio.open_connection(HOST, port, ssl=context)
+            said = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        assert said == b""
+
+
+async def test_certificates_that_cannot_be_used_give_no_tls(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    assert server_context(ServerTls(nothing, nothing, nothing)) is None
 
 
 async def test_more_than_are_told_at_once_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
