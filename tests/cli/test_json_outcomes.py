@@ -76,6 +76,8 @@ CASES = [
     Case("ping: no relay", ("ping", "--relay", "nobody"), 1, ({"health": "red"},)),
     Case("ping: no bus", ("ping", "--server", "nats://127.0.0.1:1"), 1, ({"health": "red"},)),
     Case("ping: no folder", ("ping", "--dir", "missing"), 1, failed("Unusable")),
+    Case("certs show: none", ("certs", "show"), 1, failed("Unusable")),
+    Case("certs show: no folder", ("certs", "show", "--dir", "missing"), 1, failed("Unusable")),
     Case("keys ls: no folder", ("keys", "ls", "--dir", "missing"), 1, failed("Unusable")),
     Case("keys show: a key", ("keys", "show", "greeter"), 0, ({"state": "valid"},)),
     Case("keys show: no bot", ("keys", "show", "nobody"), 1, failed("Unusable")),
