@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from sealbus.sending import sender as sender_module
 from sealbus.sending.publisher import Publisher
+from tests.client.servers import Serve, serving
 from tests.client.wire import Wire, publisher_on
 from tests.waiting import PATIENCE_S
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    async with serving(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,11 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.supervision import end
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.server.process import find_binary
 from tests.client.certificates import VALID, Authority
+from tests.client.servers import Serve
 from tests.listening import listening
-from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
-Serve = Callable[[str], Coroutine[Any, Any, int]]
 PLAIN = ""
 
 
@@ -34,38 +32,6 @@ def a_bot(*servers: str) -> Bot:
     """A bot that knows these servers."""
     bus_keys = frozenset([SigningKey.generate(KeyKind.BUS).public.raw])
     return Bot(Credentials("shop", "order", SigningKey.generate(KeyKind.BOT), servers, bus_keys))
-
-
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Start nats-server with a piece of configuration, and get its port. It needs no password."""
-    async with AsyncExitStack() as stack:
-
-        async def start(configuration: str) -> int:
-            port = free_port()
-            file = tmp_path / f"{port}.conf"
-            file.write_text(f"listen: 127.0.0.1:{port}\n{configuration}\n")
-            process = await asyncio.create_subprocess_exec(
-                *(str(find_binary()), "-c", str(file)),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            stack.push_async_callback(process.wait)
-            stack.callback(process.kill)
-            await until(lambda: _listens(port), "nats-server listens")
-            return port
-
-        yield start
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
 
 
 @pytest.fixture

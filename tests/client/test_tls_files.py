@@ -20,7 +20,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.tls_files import TlsFiles, UnusableTls
 from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.client.certificates import Authority
-from tests.client.test_tls import Serve, serve  # noqa: F401  # a fixture
+from tests.client.servers import Serve
 from tests.listening import listening
 from tests.waiting import PATIENCE_S
 
@@ -73,7 +73,7 @@ def world(tmp_path: Path) -> World:
 
 
 async def test_tls_comes_first_and_both_sides_show_a_certificate(
-    serve: Serve,  # noqa: F811
+    serve: Serve,
     world: World,
 ) -> None:
     port = await serve(world.server())
@@ -87,7 +87,7 @@ async def test_tls_comes_first_and_both_sides_show_a_certificate(
 
 
 async def test_a_renewed_file_is_used_by_the_next_attempt(
-    serve: Serve,  # noqa: F811
+    serve: Serve,
     world: World,
 ) -> None:
     files = world.issue((-2, -1))
@@ -148,7 +148,7 @@ def broken(world: World, how: str) -> TlsFiles:
     ],
 )
 async def test_a_problem_with_a_file_has_its_sentence(
-    serve: Serve,  # noqa: F811
+    serve: Serve,
     world: World,
     how: str,
     said: str,
@@ -161,7 +161,7 @@ async def test_a_problem_with_a_file_has_its_sentence(
 
 
 async def test_a_certificate_of_another_authority_is_refused(
-    serve: Serve,  # noqa: F811
+    serve: Serve,
     world: World,
 ) -> None:
     port = await serve(world.server())
@@ -171,14 +171,14 @@ async def test_a_certificate_of_another_authority_is_refused(
     assert "the server refuses the certificate of this program" in refused.what
 
 
-async def test_a_server_with_another_name_is_refused(serve: Serve, world: World) -> None:  # noqa: F811
+async def test_a_server_with_another_name_is_refused(serve: Serve, world: World) -> None:
     port = await serve(world.server("bus.example"))
     assert "IP address mismatch" in (await world.refusal(port)).what
 
 
 @pytest.mark.parametrize("more", ["plain", ""], ids=["plaintext", "TLS after the first line"])
 async def test_a_server_without_tls_first_is_told_nothing(
-    serve: Serve,  # noqa: F811
+    serve: Serve,
     world: World,
     more: str,
 ) -> None:
