@@ -207,28 +207,20 @@ class Credentials:
         (place,) = found or PLACES[:1]
         names = _TEXTS if signer is not None else (*_TEXTS, place)
         texts = {name: fields.get(name) for name in names}
-        lists = {name: fields.get(name) for name in _LISTS}
         for name, text in texts.items():
             if not isinstance(text, str) or not text:
                 hint = f"or write one of {', '.join(PLACES[1:])}" if name == PLACES[0] else None
                 raise CredentialsError(f"{where}: {name} must be a text", hint=hint)
-        for name, values in lists.items():
-            if (
-                not isinstance(values, list)
-                or not values
-                or not all(isinstance(value, str) for value in values)
-            ):
-                raise CredentialsError(f"{where}: {name} must be a list of texts, at least one")
+        lists = {name: _texts_of(fields.get(name), name, where) for name in _LISTS}
         try:
-            servers = check_servers(lists["servers"])  # type: ignore[arg-type]  # a list
+            servers = check_servers(lists["servers"])
             return cls(
                 bus=_check_name(str(texts["bus"]), "bus"),
                 bot=_check_name(str(texts["bot"]), "bot"),
                 key=signer if signer is not None else open_it(place, str(texts[place])),
                 servers=servers,
                 bus_keys=frozenset(
-                    PublicKey.parse(text, KeyKind.BUS).raw
-                    for text in lists["bus_keys"]  # type: ignore[attr-defined]
+                    PublicKey.parse(text, KeyKind.BUS).raw for text in lists["bus_keys"]
                 ),
                 senders=read_pins(fields.get("senders", {})),
                 tls=_read_tls(fields, servers, *at),
@@ -349,6 +341,17 @@ def _read_tls(
             hint="name the servers as tls://; or remove ca, cert and cert_key",
         )
     return TlsFiles(found["ca"], found.get("cert"), found.get("cert_key"))
+
+
+def _texts_of(values: object, name: str, where: str) -> list[str]:
+    """The list of texts in a field. Raises :class:`CredentialsError` for anything else."""
+    if (
+        not isinstance(values, list)
+        or not values
+        or not all(isinstance(value, str) for value in values)
+    ):
+        raise CredentialsError(f"{where}: {name} must be a list of texts, at least one")
+    return values
 
 
 def _check_name(text: str, what: str) -> str:
