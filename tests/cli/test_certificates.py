@@ -1,4 +1,4 @@
-"""Certificates as ``sealbus certs`` makes them: what they say, and who accepts them."""
+"""Certificates as ``sealbus certs`` makes them: their content, and who accepts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The places of a bot's key: what is read, what is refused, and that nothing secret is shown."""
+"""The places of a bot's key: each is read or refused, and nothing secret is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Session keys on a running bus: what is sealed with them, and the end of stolen ones."""
+"""Session keys on a running bus: the envelopes under them, and the end of stolen ones."""
 
 from __future__ import annotations
 

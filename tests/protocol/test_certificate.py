@@ -1,4 +1,4 @@
-"""Session certificates: what they say, and for whom they hold."""
+"""Session certificates: their content, and the keys for which they hold."""
 
 from __future__ import annotations
 

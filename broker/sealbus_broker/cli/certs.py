@@ -154,7 +154,7 @@ def _certify(
     *,
     renew: bool,
 ) -> None:
-    """Give a bot what it needs, and say what was done."""
+    """Give a bot the missing files, and print a line for each."""
     tls, written = authority.certify_bot(bot, credentials, now, renew=renew)
     _tell(written)
     if credentials.exists() and (why := name_certificates(credentials, tls, facts)) is not None:

@@ -51,7 +51,7 @@ def pins(bot: str, folder: str | None) -> None:
 
 def _heard(policy: Policy, bot: BotRule) -> Iterator[BotRule]:
     """The other bots that may send to ``bot``: messages on a subject that it may receive, or
-    answers to what it may ask."""
+    answers to its requests."""
     asks = [
         rule.pattern
         for rule in policy.subjects

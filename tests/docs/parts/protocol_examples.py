@@ -322,7 +322,7 @@ def accepting(
 
 
 def _lines(rows: list[tuple[str, bytes | str]], room: int = 16) -> str:
-    """Names and values; what is long is folded below its name. ``room``: columns of the names."""
+    """Names and values; a long value is folded below its name. ``room``: columns of the names."""
     out = []
     for name, value in rows:
         text = value.hex() if isinstance(value, bytes) else value

@@ -62,7 +62,7 @@ Attach = Callable[[HardenedClient], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A connection on which everything is attached, and what it logged in with."""
+    """A connection on which everything is attached, and the session key of its login."""
 
     client: HardenedClient
     consumers: frozenset[str]

@@ -161,7 +161,7 @@ class Verifier:
 
     def __init__(self) -> None:
         self._held: dict[Hashable, None] = {}
-        """Signatures with what they are over, and other facts that follow from one."""
+        """Signatures with the bytes they are over, and other facts that follow from one."""
 
     def verify(self, context: Context, sealed: Seal, item: bytes) -> bool:
         """Whether ``sealed`` is a valid seal of its key over ``item``. Whose key it is, is for the
