@@ -27,7 +27,7 @@ SETTLE_S = 0.3
 IGNORED = "ignored an invalid receipt: "
 """The beginning of a log line of a bot about an invalid receipt."""
 
-STREAMS = {"INGRESS", "ACCEPTED", "LIVE", "HEALTH", "PROGRESS", "QUARANTINE"}
+STREAMS = {"INGRESS", "ACCEPTED", "LIVE", "HEALTH", "PROGRESS", "QUARANTINE", "RECORDS", "KEYRING"}
 GENESIS = "sealbus.genesis"
 HONEST_LIVE = (
     GENESIS,

@@ -15,6 +15,7 @@ from examples.robbery.frames import pub
 from sealbus.protocol.reason import Reason
 from sealbus.receiving.verifier import HandledMessages
 from sealbus_broker.gate import judge as gate
+from sealbus_broker.nats.streams import STREAMS
 from tests.attacks.admission import honest
 from tests.attacks.certificates import certified_login
 from tests.attacks.corpus import Login, Vain, Where
@@ -41,7 +42,7 @@ async def test_every_attack_on_a_running_bus_is_stopped(tmp_path: Path) -> None:
         f"{one.attack.name}: {one.reason} {one.before}" for one in found if not one.is_stopped
     ] == []
     assert strange == 0
-    assert streams == {"INGRESS", "ACCEPTED", "LIVE", "QUARANTINE", "PROGRESS", "HEALTH"}
+    assert streams == set(STREAMS)
 
 
 async def test_honest_trade_passes_on_a_running_bus(tmp_path: Path) -> None:

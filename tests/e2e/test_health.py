@@ -18,6 +18,7 @@ from sealbus.protocol.stamp import Verdict, open_stamp
 from sealbus.sending.minting import new_nonce
 from sealbus.supervision import end
 from sealbus_broker.gate.policy import HEALTH
+from sealbus_broker.nats.streams import STREAMS
 from tests.cli.command import Ran, sealbus_beside
 from tests.e2e.shop import Shop, order
 from tests.gate.world import salted
@@ -41,14 +42,7 @@ async def test_a_bus_that_works_is_ok_and_shows_its_streams(shop: Shop) -> None:
     assert (found["health"], found["problems"]) == ("ok", [])
     assert found["probe"]["verdict"] == "accepted"
     assert found["relay"]["relay"] == "relay"
-    assert {row["stream"] for row in found["streams"]} == {
-        "INGRESS",
-        "ACCEPTED",
-        "LIVE",
-        "QUARANTINE",
-        "HEALTH",
-        "PROGRESS",
-    }
+    assert {row["stream"] for row in found["streams"]} == set(STREAMS)
     async with shop.bot("order") as bot:
         policy = (await bot.publish("orders.placed", order(1))).policy.hex()
     assert found["relay"]["policy"] == policy

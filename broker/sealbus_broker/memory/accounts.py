@@ -17,7 +17,12 @@ _IMPORTS: Final = {
 }
 """By account: who else sees its messages, on which subjects."""
 
-_SERVICES: Final = ("$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*", "$JS.ACK.ACCEPTED.>")
+_SERVICES: Final = (
+    "$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*",
+    "$JS.ACK.ACCEPTED.>",
+    "$JS.API.DIRECT.GET.RECORDS.>",
+    "$JS.API.DIRECT.GET.KEYRING.keyring",
+)
 """The subjects of JetStream on which bots may ask."""
 
 

@@ -134,10 +134,14 @@ class JetStream:
             self._accounts.answer(answer_to, Message(answer_to.subject))
         return True
 
-    def _direct(self, name: str, body: bytes, answer_to: Target) -> bool:
+    def _direct(self, place: str, body: bytes, answer_to: Target) -> bool:
+        # The subject of the message may stand behind the stream, in place of a body.
+        name, _, last_on = place.partition(".")
         stream = self.streams.get(name)
         if stream is None or not stream.config.get("allow_direct"):
             return False
+        if last_on:
+            body = json.dumps({"last_by_subj": last_on}).encode()
         try:
             stored = find(stream, body)
         except ApiError:

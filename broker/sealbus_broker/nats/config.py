@@ -16,6 +16,8 @@ subject                                   direction   use
 ``bus.>`` ``inbox.>``                     BUS → BOTS  stamped messages and receipts
 ``$JS.API.CONSUMER.MSG.NEXT.ACCEPTED.*``  service     a durable subscription asks for messages
 ``$JS.ACK.ACCEPTED.>``                    service     and acknowledges them
+``$JS.API.DIRECT.GET.RECORDS.>``          service     a login reads the record about itself
+``$JS.API.DIRECT.GET.KEYRING.keyring``    service     a bot reads the list of the bus's keys
 ``$SYS.REQ.ACCOUNT.BOTS.CONNZ``           SYS → BUS   who is connected
 ``$SYS.REQ.SERVER.*.KICK``                SYS → BUS   the end of one connection
 ``$SYS.REQ.SERVER.*.LDM``                 SYS → BUS   the order to one client to connect anew
@@ -34,6 +36,7 @@ from typing import Final
 from sealbus.errors import InvalidInput
 from sealbus.nats.acks import PREFIX
 from sealbus.nats.pull import next_subject
+from sealbus.nats.records import KEYRING_READ, read_subject
 from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from sealbus.protocol.streams import ACCEPTED
@@ -50,6 +53,12 @@ _ASK_ANY: Final = next_subject(ACCEPTED, "*")
 
 _ACK_ANY: Final = f"{PREFIX}.{ACCEPTED}.>"
 """The subjects on which bots acknowledge such messages."""
+
+_READ_ANY: Final = read_subject(">")
+"""The subjects on which logins read records. Each session may use the one of its own."""
+
+_BY_BOTS: Final = (_ACK_ANY, _READ_ANY, KEYRING_READ)
+"""The services of JetStream for bots that give one answer."""
 
 FULL_ACCOUNT: Final = "FULL"
 """An account that takes no connection. A bot that has all its sessions is admitted into it, because
@@ -233,6 +242,11 @@ def render(config: NatsConfig) -> str:
         optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
     relay = config.relay.text
     issuer = config.issuer.text
+    exported = [f"{{ service: {quote(subject)} }}" for subject in _BY_BOTS]
+    imported = [
+        f"{{ service: {{ account: {BUS_ACCOUNT}, subject: {quote(subject)} }} }}"
+        for subject in _BY_BOTS
+    ]
     system = [
         f"{{ service: {quote(subject)}, accounts: [ {BUS_ACCOUNT} ] }}"
         for subject in _SYSTEM_SERVICES
@@ -270,8 +284,7 @@ accounts {{
       {{ stream: "{BUS}.>" }}
       {{ stream: "{INBOX}.>" }}
       {{ service: "{_ASK_ANY}", response_type: stream }}
-      {{ service: "{_ACK_ANY}" }}
-    ]
+{_lines(exported, "      ")}    ]
     imports: [
       {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "{SEND}.*" }} }}
       {{ stream: {{ account: {BOTS_ACCOUNT}, subject: "{CALL}.*" }} }}
@@ -292,8 +305,7 @@ accounts {{
       {{ stream: {{ account: {BUS_ACCOUNT}, subject: "{BUS}.>" }} }}
       {{ stream: {{ account: {BUS_ACCOUNT}, subject: "{INBOX}.>" }} }}
       {{ service: {{ account: {BUS_ACCOUNT}, subject: "{_ASK_ANY}" }} }}
-      {{ service: {{ account: {BUS_ACCOUNT}, subject: "{_ACK_ANY}" }} }}
-    ]
+{_lines(imported, "      ")}    ]
   }}
   # Nothing else of the system. The relays count the sessions of bots, and end or renew them.
   {SYSTEM_ACCOUNT} {{

@@ -7,6 +7,7 @@ answer came late.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 NOT_FOUND: Final = 404
 """JetStream's code for a stream, consumer or message that does not exist."""
+
+NO_MESSAGE: Final = 10037
+"""JetStream's own code for a message that does not exist."""
 
 _HINTS: Final[Mapping[int, str]] = {
     10023: "JetStream's storage is full: free disk space, or lower *_bytes limits in policy.yaml",
@@ -119,6 +123,26 @@ async def direct_get(nc: Client, stream: str, sequence: int, timeout_s: float) -
     """
     body = json.dumps({"seq": sequence}).encode()
     return await nc.request(f"{API}.DIRECT.GET.{stream}", body, timeout_s)
+
+
+async def last_on(nc: Client, stream: str, subject: str, timeout_s: float) -> bytes | None:
+    """Ask the leader of ``stream`` for the last message on ``subject``, which is never stale.
+
+    Returns:
+        Its bytes, or ``None`` where there is none.
+
+    Raises:
+        StreamsUnusable: JetStream answers with another error.
+        nats.errors.Error: It does not answer.
+    """
+    body = json.dumps({"last_by_subj": subject}).encode()
+    answer = await request(nc, f"{API}.STREAM.MSG.GET.{stream}", body, timeout_s)
+    error = answer.get("error")
+    if error is None:
+        return base64.b64decode(answer["message"].get("data", ""))
+    if error.get("err_code") == NO_MESSAGE:
+        return None
+    raise refused(f"{stream} cannot be read", error)
 
 
 def is_missing(answer: Json) -> bool:

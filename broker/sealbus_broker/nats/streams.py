@@ -9,6 +9,8 @@ LIVE       memory ``live.>``        the same for live messages, which need no di
 QUARANTINE file   ``quarantine.>``  messages with a violation, untouched, for operators
 HEALTH     file   ``health.>``      the last probe: see :mod:`sealbus_broker.relay.health`
 PROGRESS   file   ``progress.>``    notes of subscribers about envelopes that are handled in part
+RECORDS    file   ``record.>``      facts of logins, written once: see :mod:`sealbus.nats.records`
+KEYRING    file   ``keyring``       the list of the bus's own keys
 ========== ====== ================= ================================================================
 
 This module is pure. :mod:`sealbus_broker.nats.provision` makes the streams and checks them.
@@ -37,24 +39,39 @@ from sealbus.protocol.streams import (
     HEALTH_PREFIX,
     INGRESS,
     INGRESS_PREFIX,
+    KEYRING,
+    KEYRING_SUBJECT,
     LIVE,
     LIVE_PREFIX,
     PROGRESS,
     PROGRESS_PREFIX,
     QUARANTINE,
     QUARANTINE_PREFIX,
+    RECORDS,
+    RECORDS_PREFIX,
 )
 from sealbus.protocol.subjects import BUS, SEND
 from sealbus_broker.gate.policy import NO_WINDOWS, PROGRESS_BYTES, Limits, Policy, Windows
 from sealbus_broker.nats.jetstream import Json
 
-STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS)
+STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS, RECORDS, KEYRING)
 
 PROBE_SUBJECT: Final = f"{HEALTH_PREFIX}.probe"
 
 HEALTH_BYTES: Final = 1024 * 1024
 """HEALTH keeps one message of about 700 bytes, and a mark of each message that was judged alone
 (:mod:`sealbus_broker.relay.last_try`)."""
+
+RECORDS_BYTES: Final = 64 * 1024 * 1024
+"""RECORDS keeps one message of a few hundred bytes for each login that a record is about: more than
+100,000 logins within :data:`RECORDS_AGE_S`."""
+
+RECORDS_AGE_S: Final = 26 * 60 * 60
+"""How long a record is kept. The longest-lived thing that may be used once is a token of a day. A
+clock may be wrong by an hour, and one hour is spare."""
+
+KEYRING_BYTES: Final = 1024 * 1024
+"""KEYRING keeps one list. It has a few kilobytes."""
 
 PARTITIONS: Final = 4
 """The number of workers that can judge at the same time. All messages of a bot fall into one
@@ -184,6 +201,28 @@ def stream_configs(policy: Policy, least: Windows = NO_WINDOWS) -> tuple[Json, .
             "max_age": max(limits.retention_ms * _NS_PER_MS, window),
             "duplicate_window": _MIN_WINDOW_NS,
         },
+        _plain(RECORDS, f"{RECORDS_PREFIX}.>")
+        | {
+            "description": "facts of logins, each written once",
+            # A subject is written once. The stream itself refuses a second record, and a full
+            # stream refuses a new one rather than forget an old one.
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "max_msgs_per_subject": 1,
+            "max_bytes": RECORDS_BYTES,
+            "max_age": RECORDS_AGE_S * _NS_PER_S,
+            "duplicate_window": _MIN_WINDOW_NS,
+            "allow_direct": True,
+        },
+        _plain(KEYRING, KEYRING_SUBJECT)
+        | {
+            "description": "the list of the bus's own keys",
+            "discard": "old",
+            "max_bytes": KEYRING_BYTES,
+            "max_msgs_per_subject": 1,
+            "duplicate_window": _MIN_WINDOW_NS,
+            "allow_direct": True,
+        },
     )
 
 
@@ -258,7 +297,7 @@ def file_bytes(limits: Limits) -> int:
     That is their limits, and an eighth more for the indexes and half-empty blocks.
     """
     kept = limits.ingress_bytes + limits.accepted_bytes + limits.quarantine_bytes
-    return (kept + HEALTH_BYTES + PROGRESS_BYTES) * 9 // 8
+    return (kept + HEALTH_BYTES + PROGRESS_BYTES + RECORDS_BYTES + KEYRING_BYTES) * 9 // 8
 
 
 @dataclass(frozen=True, slots=True)
