@@ -6,6 +6,7 @@ The bus accepts no message again that it accepted before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -53,9 +54,16 @@ async def test_a_message_that_was_accepted_live_is_not_accepted_again(shop: Shop
 
 
 async def test_a_message_that_comes_with_the_new_ledger_gets_through(shop: Shop) -> None:
-    """The ledger began after the first attempt of the message."""
+    """The ledger began after the first attempt of the message.
+
+    An attempt may have come to the new server before its relay. It gets no verdict, and nobody can
+    know its outcome. Then the message that is sent anew gets through.
+    """
     async with shop.bot("scraper") as scraper:
         await shop.server.stop()
         publishing = asyncio.create_task(scraper.publish(SUBJECT, PRICE, live=True, timeout=25))
         await shop.restart_server()
-        await publishing
+        with contextlib.suppress(Unresolved):
+            await publishing
+            return
+        await scraper.publish(SUBJECT, PRICE, live=True, timeout=25)
