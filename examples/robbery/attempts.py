@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-from examples.robbery.catalogue import ATTACKS, SCRAPER
+from examples.robbery.catalogue import ON_STAGE, SCRAPER
 from examples.robbery.frames import Frame, msg, pub
 from examples.robbery.thief import FAKE_ORDER, Sent, Thief, draft, now_ms, sealed, sealed_by
 from sealbus.protocol.admission import AdmissionText
@@ -29,7 +29,7 @@ from tests.attacks.corpus import Frame as FrameCase
 from tests.attacks.corpus import Vain
 from tests.attacks.families import NAMED
 
-CASES = {attack.key: attack.cases for attack in ATTACKS}
+CASES = {attack.key: attack.cases for attack in ON_STAGE}
 Attempt = Callable[[Thief], Awaitable[Sent]]
 ATTEMPTS: dict[str, Attempt] = {}
 

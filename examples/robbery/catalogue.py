@@ -55,6 +55,24 @@ class Attack:
         return tuple(case.partition(" ")[2].replace(LESSER, SCRAPER) for case in self.cases)
 
 
+@dataclass(frozen=True, slots=True)
+class VeiledAttack(Attack):
+    """An attack that TLS stops. It is no case of the corpus, whose bus has no TLS."""
+
+    words: str = ""
+    """The evidence in words."""
+
+    @property
+    def where(self) -> Where:
+        """The part that must stop it."""
+        return Where.TLS
+
+    @property
+    def why(self) -> str:
+        """The evidence in words."""
+        return self.words
+
+
 AT_THE_DOOR = (
     Attack("no-key", "connect without a key", ("nothing_said",)),
     Attack("unknown-key", "connect as order with a key nobody knows", ("a_key_that_nobody_knows",)),
@@ -352,6 +370,15 @@ THROWN_OUT = (
     ),
 )
 
+READ = VeiledAttack("read-line", "read an order on order's line", (), words="nothing can be read")
+NO_CERTIFICATE = VeiledAttack(
+    "no-certificate",
+    "connect without a certificate",
+    (),
+    words="client didn't provide a certificate",
+)
+UNDER_TLS = (READ, NO_CERTIFICATE)
+
 ACTS: dict[str, tuple[Attack, ...]] = {
     "At the door": AT_THE_DOOR,
     "On order's line, without its key": ON_THE_WIRE,
@@ -362,10 +389,14 @@ ACTS: dict[str, tuple[Attack, ...]] = {
     "Later": LATER,
     "With inventory's stolen signing key": INSIDE,
     "Once that key is revoked": THROWN_OUT,
+    "Once the operator has turned TLS on": UNDER_TLS,
 }
 """The acts in the order in which they are tried."""
 
 ATTACKS: tuple[Attack, ...] = tuple(attack for act in ACTS.values() for attack in act)
+
+ON_STAGE: tuple[Attack, ...] = tuple(attack for attack in ATTACKS if attack not in UNDER_TLS)
+"""The attacks in the shop without TLS, which the attacker's own process carries out."""
 
 NEEDS_AN_ORDER: frozenset[str] = frozenset(attack.key for attack in ON_THE_WIRE[:7])
 """Attacks that wait for an order to pass."""

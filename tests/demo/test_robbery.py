@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 
 from examples.robbery.attempts import ATTEMPTS
-from examples.robbery.catalogue import ATTACKS, Attack
+from examples.robbery.catalogue import ATTACKS, ON_STAGE, READ, Attack
 from examples.robbery.judging import TRADE, Finding, Trade, faults
 from examples.robbery.make_orders import FILE, make_orders
 from examples.robbery.order_book import opening_stock, read_orders
+from examples.robbery.shop import Shop
+from examples.robbery.under_tls import SECRETS, TlsShop
 from sealbus import InvalidInput
 from tests.attacks.corpus import Where
 from tests.attacks.families import NAMED
@@ -64,6 +66,15 @@ def processes_with(text: str) -> list[str]:
     return found
 
 
+class PlainShop(TlsShop):
+    """The last act, by an operator who forgets the TLS."""
+
+    scheme = "nats"
+
+    async def _encrypt(self) -> None:
+        """Do nothing."""
+
+
 # ---- the whole demo ------------------------------------------------------------------------------
 
 
@@ -82,6 +93,17 @@ def test_attacks_are_stopped_and_own_orders_all_go_through(tmp_path: Path) -> No
     assert "\x1b" not in out
     assert list(scratch.iterdir()) == []
     assert processes_with(str(scratch)) == []
+
+
+async def test_a_line_that_can_be_read_is_noticed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "bus")
+    shop.write_credentials("order")
+    async with PlainShop(shop, tmp_path, print) as plain:
+        finding = await plain.read_line(read_orders(FILE)[0])
+    assert finding.where is None
+    for word in SECRETS:
+        assert word.decode() in finding.why
+    assert faults([READ], [finding], held()[1]) != []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -188,11 +210,11 @@ def test_nothing_is_wrong_when_everything_was_stopped() -> None:
 
 
 def test_every_attack_in_the_catalogue_can_be_carried_out() -> None:
-    assert set(ATTEMPTS) == {attack.key for attack in ATTACKS}
+    assert set(ATTEMPTS) == {attack.key for attack in ON_STAGE}
     assert len(ATTACKS) == len({attack.key for attack in ATTACKS})
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.key)
+@pytest.mark.parametrize("attack", ON_STAGE, ids=lambda attack: attack.key)
 def test_an_attacks_cases_in_the_corpus_are_stopped_alike(attack: Attack) -> None:
     """The corpus says where each attack is stopped, and why. The demo expects the same."""
     cases = [NAMED[name] for name in attack.cases]
