@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.faults.day import Day
 from tests.faults.market import Market, wiretap
 from tests.faults.pauses import Fault
-from tests.faults.schedules import Day
 
 LIMITS = """\
   clock_skew: 100ms
