@@ -17,6 +17,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from examples.robbery.frames import client_name
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import KeyKind, SigningKey
@@ -146,11 +147,13 @@ class Scene:
         consumers: tuple[str, ...] = (),
         token: str | None = None,
         sign: Callable[[SigningKey, bytes, bytes], bytes] = sign_connect,
+        called: str | None = None,
         **options: Any,
     ) -> Door:
         """Connect like a bot, by nats-py's public interface alone.
 
-        Raises nats-py's error if NATS refuses.
+        ``called`` is what the client calls itself, if not the right name. Raises nats-py's error if
+        NATS refuses.
         """
         key = key or self.keys[name]
         admission = token or AdmissionText(name, key.public.text, consumers).encode()
@@ -162,8 +165,10 @@ class Scene:
         def answer(challenge: str) -> bytes:
             return base64.b64encode(sign(key, challenge.encode(), admission.encode()))
 
+        usual = {"error_cb": complain, "inbox_prefix": f"inbox.{name}"}
         client = await self.client(
-            **({"error_cb": complain, "inbox_prefix": f"inbox.{name}"} | options),
+            **(usual | options),
+            name=client_name(admission) if called is None else called,
             token=admission,
             signature_cb=answer,
         )

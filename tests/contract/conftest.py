@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,16 @@ from sealbus_broker.relay.secrets import BusSecrets
 from tests.contract.ground import Ground, a_policy, make_keys
 from tests.contract.servers import Act, begun, start_in_memory
 
-Start = Callable[[Path, BusSecrets], Coroutine[Any, Any, tuple[str, Act, Act]]]
-"""Starts a server: its address, how it stops, and how it starts again."""
+Start = Callable[[Path, BusSecrets], Coroutine[Any, Any, tuple[str, Act, Act, Act]]]
+"""Starts a server: its address, how it stops, how it starts again, and how it reloads."""
 
 
-async def in_memory(_: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
-    server, stop, start_again = start_in_memory(secrets)
-    return server.url, stop, start_again
+async def in_memory(_: Path, secrets: BusSecrets) -> tuple[str, Act, Act, Act]:
+    server, stop, start_again, reload = start_in_memory(secrets)
+    return server.url, stop, start_again, reload
 
 
-async def for_real(folder: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
+async def for_real(folder: Path, secrets: BusSecrets) -> tuple[str, Act, Act, Act]:
     from sealbus_broker.server.process import NatsServer
     from tests.scene import a_config
 
@@ -38,7 +40,11 @@ async def for_real(folder: Path, secrets: BusSecrets) -> tuple[str, Act, Act]:
         server = NatsServer(config, folder)
         await server.start()
 
-    return server.url, stop, start_again
+    async def reload() -> None:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGHUP)
+
+    return server.url, stop, start_again, reload
 
 
 @pytest.fixture(
@@ -51,8 +57,9 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """A server with the bus's configuration, and a relay that admits bots. No stream yet."""
     start: Start = request.param
     secrets, keys = BusSecrets.generate(), make_keys()
-    url, stop, start_again = await start(tmp_path, secrets)
-    async with begun(Ground(url, secrets, keys, a_policy(keys), stop, start_again)) as ground:
+    url, stop, start_again, reload = await start(tmp_path, secrets)
+    made = Ground(url, secrets, keys, a_policy(keys), stop, start_again, reload)
+    async with begun(made) as ground:
         yield ground
 
 

@@ -115,6 +115,8 @@ class Ground:
     stop: Callable[[], Coroutine[Any, Any, None]]
     start_again: Callable[[], Coroutine[Any, Any, None]]
     """Starts the server that was stopped, on the same address and with the same files."""
+    reload: Callable[[], Coroutine[Any, Any, None]]
+    """Has the server read its configuration anew. It may return before the server is done."""
     relay: HardenedClient = field(init=False)
     admission: Admission = field(init=False)
     complaints: list[str] = field(default_factory=list)
@@ -186,7 +188,7 @@ class Ground:
         self.open.append(client)
         await client.connect(
             servers=[self.url],
-            name=name,
+            name=f"{name} {self.keys[name].public.text}",
             token=admission,
             signature_cb=answer,
             allow_reconnect=False,

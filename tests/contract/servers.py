@@ -14,8 +14,8 @@ Act: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 AnyGround = TypeVar("AnyGround", bound=Ground)
 
 
-def start_in_memory(secrets: BusSecrets) -> tuple[MemoryNats, Act, Act]:
-    """Start a server in memory. The two acts stop it, and start it again."""
+def start_in_memory(secrets: BusSecrets) -> tuple[MemoryNats, Act, Act, Act]:
+    """Start a server in memory. The acts stop it, start it again, and have it reload."""
     server = MemoryNats(secrets.relay.public, secrets.issuer.public)
     server.start()
 
@@ -25,7 +25,10 @@ def start_in_memory(secrets: BusSecrets) -> tuple[MemoryNats, Act, Act]:
     async def start_again() -> None:
         server.start()
 
-    return server, stop, start_again
+    async def reload() -> None:
+        server.reload()
+
+    return server, stop, start_again, reload
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ import pytest
 
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, kick_subject, renew_subject
-from sealbus_broker.nats.session_name import session_name
 from tests.contract.ground import Ground, Inbox
 from tests.waiting import PATIENCE_S, until
 
@@ -31,8 +30,8 @@ async def ask(ground: Ground, subject: str, body: object) -> dict[str, Any]:
 
 
 async def listed(ground: Ground, **wanted: Any) -> dict[str, Any]:
-    """What CONNZ says, with the users of the connections."""
-    data: dict[str, Any] = (await ask(ground, CONNECTIONS_SUBJECT, {"auth": True} | wanted))["data"]
+    """What CONNZ says."""
+    data: dict[str, Any] = (await ask(ground, CONNECTIONS_SUBJECT, wanted))["data"]
     return data
 
 
@@ -52,26 +51,24 @@ def a_time(text: str) -> datetime:
 
 
 async def test_answer_names_its_server(ground: Ground) -> None:
-    answer = await ask(ground, CONNECTIONS_SUBJECT, {"auth": True})
+    answer = await ask(ground, CONNECTIONS_SUBJECT, {})
     assert answer["server"]["id"] == answer["data"]["server_id"] == ground.relay.server_id
 
 
 async def test_each_connection_has_its_bot(ground: Ground) -> None:
     order, inventory = await ground.bot("order"), await ground.bot("inventory")
     rows = (await listed(ground))["connections"]
-    found = [(one["cid"], one["authorized_user"], one["name"]) for one in rows]
-    names = {bot: session_name(bot, ground.keys[bot].public.raw) for bot in ("order", "inventory")}
-    assert found == [
-        (order.client_id, names["order"], "order"),
-        (inventory.client_id, names["inventory"], "inventory"),
+    assert [(one["cid"], one["name"]) for one in rows] == [
+        (order.client_id, f"order {ground.keys['order'].public.text}"),
+        (inventory.client_id, f"inventory {ground.keys['inventory'].public.text}"),
     ]
 
 
-async def test_users_are_told_only_on_request(ground: Ground) -> None:
+async def test_list_has_no_certificate_of_a_client(ground: Ground) -> None:
+    """A client chooses the certificates that it shows, and their sizes."""
     await ground.bot("order")
-    (row,) = (await listed(ground, auth=False))["connections"]
-    assert row["name"] == "order"
-    assert "authorized_user" not in row
+    (row,) = (await listed(ground))["connections"]
+    assert not {"tls_peer_certs", "authorized_user", "jwt"} & set(row)
 
 
 async def test_connections_come_in_pages(ground: Ground) -> None:

@@ -73,7 +73,7 @@ class Wire:
         signed = {**options, "sig": base64.b64encode(signature).decode()}
         wire.write(f"CONNECT {json.dumps(signed)}\r\n".encode())
         told = admission.replace(said.key, "U…").replace(said.certificate, "<certificate>")
-        name = f"{said.bot} U… <not-before> <life>"
+        name = f"{said.bot} U… U… <not-before> <life>"
         shown = {**options, "name": name, "auth_token": told, "sig": "<signature>"}
         wire.told.append(f"C: CONNECT {json.dumps(shown, ensure_ascii=False)}")
         await wire.ping()

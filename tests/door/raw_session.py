@@ -88,11 +88,13 @@ async def open_bot(
 ) -> RawSession:
     """Log in as a bot."""
     key = scene.keys[name]
-    text = AdmissionText(name, key.public.text, consumers).encode()
+    said = AdmissionText(name, key.public.text, consumers)
+    text = said.encode()
 
     def login(challenge: bytes) -> dict[str, Any]:
         signature = sign_connect(key, challenge, text.encode())
-        return {"auth_token": text, "sig": base64.b64encode(signature).decode()}
+        sig = base64.b64encode(signature).decode()
+        return {"auth_token": text, "sig": sig, "name": said.client_name}
 
     return await _open(scene, login, tls)
 

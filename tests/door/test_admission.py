@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ from sealbus.protocol.limits import MAX_CONSUMERS, MAX_NAME_CHARS
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.door.admission import CALLOUT_SUBJECT, Admission, Denial, decide
+from sealbus_broker.door.sessions import Entry
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.nats import jwt
 from tests.scene import LIMITS, Door, Scene, a_policy, bot_rule, no_quiet, now_ms
@@ -290,7 +291,11 @@ class Forger:
                     "kind": "Client",
                     "type": "nats",
                 },
-                "connect_opts": {"auth_token": text, "sig": signature},
+                "connect_opts": {
+                    "auth_token": text,
+                    "sig": signature,
+                    "name": f"order {key.public.text}",
+                },
             },
         }
 
@@ -468,12 +473,12 @@ def while_counting(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callable[
     sessions = scene.admission._sessions
     count = sessions.admit
 
-    async def admit(bot: str, keys: Iterable[bytes], connection: int, most: int) -> bool:
-        has_room = await count(bot, keys, connection, most)
+    async def admit(bot: str, server: str, number: int, most: int) -> Entry:
+        entry = await count(bot, server, number, most)
         # A later millisecond than that of the first decision.
         await asyncio.sleep(0.002)
         act()
-        return has_room
+        return entry
 
     monkeypatch.setattr(sessions, "admit", admit)
 

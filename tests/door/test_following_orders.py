@@ -18,7 +18,8 @@ from sealbus_broker.door import process as module
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import COMMAND, Door
 from sealbus_broker.gate.policy import Policy
-from tests.scene import Scene, bot_rule
+from sealbus_broker.server.process import NatsServer
+from tests.scene import Scene, a_config, bot_rule
 from tests.waiting import PATIENCE_S, patiently, until
 
 PROCESS = """
@@ -107,6 +108,23 @@ async def test_next_login_is_decided_by_the_new_policy(alone: Scene, tmp_path: P
         await doors.follow(3)
         await alone.bot("order")
         assert door.pid == pid, "it is the same process"
+
+
+async def test_door_without_its_connection_is_not_open(alone: Scene, tmp_path: Path) -> None:
+    """So `sealbus up` has nats-server reload only while logins are answered."""
+    async with running(Doors(alone, "real", tmp_path)) as door:
+        door.open()
+        await patiently(door.opened.wait())
+        pid = door.pid
+        await alone.server.stop()
+        await until(lambda: not door.opened.is_set(), "it has lost its connection")
+        port = int(alone.url.rpartition(":")[2])
+        config = a_config(alone.server.folder, alone.secrets, port)
+        alone.server = NatsServer(config, alone.server.folder)
+        await alone.server.start()
+        await patiently(door.opened.wait())
+        assert door.pid == pid, "it is the same process"
+        await alone.bot("order")
 
 
 async def test_orders_are_followed_before_it_returns(alone: Scene, tmp_path: Path) -> None:

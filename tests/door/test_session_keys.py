@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.seal import sign_connect
+from sealbus_broker.door.admission import CLIENT_CHARS, Denial, decide
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.nats.connections import LiveSession, list_sessions
 from sealbus_broker.nats.session_name import Certified
@@ -68,33 +69,45 @@ async def test_list_tells_no_session_key_of_a_bot_that_has_none(scene: Scene) ->
     assert (session.key, session.certified) == (scene.keys["order"].public.text, None)
 
 
-@pytest.mark.parametrize("times", ["0 1", "999999999999999 99999999", "1764000000000 600000"])
-async def test_bot_without_session_key_does_not_pretend_to_have_one(
-    scene: Scene, times: str
-) -> None:
+@pytest.mark.parametrize("lie", ["", "order", "order {0} {0} 0 1", "order {1}", "thief {0}", "x"])
+async def test_bot_without_session_key_has_one_name(scene: Scene, lie: str) -> None:
+    """An operator believes the list of sessions."""
+    keys = [scene.keys[name].public.text for name in ("order", "thief")]
+    name = lie.format(*keys)
+    assert "name does not say" in await refused(scene, "order", called=name)
+    await scene.bot("order")
+    assert (await the_session(scene)).told["name"] == f"order {keys[0]}"
+
+
+@pytest.mark.parametrize("field", ["lang", "version"])
+async def test_client_does_not_say_much_of_itself(scene: Scene, field: str) -> None:
+    """A relay takes lists of thousands of sessions."""
     key = scene.keys["order"]
-    text = AdmissionText("order", key.public.text).encode()
+    said = AdmissionText("order", key.public.text)
+    for length in (CLIENT_CHARS, CLIENT_CHARS + 1):
+        signature = sign_connect(key, b"challenge", said.encode().encode())
+        connect = {
+            "auth_token": said.encode(),
+            "sig": base64.b64encode(signature).decode(),
+            "name": said.client_name,
+            field: "x" * length,
+        }
+        decided = decide(connect, "challenge", scene.policy, now_ms())
+        assert isinstance(decided, Denial) is (length > CLIENT_CHARS)
 
-    def answer(challenge: str) -> bytes:
-        return base64.b64encode(sign_connect(key, challenge.encode(), text.encode()))
 
-    how = {"token": text, "signature_cb": answer}
-    with pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
-        await scene.client(**how, name=f"order {key.public.text} {times}")
-    for name in ("x", f"order {key.public.text} {'9' * 16} 1", "order U 1 1", "1 2 3 4"):
-        await scene.client(**how, name=name)
-    assert {one.certified for one in (await list_sessions(scene.relay)).sessions} == {None}
-
-
-@pytest.mark.parametrize("lie", ["key", "begin", "life", "bot", "nothing", "a word more"])
+@pytest.mark.parametrize(
+    "lie", ["enrolled key", "session key", "begin", "life", "bot", "nothing", "a word more"]
+)
 async def test_client_under_another_name_is_not_admitted(strict: Scene, lie: str) -> None:
     """An operator believes the list of sessions."""
     key = a_key(strict)
     words = AdmissionText.of(key, "order").client_name.split(" ")
     name = {
-        "key": " ".join([words[0], strict.keys["thief"].public.text, *words[2:]]),
-        "begin": " ".join([*words[:2], str(int(words[2]) + 1), words[3]]),
-        "life": " ".join([*words[:3], "1"]),
+        "enrolled key": " ".join([words[0], strict.keys["thief"].public.text, *words[2:]]),
+        "session key": " ".join([*words[:2], strict.keys["thief"].public.text, *words[3:]]),
+        "begin": " ".join([*words[:3], str(int(words[3]) + 1), words[4]]),
+        "life": " ".join([*words[:4], "1"]),
         "bot": " ".join(["inventory", *words[1:]]),
         "nothing": "order",
         "a word more": " ".join([*words, "x"]),

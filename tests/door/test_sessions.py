@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,7 +14,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus import Bot, ConnectionFailed, Credentials
+from sealbus_broker.door import sessions as door_sessions
 from sealbus_broker.door.admission import Admission
+from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.nats import connections
 from sealbus_broker.nats.config import MAX_PENDING_BYTES
 from tests.scene import Door, Scene
@@ -118,6 +121,101 @@ async def test_sessions_that_another_relay_admitted_count(narrow: Scene) -> None
     await later.start()
     assert await outcomes(narrow, "order", 2 * MOST) == ([], [TOO_MANY] * 2 * MOST)
     await later.stop()
+
+
+@pytest.fixture
+def lists(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When nats-server was asked for its list of sessions."""
+    asked: list[float] = []
+
+    async def noting(*args: Any, **options: Any) -> connections.Listing:
+        asked.append(time.monotonic())
+        return await connections.list_sessions(*args, **options)
+
+    monkeypatch.setattr(door_sessions, "list_sessions", noting)
+    return asked
+
+
+async def test_logins_share_one_list(narrow: Scene, lists: list[float]) -> None:
+    """No bot is near its limit, so one list serves them all, until it is old."""
+    narrow.change(limits=replace(narrow.policy.limits, connections=64))
+    began = time.monotonic()
+    for bot in ("order", "inventory", "thief"):
+        assert len((await outcomes(narrow, bot, 10))[0]) == 10
+    assert len(lists) <= 1 + (time.monotonic() - began) / door_sessions.OLD_S
+
+
+async def test_bot_near_its_limit_is_counted_by_a_fresh_list(
+    narrow: Scene, lists: list[float]
+) -> None:
+    await take_all(narrow, "order")
+    await asyncio.sleep(door_sessions.FRESH_S)
+    before = len(lists)
+    assert await outcome(narrow, "order") == TOO_MANY
+    assert len(lists) == before + 1
+
+
+async def test_list_that_takes_long_serves_longer(
+    narrow: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a bus of many sessions would do nothing but list them."""
+    slow = connections.list_sessions
+    took_s = 0.3
+    lists: list[float] = []
+
+    async def slowly(*args: Any, **options: Any) -> connections.Listing:
+        lists.append(time.monotonic())
+        await asyncio.sleep(took_s)
+        return await slow(*args, **options)
+
+    monkeypatch.setattr(door_sessions, "list_sessions", slowly)
+    for bot in ("order", "inventory", "thief") * 2:  # a second session is near the limit
+        assert isinstance(await outcome(narrow, bot), Door)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(lists)]
+    # Less the time from the question to the list.
+    assert all(pause > (door_sessions.PAUSES - 1) * took_s for pause in pauses)
+
+
+async def test_two_relays_share_the_half_of_a_limit(narrow: Scene) -> None:
+    """By a list that is not fresh, each admits no more than the half."""
+    narrow.change(limits=replace(narrow.policy.limits, connections=8))
+    login = await narrow.login()
+    beside = Sessions(login, time.monotonic)
+    other = Sessions(login, time.monotonic)
+    server = login.server_id
+    for one in (beside, other):
+        assert await one.admit("thief", server, 1000, 8) is Entry.NEW
+        # Not fresh any more, and not old.
+        one._listed_at = time.monotonic() - (door_sessions.FRESH_S + door_sessions.OLD_S) / 2
+    listed = connections.list_sessions
+    asked = False
+
+    async def noting(*args: Any, **options: Any) -> connections.Listing:
+        nonlocal asked
+        asked = True
+        return await listed(*args, **options)
+
+    admitted = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(door_sessions, "list_sessions", noting)
+        patch.setattr(door_sessions, "OLD_S", PATIENCE_S)
+        for one in (beside, other):
+            asked = False
+            while await one.admit("order", server, 2000 + admitted, 8) is Entry.NEW and not asked:
+                admitted += 1
+    assert admitted == 8
+
+
+async def test_number_of_another_server_is_another_session(narrow: Scene) -> None:
+    """A server that starts again numbers its connections anew."""
+    door = await outcome(narrow, "order")
+    assert isinstance(door, Door)
+    server = narrow.relay.server_id
+    (session,) = (await connections.list_sessions(narrow.relay)).sessions
+    counted = Sessions(await narrow.login(), time.monotonic)
+    assert await counted.admit("order", server, session.number, MOST) is Entry.KEPT
+    assert await counted.admit("order", "NOTHER", session.number, MOST) is Entry.NEW
+    assert await counted.admit("thief", server, session.number, MOST) is Entry.NEW
 
 
 async def test_a_login_without_proof_takes_no_place(narrow: Scene) -> None:

@@ -94,6 +94,7 @@ async def admit(scene: Scene, name: str, *consumers: str) -> Wire:
     connect = {
         "verbose": False,
         "headers": True,
+        "name": f"{name} {key.public.text}",
         "auth_token": text,
         "sig": base64.b64encode(signature).decode(),
     }
@@ -222,6 +223,7 @@ async def test_an_answer_aimed_at_another_bot_does_not_silence_it(
     streams.open.append(victim)
     await victim.connect(
         streams.url,
+        name=f"inventory {key.public.text}",
         token=text,
         signature_cb=lambda nonce: base64.b64encode(
             sign_connect(key, str(nonce).encode(), text.encode())

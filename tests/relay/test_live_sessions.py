@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import MAX_MESSAGE_BYTES
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.door.admission import CLIENT_CHARS
 from sealbus_broker.nats.config import kick_subject, renew_subject
 from sealbus_broker.nats.connections import OVERLAP, PAGE
 from sealbus_broker.policy.succession import Succession
@@ -28,7 +29,7 @@ LATER = "2026-11-27T08:00:03Z"
 
 
 def row(number: int, bot: str, start: str = EARLY) -> dict[str, Any]:
-    return {"cid": number, "authorized_user": bot, "start": start}
+    return {"cid": number, "name": bot, "start": start}
 
 
 class Server:
@@ -151,8 +152,8 @@ async def test_bus_without_sessions_has_none() -> None:
     "rows",
     [
         [{"cid": 1, "start": EARLY}],
-        [{"cid": 1, "authorized_user": "a", "start": "yesterday"}],
-        [{"cid": "x", "authorized_user": "a", "start": EARLY}],
+        [{"cid": 1, "name": "a", "start": "yesterday"}],
+        [{"cid": "x", "name": "a", "start": EARLY}],
         [None],
     ],
 )
@@ -162,6 +163,6 @@ async def test_strange_list_is_an_error_of_nats(rows: Any) -> None:
 
 
 def test_largest_page_fits_into_an_answer() -> None:
-    """A client chooses its name, and JSON writes some characters as six bytes."""
-    longest_line = 4096  # nats-server's max_control_line
-    assert PAGE * 6 * longest_line < MAX_MESSAGE_BYTES
+    """A client chooses its language and version, and JSON writes some characters as six bytes."""
+    chosen_bytes, other_bytes = 2 * 6 * CLIENT_CHARS, 1024
+    assert PAGE * (chosen_bytes + other_bytes) < MAX_MESSAGE_BYTES

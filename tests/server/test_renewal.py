@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from sealbus.supervision import end, spawn
 from sealbus_broker.certificates import make_authority, make_bus
 from sealbus_broker.nats.config import ServerTls
 from sealbus_broker.server import renewal
-from tests.waiting import until
+from tests.waiting import patiently, until
 
 AUTHORITY = make_authority("shop", datetime.now(UTC))
 
@@ -35,8 +35,10 @@ def tls(tmp_path: Path) -> ServerTls:
 
 
 @asynccontextmanager
-async def following(tls: ServerTls, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[bytes]]:
-    """Yield the keys that the server was told to read."""
+async def following(
+    tls: ServerTls, monkeypatch: pytest.MonkeyPatch, answers: Sequence[bool] = (True,)
+) -> AsyncIterator[list[bytes]]:
+    """Yield the keys that the server was told to read. ``answers``: whether a relay does."""
     monkeypatch.setattr(renewal, "LOOK_S", 0.01)
     told: list[bytes] = []
 
@@ -45,7 +47,7 @@ async def following(tls: ServerTls, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         return True
 
     stopping = asyncio.Event()
-    task = spawn(renewal.follow(tls, reload, stopping), "following")
+    task = spawn(renewal.follow(tls, reload, stopping, may_reload=lambda: answers[0]), "following")
     await asyncio.sleep(0)
     yield told
     stopping.set()
@@ -77,9 +79,23 @@ async def test_files_that_cannot_be_used_wait_for_better_ones(
         await until(lambda: len(told) == 1, "the server was told")
 
 
+async def test_renewal_waits_for_a_relay(tls: ServerTls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, nats-server would end every session at the reload."""
+    waiting = asyncio.Event()
+    monkeypatch.setattr(renewal.log, "warning", lambda *_, **__: waiting.set())
+    answers = [False]
+    async with following(tls, monkeypatch, answers) as told:
+        renew(tls)
+        await patiently(waiting.wait())
+        await asyncio.sleep(0.1)
+        assert told == []
+        answers[0] = True
+        await until(lambda: told == [tls.key.read_bytes()], "the server was told")
+
+
 async def test_stop_ends_the_look_at_once(tls: ServerTls) -> None:
     stopping = asyncio.Event()
-    task = spawn(renewal.follow(tls, lambda: True, stopping), "following")
+    task = spawn(renewal.follow(tls, lambda: True, stopping, may_reload=lambda: True), "following")
     stopping.set()
     async with asyncio.timeout(renewal.LOOK_S):
         await task

@@ -26,8 +26,9 @@ from tests.waiting import PATIENCE_S
 async def stage() -> AsyncIterator[Stage]:
     """A server in memory, and a relay's login that admits bots. No stream yet."""
     secrets, keys = BusSecrets.generate(), make_keys()
-    server, stop, start_again = start_in_memory(secrets)
-    set_up = Stage(server.url, secrets, keys, a_policy(keys), stop, start_again, server=server)
+    server, stop, start_again, reload = start_in_memory(secrets)
+    policy = a_policy(keys)
+    set_up = Stage(server.url, secrets, keys, policy, stop, start_again, reload, server=server)
     async with begun(set_up) as stage:
         yield stage
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 import pytest
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.door.admission import Admission
-from sealbus_broker.door.sessions import Sessions
+from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.nats.connections import Listing, list_sessions
 from sealbus_broker.relay import live_sessions
 from sealbus_broker.relay.live_sessions import LiveSessions
@@ -75,13 +74,11 @@ async def test_login_is_decided_by_the_policy_at_its_answer(
     asked, go_on = asyncio.Event(), asyncio.Event()
     admit = Sessions.admit
 
-    async def slowly(
-        self: Sessions, bot: str, keys: Iterable[bytes], connection: int, most: int
-    ) -> bool:
-        admitted = await admit(self, bot, keys, connection, most)
+    async def slowly(self: Sessions, bot: str, server: str, number: int, most: int) -> Entry:
+        entry = await admit(self, bot, server, number, most)
         asked.set()
         await go_on.wait()
-        return admitted
+        return entry
 
     monkeypatch.setattr(Sessions, "admit", slowly)
     logging_in = asyncio.ensure_future(opened(shop, "watcher"))

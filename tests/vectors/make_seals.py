@@ -258,6 +258,7 @@ def connect() -> dict[str, Any]:
                 "certificate": shown and shown.hex(),
                 "consumers": list(said.consumers),
                 "admission": said.encode().encode().hex(),
+                "client_name": said.client_name,
             }
             for name, shown, said in _texts()
         ],

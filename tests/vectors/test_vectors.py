@@ -105,6 +105,7 @@ def test_admission_texts_are_written_and_read(vector: dict[str, Any]) -> None:
     said = AdmissionText(vector["bot"], key, tuple(vector["consumers"]), word)
     assert said.encode().encode().hex() == vector["admission"]
     assert AdmissionText.decode(HEX(vector["admission"]).decode()) == said
+    assert said.client_name == vector["client_name"]
 
 
 @pytest.mark.parametrize("vector", CONNECT["cases"], ids=by("name"))

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -141,7 +141,7 @@ def up(
             log.info("nats-server.started", text=text, url=server.url, log=log_file)
             if tls is None:
                 _warn_without_tls(host)
-            await _watch(server, relay.run(stopping, lambda: _say_ready(policy, name, server.url)))
+            await _watch(server, relay, stopping, lambda: _say_ready(policy, name, server.url))
             log.info("bus.stopped", text="stopped")
 
         return serve
@@ -163,19 +163,25 @@ def disk_problems(server: NatsServer, limits: Limits) -> tuple[Problem, ...]:
     return (Problem(Level.WARNING, "disk", what, hint),)
 
 
-async def _watch(server: NatsServer, relaying: Coroutine[Any, Any, None]) -> None:
+async def _watch(
+    server: NatsServer, relay: Relay, stopping: asyncio.Event, ready: Callable[[], None]
+) -> None:
     """Run a relay and watch its server, until the relay ends or the server cannot be kept running.
 
     Then stop the server.
     """
+
+    def admits() -> bool:
+        return relay.door is not None and relay.door.opened.is_set()
+
     supervisor = Supervisor("sealbus up", tell=tell)
     watching = supervisor.must("watching nats-server", server.supervise(), until=server.stopping)
     following = supervisor.must(
-        "watching the certificates", server.follow_certificates(), until=server.stopping
+        "watching the certificates", server.follow_certificates(admits), until=server.stopping
     )
     try:
         with contextlib.suppress(Interrupted):
-            await race(relaying, supervisor.failed)
+            await race(relay.run(stopping, ready), supervisor.failed)
         if supervisor.failure is not None:
             raise supervisor.failure
     finally:

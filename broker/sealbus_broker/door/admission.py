@@ -36,13 +36,13 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.protocol.admission import NO_CERTIFICATE, AdmissionText
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import Verifier, verify_connect
 from sealbus.protocol.subjects import consumer_owner
 from sealbus_broker.door.rights import Rights, rights
-from sealbus_broker.door.sessions import Sessions
+from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.certificates import ends_ms, objection
@@ -55,7 +55,6 @@ from sealbus_broker.nats.config import (
     MAX_BOT_PAYLOAD_BYTES,
     MAX_SUBSCRIPTIONS,
 )
-from sealbus_broker.nats.session_name import read_client_name, session_name
 
 log = get_logger(__name__)
 
@@ -73,6 +72,10 @@ CALLOUT_SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 FIELD_SHOWN: Final = 64
 """How many characters of a client's address, and of its way in, the log has. nats-server writes
 both, and the limit stays for a server that does not."""
+
+CLIENT_CHARS: Final = 64
+"""How long a client's language and version may be. nats-server lists both with each session, and a
+relay has to take the list of thousands."""
 
 _NUMBER: Final = re.compile(r"\d+")
 
@@ -146,7 +149,7 @@ def decide(
         session_key, challenge=challenge.encode(), admission=token.encode(), signature=signature
     ):
         return Denial(name, "the signature does not hold over the challenge and the admission text")
-    if (lie := _check_name(said, connect.get("name"))) is not None:
+    if (lie := _check_names(said, connect)) is not None:
         return Denial(name, lie)
     if len(consumers) > MAX_CONSUMERS:
         return Denial(name, f"{len(consumers)} consumers; at most {MAX_CONSUMERS}")
@@ -187,17 +190,18 @@ def _check_keys(
     return raw, key, min(key.ends_ms, ends_ms(certificate, policy.limits))
 
 
-def _check_name(said: AdmissionText, called: object) -> str | None:
-    """Return why a client may not call itself ``called``, or ``None``.
+def _check_names(said: AdmissionText, connect: dict[str, Any]) -> str | None:
+    """Return why a client may not call itself what it does, or ``None``.
 
-    An operator believes what the list of sessions tells of a session key.
+    Operators and relays believe the list of sessions, which tells no more of a session than this.
     """
-    if said.certificate == NO_CERTIFICATE:
-        tells = read_client_name(called) is not None
-        return "the client's name tells of a session key, and it has none" if tells else None
     # The certificate was read before, so the text has a name.
-    honest = called == said.client_name
-    return None if honest else "the client's name does not say its key and its certificate's times"
+    if connect.get("name") != said.client_name:
+        return "the client's name does not say its bot, its keys and its certificate's times"
+    for field in ("lang", "version"):
+        if len(str(connect.get(field, ""))) > CLIENT_CHARS:
+            return f"the client's {field} has more than {CLIENT_CHARS} characters"
+    return None
 
 
 class Admission:
@@ -295,12 +299,13 @@ class Admission:
         )
         decision = _judge(login, policy, int(now * 1000))
         most = policy.limits.connections
-        is_full = False
+        entry = Entry.NEW
         if isinstance(decision, Admitted):
             try:
                 # Only now, with the bot's proof. A stranger would otherwise use up its sessions.
-                keys = policy.bots[decision.bot].keys
-                is_full = not await self._sessions.admit(decision.bot, keys, login.connection, most)
+                entry = await self._sessions.admit(
+                    decision.bot, login.server, login.connection, most
+                )
             except (NatsError, OSError) as error:
                 unknown = (
                     f"nats-server does not say how many sessions it has ({type(error).__name__})"
@@ -318,12 +323,12 @@ class Admission:
             self._deny(decision, login.host)
             response["error"] = "not admitted"
         else:
-            if is_full:
+            if entry is Entry.FULL:
                 why = f"it has {most} sessions already, as many as it may (limits.connections)"
                 self._deny(Denial(decision.bot, why), login.host)
-            else:
+            elif entry is Entry.NEW:
                 self._grant(decision, login.host)
-            account = FULL_ACCOUNT if is_full else BOTS_ACCOUNT
+            account = FULL_ACCOUNT if entry is Entry.FULL else BOTS_ACCOUNT
             claims = _user_claims(decision, login.user, account)
             response["jwt"] = jwt.sign(claims, self._issuer, int(now))
         answer = {"sub": login.user, "aud": login.server, "nats": response}
@@ -391,9 +396,9 @@ def _judge(login: _Login, policy: Policy, now_ms: int) -> Admitted | Denial:
 
 def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:
     may = session.rights
+    # Without a "name": nats-server would end the session at each reload (ADR 39).
     return {
         "sub": user,
-        "name": session_name(session.bot, session.key),
         "aud": account,
         # Whole seconds, rounded down: no session outlives its key.
         "exp": session.expires_at_ms // 1000,

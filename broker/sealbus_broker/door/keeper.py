@@ -3,9 +3,9 @@
 It begins without a connection, and waits for its orders on standard input. With them it connects to
 NATS, however long that takes, and says ``open`` on its standard output once it answers logins. More
 orders may come when the policy changes. It says ``follows`` and the policy's digest once every
-login is decided by them. When
-the connection is lost, nats-py connects again, and until then nobody can log in. When NATS ends the
-connection for good, the process ends, and the relay starts another
+login is decided by them. When the connection is lost, it says ``lost``. nats-py connects again, and
+until the process says ``open`` again nobody can log in. When NATS ends the connection for good, the
+process ends, and the relay starts another
 (:mod:`sealbus_broker.door.process`).
 """
 
@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from sealbus.supervision import beside
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.orders import MAX_BYTES, Orders
-from sealbus_broker.door.process import FOLLOWS, OPEN
+from sealbus_broker.door.process import FOLLOWS, LOST, OPEN
 from sealbus_broker.door.watch import Watch
 from sealbus_broker.errors import DoorFailed
 from sealbus_broker.gate.policy import Policy
@@ -56,7 +56,7 @@ async def _admit_as_told(reader: asyncio.StreamReader) -> None:
         return  # the relay ended before it had opened the door
     orders = Orders.decode(line)
     following = _Following(reader, orders.policy)
-    admitting_bots = admit(orders, lambda: following.policy, lambda: _say(OPEN))
+    admitting_bots = admit(orders, lambda: following.policy, lambda: _say(OPEN), lambda: _say(LOST))
     # The end of reading is the end of the relay.
     async with beside(admitting_bots, following.run(), name="the door") as tasks:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -84,18 +84,25 @@ def _say(line: bytes) -> None:
     os.write(sys.stdout.fileno(), line)
 
 
-async def admit(orders: Orders, policy: Callable[[], Policy], opened: Callable[[], object]) -> None:
+async def admit(
+    orders: Orders,
+    policy: Callable[[], Policy],
+    opened: Callable[[], object],
+    lost: Callable[[], object],
+) -> None:
     """Connect, however long that takes, and admit bots. Cancel it to stop.
 
     Args:
         orders: Where NATS is, and with which keys.
         policy: Gives the policy in force, which says who may come in.
-        opened: Is called once bots can come in.
+        opened: Is called when bots can come in, also after each loss.
+        lost: Is called when the connection is lost.
 
     Raises:
         DoorFailed: NATS ended the connection for good.
     """
-    link = Link("admission", _nothing, _nothing)
+    # nats-py subscribes again before it calls that the connection is back.
+    link = Link("admission", lost, opened)
     closed = asyncio.Event()
     name = f"sealbus relay {orders.relay} admission"
     client = await link.connect(list(orders.servers), orders.login.seed_text, name, orders.tls)
@@ -115,7 +122,3 @@ async def admit(orders: Orders, policy: Callable[[], Policy], opened: Callable[[
         f"NATS does not serve the process that admits bots: {type(error).__name__}: {error}",
         hint="nats-server's log says more",
     )
-
-
-def _nothing() -> None:
-    """Do nothing. A lost connection needs nothing here: nats-py subscribes again by itself."""

@@ -13,7 +13,9 @@ state     meaning                                                           left
 waiting   the process runs, and waits for its orders                        opening, by ``open()``
 opening   it has its orders (:mod:`sealbus_broker.door.orders`) on its      open; died
           standard input, and connects to NATS
-open      it has said so on its standard output: bots can come in           died
+open      it has said so on its standard output: bots can come in           lost; died
+lost      it has said that its connection to NATS is lost. nats-py          open; died
+          connects again
 died      the process has ended by itself. The relay starts another after   opening; after five
           a pause                                                           deaths ``run`` fails
 closed    ``stop()`` was called: the process answers its logins, and
@@ -48,6 +50,9 @@ COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.door")
 
 OPEN: Final = b"open\n"
 """The line by which the process says that bots can come in."""
+
+LOST: Final = b"lost\n"
+"""The line by which it says that none can, because its connection to NATS is lost."""
 
 FOLLOWS: Final = b"follows "
 """Begins the line by which the process says that it decides by its latest orders. The policy's
@@ -104,7 +109,7 @@ class Door:
 
     The module names its states. :meth:`run` leads through them, apart from *closed*, to which
     :meth:`stop` leads, and from *waiting*, which :meth:`open` ends. The connection to NATS is the
-    process's own: while it is lost, the state stays *open*.
+    process's own, and so are *lost* and the way out of it.
     """
 
     def __init__(
@@ -220,6 +225,8 @@ class Door:
             if said == OPEN:
                 was_open = True
                 self.opened.set()
+            elif said == LOST:
+                self.opened.clear()
             else:
                 self._follows = said.removeprefix(FOLLOWS).strip()
                 self._said.set()

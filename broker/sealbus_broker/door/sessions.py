@@ -1,40 +1,78 @@
-"""The number of sessions of each bot: those that nats-server counts, and those that it counts soon.
+"""The number of sessions of each bot: those that nats-server lists, and those that it lists soon.
 
 A bot may have ``limits.connections`` sessions, so that no bot uses up the connections of all.
-nats-server knows who is connected, whichever relay admitted them (``CONNZ`` of the account BOTS,
-asked with the names of the bot's sessions). It counts a login some milliseconds after a relay has
-answered it. Until then the relay counts its own answers. Relays that admit one bot within a tenth
-of a second (:data:`FRESH_S`) do not see each other's answers. Each of them may admit up to the
-limit, and none after that.
+nats-server knows who is connected, whichever relay admitted them (``CONNZ`` of the account BOTS).
+It cannot list the sessions of one bot alone, because the name of a session is the client's own. So
+there is one list for all bots and all logins of a short time:
+
+- A bot that stays within half of its sessions by the last list is let in without another one, while
+  that list is not :data:`OLD_S` old.
+- Otherwise the list has to be *fresh*: not older than :data:`FRESH_S`, or than four times as long
+  as it took. Logins that need a list at the same time share it.
+
+nats-server lists a login some milliseconds after a relay has answered it. Until then this process
+counts its own answers. It does not see those of other relays that came after the list. So two
+relays may each admit a bot up to the half of its sessions by an older list, which is no more than
+the bot may have. Beyond that, each of them may admit up to the limit while its list is fresh, and
+none after that.
+
+*A reload of nats-server asks again for each session.* Its number is in the list, or among the
+answers of this process. So it is neither counted a second time nor refused because the bot has all
+its sessions. nats-server gives lists during a reload too (measured, 2.15.1).
+
+The counts are lost with the process. The next one asks for a list at its first login. A
+nats-server that starts again has another id and begins its numbers anew, so its first login asks
+for a list too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum, auto
 from typing import Final
 
 from nats.aio.client import Client
 
+from sealbus.supervision import spawn
 from sealbus_broker.nats.connections import list_sessions
-from sealbus_broker.nats.session_name import session_name
 
 ASK_S: Final = 1.5
-"""How long nats-server may take to say who is connected: most of the two seconds that a login has.
-It takes 2.4 ms with 3,000 connections (nats-server 2.15.1, two busy cores)."""
+"""How long nats-server may take to list the sessions: most of the two seconds that a login has."""
 
 SETTLE_S: Final = 2.0
-"""How long a login may take from the answer until nats-server counts it. By then the server has cut
+"""How long a login may take from the answer until nats-server lists it. By then the server has cut
 off a client that has not come in."""
 
 FRESH_S: Final = 0.1
-"""How long one answer of the server serves further logins of the same bot. This process knows by
-itself whom it has admitted since."""
+"""How long a list serves the logins of a bot that may be at its limit. This process knows by itself
+whom it has admitted since."""
+
+OLD_S: Final = 1.0
+"""How long a list serves the logins of other bots."""
+
+PAUSES: Final = 4
+"""How often the time that a list takes passes before the next one. So lists take a fifth of the
+time of this process at most, however many sessions there are."""
 
 FULL_S: Final = 1.0
 """How long a bot that has all its sessions is refused without asking. A bot that tries again and
 again then costs nats-server nothing."""
+
+_Place = tuple[str, int]
+"""A connection: the server's id, and the server's number for it."""
+
+
+class Entry(Enum):
+    """What becomes of a login."""
+
+    NEW = auto()
+    """It is one session more."""
+    KEPT = auto()
+    """It is a session already: nats-server asks again because of a reload."""
+    FULL = auto()
+    """The bot has all the sessions that it may have."""
 
 
 class Sessions:
@@ -43,53 +81,88 @@ class Sessions:
     def __init__(self, nc: Client, monotonic: Callable[[], float]) -> None:
         self._nc = nc
         self._monotonic = monotonic
-        self._admitted: dict[str, dict[int, float]] = {}
-        """For each bot and connection, when it was admitted here, unless nats-server counts it
-        already."""
-        self._connected: dict[str, tuple[float, frozenset[int]]] = {}
-        """For each bot, when nats-server was asked, and its answer."""
+        self._listed: dict[_Place, str] = {}
+        """The bot of each session in the last list."""
+        self._counts: Counter[str] = Counter()
+        """How many of them each bot has."""
+        self._server = ""
+        """The id of the server of that list."""
+        self._listed_at = 0.0
+        """When it was asked for."""
+        self._took_s = 0.0
+        """How long it took."""
+        self._coming: dict[str, dict[_Place, float]] = {}
+        """For each bot, the connections that were admitted here since that list, and when."""
         self._full: dict[str, float] = {}
         """For each bot, until when it is known to have all the sessions that it may have."""
-        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """A lock for each bot, so that its logins are counted one after the other."""
+        self._asking: asyncio.Task[None] | None = None
+        """The list that is under way, or the last one."""
 
-    async def admit(self, bot: str, keys: Iterable[bytes], connection: int, most: int) -> bool:
+    async def admit(self, bot: str, server: str, number: int, most: int) -> Entry:
         """Whether ``bot`` may have one session more. If so, it has it from now on.
 
         Args:
             bot: The bot, which has proven who it is.
-            keys: Its raw public keys. Its sessions are known by them.
-            connection: The server's number for the connection.
+            server: The id of the server that asks.
+            number: The server's number for the connection.
             most: How many sessions the bot may have.
 
         Raises:
             nats.errors.Error, OSError: nats-server does not say who is connected.
         """
-        async with self._asking[bot]:
-            now = self._monotonic()
-            if now < self._full.get(bot, now):
-                return False
-            asked_at, connected = self._connected.get(bot, (-FRESH_S, frozenset[int]()))
-            coming = self._admitted.setdefault(bot, {})
-            if now - asked_at >= FRESH_S:
-                connected = frozenset[int]()
-                for key in keys:
-                    if len(connected) < most:
-                        connected |= await self._ask(session_name(bot, key), most)
-                # By the time of the question: the answer may lack logins that came after it.
-                self._connected[bot] = now, connected
-                for number, at in list(coming.items()):
-                    if number in connected or now - at >= SETTLE_S:
-                        del coming[number]
-            is_full = len(connected) + len(coming) >= most
-            if is_full:
-                self._full[bot] = now + FULL_S
-            else:
-                self._full.pop(bot, None)
-                coming[connection] = now
-            return not is_full
+        place = server, number
+        if self._has(bot, place):
+            return Entry.KEPT
+        if self._monotonic() < self._full.get(bot, 0.0):
+            return Entry.FULL
+        if self._needs_list(bot, server, most):
+            await self._ask()
+            if self._has(bot, place):
+                return Entry.KEPT
+        now = self._monotonic()
+        if self._count(bot) >= most:
+            self._full[bot] = now + FULL_S
+            return Entry.FULL
+        self._full.pop(bot, None)
+        self._coming.setdefault(bot, {})[place] = now
+        return Entry.NEW
 
-    async def _ask(self, name: str, most: int) -> frozenset[int]:
-        """Return the connections with a session's name, and of more than ``most`` only some."""
-        listing = await list_sessions(self._nc, name=name, most=most, timeout_s=ASK_S)
-        return frozenset(one.number for one in listing.sessions)
+    def _has(self, bot: str, place: _Place) -> bool:
+        """Whether the connection is a session of the bot, as far as is known here."""
+        return self._listed.get(place) == bot or place in self._coming.get(bot, ())
+
+    def _count(self, bot: str) -> int:
+        return self._counts[bot] + len(self._coming.get(bot, ()))
+
+    def _needs_list(self, bot: str, server: str, most: int) -> bool:
+        if server != self._server:
+            return True
+        age_s = self._monotonic() - self._listed_at
+        lasts_s = FRESH_S if 2 * (self._count(bot) + 1) > most else OLD_S
+        return age_s >= max(lasts_s, PAUSES * self._took_s)
+
+    async def _ask(self) -> None:
+        """Get a list, or wait for the one that is under way."""
+        if self._asking is None or self._asking.done():
+            self._asking = spawn(self._list(), "the list of sessions")
+        # One login that is given up takes the list from nobody.
+        await asyncio.shield(self._asking)
+
+    async def _list(self) -> None:
+        began = self._monotonic()
+        async with asyncio.timeout(ASK_S):
+            listing = await list_sessions(self._nc)
+        self._server = listing.server
+        self._listed = {(listing.server, one.number): one.bot for one in listing.sessions}
+        self._counts = Counter(self._listed.values())
+        # By the time of the question: the answer may lack logins that came after it.
+        self._listed_at, self._took_s = began, self._monotonic() - began
+        coming = {
+            bot: {
+                place: at
+                for place, at in places.items()
+                if place not in self._listed and began - at < SETTLE_S
+            }
+            for bot, places in self._coming.items()
+        }
+        self._coming = {bot: places for bot, places in coming.items() if places}

@@ -108,7 +108,6 @@ class Callout:
             raise Denied("the session is another's, or is over")
         return Grant(
             account=session["aud"],
-            user=session["name"],
             publish=tuple(rights["pub"]["allow"]),
             subscribe=tuple(rights["sub"]["allow"]),
             max_payload=rights["payload"],

@@ -56,6 +56,8 @@ class Connection:
         """Ends the connection when the session expires."""
         self._is_asking = False
         """The state *asking*."""
+        self._connected_by: wire.Connect | None = None
+        """The client's CONNECT."""
         self._is_over = False
         """Whether it has ended, from either side."""
         self._wants_503 = False
@@ -77,8 +79,13 @@ class Connection:
 
     # ---- who it is ------------------------------------------------------------------------------
 
+    def ask_again(self) -> None:
+        """Ask who this is by the same CONNECT. The answer applies in place."""
+        if self._connected_by is not None:
+            self._host.authenticate(self, self._connected_by)
+
     def admit(self, grant: Grant | None, error: str = "Authorization Violation") -> None:
-        """Open it with ``grant``, or end it with ``error``."""
+        """Open it with ``grant``, or end it with ``error``. An open one gets other rights."""
         self._is_asking = False
         self.give_up = None
         if self._is_over:
@@ -88,10 +95,21 @@ class Connection:
             return
         self.grant = grant
         self._reader.max_payload = grant.max_payload
+        for sid, one in list(self._subscriptions.items()):
+            if not grant.may_subscribe(one.subject, one.queue):
+                self._unsubscribe(sid)
+                self._complain(
+                    f'Permissions Violation for Subscription to "{one.subject}" (sid "{sid}")'
+                )
         if grant.expires_at_s is not None:
             left_s = max(0.0, grant.expires_at_s - time.time())
             loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(left_s, self.end, "User Authentication Expired")
+            expiry = loop.call_later(left_s, self.end, "User Authentication Expired")
+            # As nats-server: a session that was open keeps the timer that ends first.
+            if self._expiry is None or expiry.when() < self._expiry.when():
+                self._expiry, expiry = expiry, self._expiry
+            if expiry is not None:
+                expiry.cancel()
         # Whatever the client sent meanwhile was kept.
         self._read()
 
@@ -186,6 +204,7 @@ class Connection:
         self.name = str(connect.options.get("name", ""))
         self._wants_503 = bool(connect.options.get("no_responders"))
         self._is_asking = True
+        self._connected_by = connect
         self._host.authenticate(self, connect)
 
     def _publish(self, message: Message, grant: Grant) -> None:

@@ -14,7 +14,6 @@ class Grant:
     """What a login gives. ``None`` for a list of subjects: all of them."""
 
     account: str
-    user: str
     publish: tuple[str, ...] | None = None
     subscribe: tuple[str, ...] | None = None
     """A subject, or a subject and the one queue group in which it may be joined."""
@@ -26,7 +25,7 @@ class Grant:
     @classmethod
     def of_relay(cls) -> Grant:
         """A relay's login: everything inside the account BUS."""
-        return cls(BUS_ACCOUNT, "relay", max_subscriptions=1_000_000)
+        return cls(BUS_ACCOUNT, max_subscriptions=1_000_000)
 
     def may_publish(self, subject: str) -> bool:
         """Whether a message to ``subject`` is let through."""

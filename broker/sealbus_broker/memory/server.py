@@ -31,7 +31,7 @@ from sealbus_broker.memory.grant import Grant
 from sealbus_broker.memory.jetstream import JetStream
 from sealbus_broker.memory.pipe import connection
 from sealbus_broker.memory.system import System
-from sealbus_broker.nats.config import FULL_ACCOUNT, MAX_PAYLOAD_BYTES
+from sealbus_broker.nats.config import BUS_ACCOUNT, FULL_ACCOUNT, MAX_PAYLOAD_BYTES
 
 VERSION: Final = "2.15.1"
 """The nats-server whose behaviour this one has."""
@@ -111,6 +111,13 @@ class MemoryNats:
         for one in chosen:
             one.cut()
         return len(chosen)
+
+    def reload(self) -> None:
+        """Ask a relay again for each session, as nats-server does when it reads its configuration
+        anew."""
+        for one in list(self._connections.values()):
+            if one.grant is not None and one.grant.account != BUS_ACCOUNT:
+                one.ask_again()
 
     def expel(self, name: str, error: str = "User Authentication Expired") -> int:
         """End a client's connections as nats-server ends expired sessions; return how many."""

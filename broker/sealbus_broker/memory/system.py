@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from sealbus_broker.memory.accounts import Accounts, Target
 from sealbus_broker.memory.connection import Connection
-from sealbus_broker.memory.grant import Grant
 from sealbus_broker.memory.times import now_ns, rfc3339
 from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats.config import (
@@ -61,12 +60,11 @@ class System:
     def _list(self, wanted: Json) -> Json:
         now = rfc3339(now_ns())
         bots = [
-            (one, one.grant)
+            one
             for one in self._connections.values()
             if one.grant is not None and one.grant.account == BOTS_ACCOUNT
         ]
-        user, with_user = wanted.get("user") or None, bool(wanted.get("auth"))
-        rows = [_row(one, grant, with_user) for one, grant in bots if user in (None, grant.user)]
+        rows = [_row(one) for one in bots]
         offset = max(0, wanted.get("offset", 0))
         limit = wanted["limit"] if wanted.get("limit", 0) > 0 else _PAGE
         page = rows[offset : offset + limit]
@@ -99,15 +97,14 @@ class System:
         return {}
 
 
-def _row(connection: Connection, grant: Grant, with_user: bool) -> Json:
-    row = {
+def _row(connection: Connection) -> Json:
+    return {
         "cid": connection.number,
         "kind": "Client",
         "type": "nats",
         "start": rfc3339(connection.started_ns),
         "name": connection.name,
     }
-    return row | ({"authorized_user": grant.user, "account": grant.account} if with_user else {})
 
 
 def _error(description: str) -> Json:

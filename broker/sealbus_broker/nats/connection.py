@@ -106,7 +106,9 @@ async def disconnect(client: HardenedClient) -> None:
 class Link:
     """One connection of a relay, from its first attempt on: the log has its history."""
 
-    def __init__(self, what: str, on_lost: Callable[[], None], on_back: Callable[[], None]) -> None:
+    def __init__(
+        self, what: str, on_lost: Callable[[], object], on_back: Callable[[], object]
+    ) -> None:
         """``what`` it carries, for the log. ``on_lost`` and ``on_back`` are called each time."""
         self._what = what
         self._on_lost = on_lost

@@ -1,12 +1,11 @@
-"""The two names of a session in nats-server's list of connections (CONNZ).
+"""The name of a session in nats-server's list of connections (CONNZ).
 
-*The session's name* is the bot and its enrolled key. The door puts it into the session's rights, so
-no client chooses it, and nats-server finds sessions by it.
-
-*The client's name* is what the client calls itself in CONNECT. With a session key, the door admits
-no other name than the one that tells the key and the times of its certificate
-(:attr:`sealbus.protocol.admission.AdmissionText.client_name`). Without one, it admits no name of
-that form.
+It is the client's own name in CONNECT. The door admits no other name than the one that follows from
+the admission text (:attr:`sealbus.protocol.admission.AdmissionText.client_name`), so the list tells
+the truth: whose session it is, which enrolled key answers for it, and which session key it has.
+nats-server takes the name from the client, and the rights of a session give it no name of their
+own: at each reload, nats-server would look for that name in its configuration, find no such user,
+and end the session (ADR 39).
 """
 
 from __future__ import annotations
@@ -15,30 +14,14 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.protocol.keys import KeyKind, PublicKey
-
-_CERTIFIED: Final = re.compile(r"[^ ]+ (U[A-Z2-7]{55}) ([0-9]{1,15}) ([0-9]{1,8})")
-"""The name of a client with a session key. A time of six bytes has at most 15 digits, and a day in
-milliseconds has eight."""
-
-
-def session_name(bot: str, key: bytes) -> str:
-    """Return the name of the sessions of ``bot`` with the raw enrolled key ``key``."""
-    return f"{bot} {PublicKey(key, KeyKind.BOT).text}"
-
-
-def read_session_name(name: str) -> tuple[str, str]:
-    """Return the bot, and its public key as text (``U…``).
-
-    The key is ``""`` in a session that an earlier version admitted.
-    """
-    bot, _, key = name.partition(" ")
-    return bot, key
+_KEY: Final = "U[A-Z2-7]{55}"
+_NAME: Final = re.compile(rf"([^ ]+) ({_KEY})(?: ({_KEY}) ([0-9]{{1,15}}) ([0-9]{{1,8}}))?")
+"""A time of six bytes has at most 15 digits, and a day in milliseconds has eight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """What a client's name tells of its session key."""
+    """What a name tells of a session key."""
 
     key: str
     """The session key (``U…``)."""
@@ -47,10 +30,22 @@ class Certified:
     life_ms: int
 
 
-def read_client_name(name: object) -> Certified | None:
-    """Return what a client's name tells of a session key, or ``None`` where it tells of none.
+@dataclass(frozen=True, slots=True)
+class SessionName:
+    """A name, taken apart."""
 
-    The door admits no name that lies. It admits any other name of a bot without a session key.
-    """
-    told = _CERTIFIED.fullmatch(name) if isinstance(name, str) else None
-    return Certified(told[1], int(told[2]), int(told[3])) if told else None
+    bot: str
+    key: str
+    """The enrolled key (``U…``). ``""`` in a session that an earlier version admitted."""
+    certified: Certified | None
+    """The session key. ``None``: the enrolled key seals itself."""
+
+
+def read_session_name(name: str) -> SessionName:
+    """Take a name apart. Of a name in another form, only the first word counts, as the bot."""
+    told = _NAME.fullmatch(name)
+    if told is None:
+        return SessionName(name.partition(" ")[0], "", None)
+    bot, key, session_key, begin, life = told.groups()
+    certified = Certified(session_key, int(begin), int(life)) if session_key else None
+    return SessionName(bot, key, certified)

@@ -164,6 +164,8 @@ class Relay:
         """They pull and receive messages. Empty before the state *serving*."""
         self._following: Following | None = None
         """Follows the folder. ``None``: before the state *serving*, and without a folder."""
+        self.door: Doorway | None = None
+        """The door, once there is one."""
         self._coming_back: asyncio.Task[None] | None = None
         """The task that leads from *lost* to *serving*, or the last one that did."""
 
@@ -231,7 +233,7 @@ class Relay:
             return
         # The door begins first, because its process takes a while to start. It waits for its
         # orders.
-        door = self._make_door(self._door_orders, self._supervisor)
+        door = self.door = self._make_door(self._door_orders, self._supervisor)
         # Not keep(): the door starts its process again by itself, so an end of run() is final.
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:

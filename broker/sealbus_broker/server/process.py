@@ -36,6 +36,7 @@ import signal
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
@@ -262,15 +263,19 @@ class NatsServer:
                 log.warning("nats-server.not-started", error=error.what)
                 await self._end_child()
 
-    async def follow_certificates(self) -> None:
+    async def follow_certificates(self, may_reload: Callable[[], bool]) -> None:
         """Have the server read renewed certificates. Return after :meth:`stop`.
 
-        nats-server asks the relay again for every session then, so the relay has to run.
+        Args:
+            may_reload: Whether a relay answers logins: see
+                :func:`sealbus_broker.server.renewal.follow`.
         """
         if self._config.tls is None:
             await self._stopping.wait()
         else:
-            await renewal.follow(self._config.tls, self._reload, self._stopping)
+            await renewal.follow(
+                self._config.tls, self._reload, self._stopping, may_reload=may_reload
+            )
 
     def _reload(self) -> bool:
         """Have the server read its configuration and its certificates again. Return whether it

@@ -2,7 +2,8 @@
 restart.
 
 nats-server reads its certificates at its start and at SIGHUP alone. The connections that it has
-then keep the old certificate, and new ones get the new one.
+then keep the old certificate, and new ones get the new one. It also asks a relay again for each
+session, which stays as it is (ADR 39).
 """
 
 from __future__ import annotations
@@ -24,19 +25,28 @@ LOOK_S: Final = 1.0
 who renews a certificate sees the effect at once."""
 
 
-async def follow(tls: ServerTls, reload: Callable[[], bool], stopping: asyncio.Event) -> None:
+async def follow(
+    tls: ServerTls,
+    reload: Callable[[], bool],
+    stopping: asyncio.Event,
+    *,
+    may_reload: Callable[[], bool],
+) -> None:
     """Have the server read its certificates again whenever they change. Return at ``stopping``.
 
     Files that cannot be used, such as a certificate whose key is written a moment later, are
-    reported once, and looked at again when they change.
+    reported once, and looked at again when they change. Files that are good wait for a relay.
 
     Args:
         tls: The files, as the server has read them before this call.
         reload: Tells the server, and returns whether it runs. A server that does not will read the
             files at its start.
         stopping: The end.
+        may_reload: Whether a relay answers logins. At a reload, nats-server asks again for each
+            session. It waits two seconds for each answer, and ends the session if there is none.
     """
     loaded = seen = _signature(tls)
+    waits = False
     while not stopping.is_set():
         await pause(LOOK_S, until=stopping)
         now = _signature(tls)
@@ -44,7 +54,12 @@ async def follow(tls: ServerTls, reload: Callable[[], bool], stopping: asyncio.E
         is_settled, seen = now == seen, now
         if now == loaded or not is_settled:
             continue
-        loaded = now
+        if not may_reload():
+            if not waits:
+                log.warning("certificates.waiting", because="no relay answers logins")
+            waits = True
+            continue
+        loaded, waits = now, False
         try:
             TlsFiles(tls.ca, tls.cert, tls.key).context()
         except UnusableTls as error:

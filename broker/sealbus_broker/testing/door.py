@@ -40,7 +40,8 @@ class DoorInProcess:
 
     async def _admit(self) -> None:
         await self._allowed.wait()
-        await admit(self._orders(), lambda: self._orders().policy, self.opened.set)
+        opened = self.opened
+        await admit(self._orders(), lambda: self._orders().policy, opened.set, opened.clear)
 
     async def follow(self) -> None:
         """Nothing is left to do: each login asks for the orders."""

@@ -81,12 +81,12 @@ class Gauges:
                 self._note(f"{stream} messages", sum((state.get("subjects") or {}).values()))
                 self._note(f"{stream} bytes", state["bytes"])
                 self._note(f"{stream} consumers", state["consumer_count"])
-            ask = json.dumps({"auth": True, "limit": 8192}).encode()
+            ask = json.dumps({"limit": 8192}).encode()
             answer = json.loads((await self._nc.request(CONNECTIONS_SUBJECT, ask, ANSWER_S)).data)
             connections = [
                 one
                 for one in answer["data"]["connections"] or []
-                if read_session_name(one["authorized_user"])[0] == self._bot
+                if read_session_name(one["name"]).bot == self._bot
             ]
             self._note("sessions", len(connections))
             self._note(

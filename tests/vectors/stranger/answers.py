@@ -41,6 +41,7 @@ from tests.vectors.stranger.signing import (
     CONTEXTS,
     admission_text,
     answer_holds,
+    client_name,
     holds,
     leaf,
     read_key,
@@ -189,6 +190,7 @@ def connect(rules: Rules) -> Results:
         shown = None if one["certificate"] is None else HEX(one["certificate"])
         said = (one["bot"], HEX(one["key"]), shown, one["consumers"])
         yield one["name"], admission_text(rules, *said).encode().hex() == one["admission"]
+        yield one["name"], client_name(rules, *said[:3]) == one["client_name"]
     for one in told["cases"]:
         given = (HEX(one["challenge"]), HEX(one["admission"]), HEX(one["signature"]))
         yield one["name"], answer_holds(rules, HEX(told["key"]), *given) is one["holds"]

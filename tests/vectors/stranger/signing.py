@@ -223,6 +223,19 @@ def admission_text(
     return " ".join(words)
 
 
+def client_name(rules: Rules, bot: str, key: bytes, certificate: bytes | None) -> str:
+    """The name of the client in CONNECT (section 9)."""
+    if certificate is None:
+        return bot if rules.slips("a name without its key") else f"{bot} {write_key('bot', key)}"
+    keys = [write_key("bot", certificate[:32]), write_key("bot", key)]
+    if rules.slips("the keys of a name in the other order"):
+        keys.reverse()
+    if rules.slips("the session key alone in a name"):
+        del keys[0]
+    times = [str(int.from_bytes(certificate[96:102])), str(int.from_bytes(certificate[102:]))]
+    return " ".join([bot, *keys, *times])
+
+
 def answer_holds(
     rules: Rules, key: bytes, challenge: bytes, admission: bytes, signature: bytes
 ) -> bool:

@@ -22,6 +22,7 @@ from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.certificate import Certificate, SessionKey
+from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import is_name
 from sealbus.protocol.value import value
 
@@ -60,14 +61,16 @@ class AdmissionText:
         """The name by which the client has to call itself in CONNECT.
 
         nats-server shows it in its list of connections. The relay admits no other name, so an
-        operator can believe it. ``<bot> <key> <not-before> <life>``, and only ``<bot>`` without a
-        certificate. Raises :class:`Malformed` for a certificate that is none.
+        operator can believe it: ``<bot> <enrolled key> <session key> <not-before> <life>``, and
+        ``<bot> <enrolled key>`` without a certificate. Raises :class:`Malformed` for a certificate
+        that is none.
         """
         certificate = self.read_certificate()
         if certificate is None:
-            return self.bot
+            return f"{self.bot} {self.key}"
+        enrolled = PublicKey(certificate.enrolled, KeyKind.BOT).text
         times = f"{certificate.not_before_ms} {certificate.life_ms}"
-        return f"{self.bot} {self.key} {times}"
+        return f"{self.bot} {enrolled} {self.key} {times}"
 
     def read_certificate(self) -> Certificate | None:
         """The certificate, or ``None`` where there is none. Raises :class:`Malformed`."""
