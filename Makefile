@@ -166,6 +166,7 @@ schedules: $(READY) ## pause and kill a bus while captured copies arrive (an hou
 	$(BIN) -m tests.faults.steps
 	$(BIN) -m tests.faults.schedules --runs 1000 --together 50 --at-once 4 $(ARGS)
 	$(BIN) -m tests.faults.schedules --runs 400 --together 50 --at-once 4 --edits $(ARGS)
+	$(BIN) -m tests.faults.changes
 
 .PHONY: greedy
 greedy: $(READY) ## set one greedy bot beside ten honest ones (half an hour); ARGS="--only live"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +12,8 @@ import pytest
 from sealbus import Bot, Message
 from tests.cli.command import sealbus
 from tests.cli.folders import up
-from tests.ports import free_port
+from tests.e2e.stalls import Stalls
+from tests.e2e.tls_bus import made, port_of, renew
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -25,62 +23,9 @@ log_here = logging.getLogger(__name__)
 RENEWALS = 20
 
 
-def shown_by(port: int, bus: Path) -> bytes:
-    """The certificate that the server shows."""
-    context = ssl.create_default_context(cafile=str(bus / "credentials/ca.crt"))
-    files = (bus / "credentials/clock.pem", bus / "credentials/clock.key")
-    context.load_cert_chain(*files)
-    with (
-        socket.create_connection(("127.0.0.1", port)) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
-    ):
-        shown = secure.getpeercert(binary_form=True)
-    assert shown is not None
-    return shown
-
-
-async def shows_another(port: int, bus: Path, before: bytes) -> bool:
-    """Whether the server shows another certificate than ``before``."""
-    return await asyncio.to_thread(shown_by, port, bus) != before
-
-
-async def renew(bus: Path, port: int) -> None:
-    """Renew all certificates, and wait until the server shows its new one."""
-    before = await asyncio.to_thread(shown_by, port, bus)
-    ran = await asyncio.to_thread(sealbus, "certs", "init", "--renew", cwd=bus)
-    assert ran.code == 0, ran.err
-    await until(lambda: shows_another(port, bus, before), "the server shows its new certificate")
-
-
 async def _grows_by(more: int, count: Callable[[], int]) -> None:
     was = count()
     await until(lambda: count() > was + more, "traffic goes on")
-
-
-def made(bus: Path) -> Path:
-    port = free_port()
-    for arguments in (
-        ("init", "mybus", "--server", f"nats://127.0.0.1:{port}"),
-        ("certs", "init", "--dir", "mybus"),
-    ):
-        ran = sealbus(*arguments, cwd=bus)
-        assert ran.code == 0, ran.err
-    return bus / "mybus"
-
-
-class Stalls:
-    """The longest time between two events."""
-
-    def __init__(self) -> None:
-        self.longest_s = 0.0
-        self._last: float | None = None
-
-    def note(self) -> None:
-        """One more event."""
-        now = time.monotonic()
-        if self._last is not None:
-            self.longest_s = max(self.longest_s, now - self._last)
-        self._last = now
 
 
 async def test_twenty_renewals_under_traffic_end_no_session(tmp_path: Path) -> None:
@@ -89,7 +34,7 @@ async def test_twenty_renewals_under_traffic_end_no_session(tmp_path: Path) -> N
     The log has the longest stall: ``pytest --log-cli-level=info``.
     """
     bus = await asyncio.to_thread(made, tmp_path)
-    port = int((bus / "bus.toml").read_text().partition("127.0.0.1:")[2][:5].rstrip('"]'))
+    port = port_of(bus)
     heard: list[int] = []
     lost: list[str] = []
     sent = 0

@@ -1,0 +1,40 @@
+"""A short version of :mod:`tests.faults.changes`: every kind of change under steady traffic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.changes import COUNTS, Report, play
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
+FEW = {"edits": 6, "certificates": 3, "session-keys": 3, "rotations": 1}
+
+
+async def test_no_change_loses_or_refuses_a_message(tmp_path: Path) -> None:
+    assert FEW.keys() == COUNTS.keys()
+    report = await play(FEW, 1, tmp_path)
+    assert report.is_good, "\n".join(report.table())
+    assert {name: kind.made for name, kind in report.kinds.items()} == FEW
+    # The bots renew their sessions all the time, and are thrown out three times.
+    assert report.logins > 2 + FEW["session-keys"]
+    for kind in ("edits", "certificates", "rotations"):
+        assert report.kinds[kind].lost_sessions == 0
+
+
+@pytest.mark.parametrize(
+    ("got", "faults"),
+    [
+        ([0, 1, 2], (0, 0, 0)),
+        ([0, 2], (1, 0, 0)),
+        ([0, 1, 1, 2], (0, 1, 0)),
+        ([0, 2, 1], (0, 0, 1)),
+    ],
+)
+def test_a_broken_promise_is_counted(got: list[int], faults: tuple[int, int, int]) -> None:
+    report = Report(sent=3)
+    report.compare(got)
+    assert (report.lost, report.doubled, report.reordered) == faults
+    assert report.is_good is not any(faults)
