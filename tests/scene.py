@@ -19,13 +19,14 @@ from nats.aio.client import Client
 
 from examples.robbery.frames import client_name
 from sealbus.nats.client import HardenedClient
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import sign_connect
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.throttle import PERIOD_S, QUIET_S
 from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
-from sealbus_broker.nats.config import NatsConfig
+from sealbus_broker.nats.config import NatsConfig, ServerTls
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.process import NatsServer
@@ -60,7 +61,9 @@ def a_policy(*bots: BotRule, limits: Limits = LIMITS) -> Policy:
     return Policy("shop", bytes(32), frozenset(), {bot.name: bot for bot in bots}, (), limits)
 
 
-def a_config(folder: Path, secrets: BusSecrets, port: int | None = None) -> NatsConfig:
+def a_config(
+    folder: Path, secrets: BusSecrets, port: int | None = None, tls: ServerTls | None = None
+) -> NatsConfig:
     """The bus's NATS configuration on a free port.
 
     It is without fsync, because no test here is about power failures.
@@ -71,6 +74,7 @@ def a_config(folder: Path, secrets: BusSecrets, port: int | None = None) -> Nats
         issuer=secrets.issuer.public,
         port=port or free_port(),
         sync_interval="2m",
+        tls=tls,
     )
 
 
@@ -117,6 +121,8 @@ class Scene:
     admission: Admission
     complaints: list[str] = field(default_factory=list)
     open: list[Client] = field(default_factory=list)
+    tls: TlsFiles | None = None
+    """The certificates of the relay's connections."""
 
     @property
     def url(self) -> str:
@@ -134,7 +140,7 @@ class Scene:
             self.complaints.append(str(error))
 
         client = await connect(
-            [self.url], self.secrets.relay.seed_text, name="test", on_error=complain
+            [self.url], self.secrets.relay.seed_text, name="test", tls=self.tls, on_error=complain
         )
         self.open.append(client)
         return client
@@ -221,8 +227,8 @@ def no_quiet() -> Callable[[], float]:
     return count(0, max(QUIET_S, PERIOD_S)).__next__
 
 
-async def raise_curtain(folder: Path) -> Scene:
-    """Start a bus of three bots.
+async def raise_curtain(folder: Path, tls: ServerTls | None = None) -> Scene:
+    """Start a bus of three bots, with the certificates ``tls`` if there are any.
 
     ``order`` publishes, ``inventory`` subscribes to ``orders.>`` and ``thief`` to ``news.>``.
     """
@@ -233,7 +239,8 @@ async def raise_curtain(folder: Path) -> Scene:
         bot_rule("inventory", keys["inventory"], subscribe=("orders.>",)),
         bot_rule("thief", keys["thief"], subscribe=("news.>",)),
     )
-    server = NatsServer(a_config(folder, secrets), folder)
+    server = NatsServer(a_config(folder, secrets, tls=tls), folder)
+    own = None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key)
     await server.start()
     scene: Scene
 
@@ -241,11 +248,11 @@ async def raise_curtain(folder: Path) -> Scene:
         scene.complaints.append(str(error))
 
     relay = await connect(
-        [server.url], secrets.relay.seed_text, name="test relay", on_error=complain
+        [server.url], secrets.relay.seed_text, name="test relay", tls=own, on_error=complain
     )
     admission = Admission(
         nc=relay, issuer=secrets.issuer, policy=lambda: scene.policy, monotonic=no_quiet()
     )
-    scene = Scene(server, secrets, policy, keys, relay, admission, open=[relay])
+    scene = Scene(server, secrets, policy, keys, relay, admission, open=[relay], tls=own)
     await admission.start()
     return scene

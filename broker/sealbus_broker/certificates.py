@@ -78,6 +78,8 @@ class Facts:
     uris: tuple[str, ...]
     begins: datetime
     ends: datetime
+    is_authority: bool
+    """Whether it may sign other certificates."""
 
     def state(self, now: datetime) -> State:
         """Judge the times."""
@@ -125,16 +127,22 @@ def make_bot(authority: Pair, bus: str, bot: str, now: datetime) -> Pair:
 def read(certificate: bytes) -> Facts:
     """Read the first certificate of a PEM text. Raises :class:`InvalidInput`."""
     found = _parse(certificate)
+    hosts: list[str] = []
+    uris: list[str] = []
+    is_authority = False
     try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        hosts, uris = [], []
+        for one in found.extensions:
+            content = one.value
+            if isinstance(content, x509.SubjectAlternativeName):
+                hosts += content.get_values_for_type(x509.DNSName)
+                hosts += [str(ip) for ip in content.get_values_for_type(x509.IPAddress)]
+                uris += content.get_values_for_type(x509.UniformResourceIdentifier)
+            elif isinstance(content, x509.BasicConstraints):
+                is_authority = is_authority or content.ca
+            elif isinstance(content, x509.KeyUsage):
+                is_authority = is_authority or content.key_cert_sign
     except ValueError:
-        raise InvalidInput("has names that cannot be read") from None
-    else:
-        hosts = names.get_values_for_type(x509.DNSName)
-        hosts += [str(one) for one in names.get_values_for_type(x509.IPAddress)]
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        raise InvalidInput("has names or extensions that cannot be read") from None
     return Facts(
         found.subject.rfc4514_string(),
         found.issuer.rfc4514_string(),
@@ -142,6 +150,7 @@ def read(certificate: bytes) -> Facts:
         tuple(uris),
         found.not_valid_before_utc,
         found.not_valid_after_utc,
+        is_authority,
     )
 
 

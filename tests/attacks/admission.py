@@ -29,16 +29,17 @@ def _text(bot: str, key: SigningKey, *more: str) -> str:
     return " ".join(["sealbus/1", bot, key.public.text, "-", *more])
 
 
-def _signed(
+def signed(
     challenge: bytes, bot: str, key: SigningKey, *more: str, by: SigningKey | None = None
 ) -> tuple[str, bytes]:
+    """A login as ``bot`` with ``key``. ``by`` is the key that signs, if another one does."""
     text = _text(bot, key, *more)
     return text, sign_connect(by or key, challenge, text.encode())
 
 
 def honest(challenge: bytes) -> Said:
     """A login that must not be denied: each attack differs from it in one thing."""
-    return _signed(challenge, "order", KEYS["order"])
+    return signed(challenge, "order", KEYS["order"])
 
 
 @login(NOTHING)
@@ -63,79 +64,79 @@ def another_protocol(challenge: bytes) -> Said:
 @login("the admission text is not ASCII")
 def letters_that_look_alike(challenge: bytes) -> Said:
     """The order bot's name with a Cyrillic o."""
-    return _signed(challenge, "\u043erder", KEYS["rival"])
+    return signed(challenge, "\u043erder", KEYS["rival"])
 
 
 @login(NO_BOT)
 def a_name_with_a_dot(challenge: bytes) -> Said:
     """A name that contains two tokens of a NATS subject."""
-    return _signed(challenge, "rival.x", KEYS["rival"])
+    return signed(challenge, "rival.x", KEYS["rival"])
 
 
 @login(NO_BOT)
 def a_name_that_is_a_wildcard(challenge: bytes) -> Said:
     """The name ``*``, whose session would be the session of every bot."""
-    return _signed(challenge, "*", KEYS["rival"])
+    return signed(challenge, "*", KEYS["rival"])
 
 
 @login(NO_BOT)
 def a_name_in_capitals(challenge: bytes) -> Said:
     """A name that some readers would take for the order bot's."""
-    return _signed(challenge, "Order", KEYS["rival"])
+    return signed(challenge, "Order", KEYS["rival"])
 
 
 @login("the policy knows no such bot")
 def a_bot_of_nobody(challenge: bytes) -> Said:
     """A name that no policy knows."""
-    return _signed(challenge, "ghost", KEYS["rival"])
+    return signed(challenge, "ghost", KEYS["rival"])
 
 
 @login("the policy knows no such bot")
 def the_relays_own_name(challenge: bytes) -> Said:
     """The name in the relay's own messages."""
-    return _signed(challenge, "sealbus", KEYS["rival"])
+    return signed(challenge, "sealbus", KEYS["rival"])
 
 
 @login(NOT_ITS_KEY)
 def a_key_that_nobody_knows(challenge: bytes) -> Said:
     """The order bot's name with a key that nobody registered."""
-    return _signed(challenge, "order", KEYS["stranger"])
+    return signed(challenge, "order", KEYS["stranger"])
 
 
 @login(NOT_ITS_KEY)
 def a_lesser_bots_key(challenge: bytes) -> Said:
     """The order bot's name with the rival's valid key."""
-    return _signed(challenge, "order", KEYS["rival"])
+    return signed(challenge, "order", KEYS["rival"])
 
 
 @login(NOT_NOW)
 def a_key_that_leaked(challenge: bytes) -> Said:
     """A key of the order bot that was revoked."""
-    return _signed(challenge, "order", KEYS["order-leaked"])
+    return signed(challenge, "order", KEYS["order-leaked"])
 
 
 @login(NOT_NOW)
 def a_key_that_is_over(challenge: bytes) -> Said:
     """A key of the order bot that has expired."""
-    return _signed(challenge, "order", KEYS["order-old"])
+    return signed(challenge, "order", KEYS["order-old"])
 
 
 @login(NOT_NOW)
 def a_key_that_is_to_come(challenge: bytes) -> Said:
     """A key of the order bot that is not valid yet."""
-    return _signed(challenge, "order", KEYS["order-next"])
+    return signed(challenge, "order", KEYS["order-next"])
 
 
 @login(NO_SIGNATURE)
 def signed_with_another_key(challenge: bytes) -> Said:
     """The order bot's name and key, signed with the rival's key."""
-    return _signed(challenge, "order", KEYS["order"], by=KEYS["rival"])
+    return signed(challenge, "order", KEYS["order"], by=KEYS["rival"])
 
 
 @login(NO_SIGNATURE)
 def another_challenge(_: bytes) -> Said:
     """A captured login: the order bot's signature over an earlier connection's challenge."""
-    return _signed(b"the challenge of yesterday", "order", KEYS["order"])
+    return signed(b"the challenge of yesterday", "order", KEYS["order"])
 
 
 @login(NO_SIGNATURE)
@@ -164,7 +165,7 @@ def another_context(challenge: bytes) -> Said:
 @login(NO_SIGNATURE)
 def a_signature_cut_short(challenge: bytes) -> Said:
     """63 of 64 bytes."""
-    text, signature = _signed(challenge, "order", KEYS["order"])
+    text, signature = signed(challenge, "order", KEYS["order"])
     return text, signature[:-1]
 
 
@@ -177,7 +178,7 @@ def a_signature_of_no_bytes(_: bytes) -> Said:
 @login(NOT_ITS_CONSUMER)
 def anothers_consumer(challenge: bytes) -> Said:
     """The rival asks for the messages of the inventory bot's durable subscription."""
-    return _signed(
+    return signed(
         challenge, "rival", KEYS["rival"], consumer_name("inventory", "orders.placed", "default")
     )
 
@@ -185,27 +186,27 @@ def anothers_consumer(challenge: bytes) -> Said:
 @login(NOT_ITS_CONSUMER)
 def a_consumer_that_is_a_wildcard(challenge: bytes) -> Said:
     """The rival asks for the right to fetch from every consumer."""
-    return _signed(challenge, "rival", KEYS["rival"], ">")
+    return signed(challenge, "rival", KEYS["rival"], ">")
 
 
 @login("33 consumers; at most 32")
 def too_many_consumers(challenge: bytes) -> Said:
     """Each consumer is the rival's own, but the session that the server keeps would grow."""
     own = [consumer_name("rival", "stock.reserved", f"d{number}") for number in range(33)]
-    return _signed(challenge, "rival", KEYS["rival"], *own)
+    return signed(challenge, "rival", KEYS["rival"], *own)
 
 
 @login("public key (U…) expected, got a key that begins with 'N'")
 def the_bus_key_as_a_bots(challenge: bytes) -> Said:
     """A key of another kind: the bus key, which the credentials name."""
-    return _signed(challenge, "order", BUS_KEY)
+    return signed(challenge, "order", BUS_KEY)
 
 
 @login("public key (U…) expected, got a key that begins with 'A'")
 def a_bots_key_as_an_issuers(challenge: bytes) -> Said:
     """The order bot's key under the prefix of a NATS account's key."""
     key = SigningKey(test_seed("order"), KeyKind.ISSUER)
-    return _signed(challenge, "order", key)
+    return signed(challenge, "order", key)
 
 
 # ---- the server's side of a login ----------------------------------------------------------------

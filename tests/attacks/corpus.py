@@ -63,6 +63,8 @@ class Login:
     """An attempt to get a session. ``make`` gets the server's challenge."""
 
     make: Callable[[bytes], Said]
+    client_tls: Callable[[], object] | None = None
+    """Gives what nats-server says of the connection's TLS. ``None``: there is no TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +217,15 @@ class Family:
     def _by_message(self, made: Scenario, where: Where) -> Attack:
         return Attack(self.name, made.name, made.about, where, made.expect, made)
 
-    def login(self, reason: str) -> Callable[[Callable[[bytes], Said]], None]:
-        """A login that the door must refuse, with ``reason``."""
+    def login(
+        self, reason: str, client_tls: Callable[[], object] | None = None
+    ) -> Callable[[Callable[[bytes], Said]], None]:
+        """A login that the door must refuse, with ``reason``. ``client_tls``: see
+        :class:`Login`."""
 
         def keep(make: Callable[[bytes], Said]) -> None:
-            self._add(
-                Attack(self.name, make.__name__, _about(make), Where.DOOR, reason, Login(make))
-            )
+            case = Login(make, client_tls)
+            self._add(Attack(self.name, make.__name__, _about(make), Where.DOOR, reason, case))
 
         return keep
 

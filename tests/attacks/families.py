@@ -11,6 +11,7 @@ from tests.attacks import (
     bursts,
     causes,
     certificates,
+    connections,
     deputy,
     encoding,
     exhaustion,
@@ -31,6 +32,7 @@ from tests.gate.scenarios import Scenario
 FAMILIES: Final = (
     admission.FAMILY,
     identity.FAMILY,
+    connections.FAMILY,
     certificates.FAMILY,
     seal.FAMILY,
     encoding.FAMILY,

@@ -41,6 +41,7 @@ from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import Subscriptions
 from tests.attacks.certificates import certified_login
+from tests.attacks.connections import BOUND_TO, VAULT, VAULT_KEY
 from tests.attacks.corpus import LESSER, NOTHING, Said, Vain
 from tests.attacks.line import HOST, Line, order_bot, overheard, server_that_says, tapped
 from tests.e2e.shop import Shop
@@ -366,7 +367,7 @@ def make_folder(folder: Path) -> None:
     """
     shift = now_ms() - NOW
     document = POLICY_DOCUMENT
-    policy = {
+    policy: dict[str, Any] = {
         "version": 1,
         "bus": document["bus"],
         "limits": dict(_limit(name, value) for name, value in document["limits"].items()),
@@ -377,6 +378,8 @@ def make_folder(folder: Path) -> None:
         },
         "subjects": {pattern: _subject(rule) for pattern, rule in document["subjects"].items()},
     }
+    vault = {"certificate": BOUND_TO, "seals_directly": True}
+    policy["bots"] = dict(policy["bots"]) | {VAULT: vault}
     (folder / "policy.yaml").write_text(json.dumps(policy, indent=1))
     (folder / "schemas").mkdir()
     for name, schema in document["schemas"].items():
@@ -385,6 +388,8 @@ def make_folder(folder: Path) -> None:
     for bot, rule in document["bots"].items():
         entries = [_key(entry, shift) for entry in rule["keys"]]
         (folder / "keys" / f"{bot}.yaml").write_text(json.dumps({"bot": bot, "keys": entries}))
+    key = {"key": VAULT_KEY.public.text, "not_before": _time(0)}
+    (folder / "keys" / f"{VAULT}.yaml").write_text(json.dumps({"bot": VAULT, "keys": [key]}))
     secrets = BusSecrets(
         BUS_KEY, SigningKey.generate(KeyKind.ISSUER), SigningKey.generate(KeyKind.BOT)
     )

@@ -18,6 +18,7 @@ from sealbus_broker.gate import judge as gate
 from sealbus_broker.nats.streams import STREAMS
 from tests.attacks.admission import honest
 from tests.attacks.certificates import certified_login
+from tests.attacks.connections import VAULT, shown, the_vault
 from tests.attacks.corpus import Login, Vain, Where
 from tests.attacks.families import ATTACKS, FAMILIES, MESSAGES, NAMED, RUNNING
 from tests.attacks.ground import Ground
@@ -89,6 +90,7 @@ def test_an_honest_login_has_no_reason_to_be_denied() -> None:
     """Without this test, the reasons above might be those of any login."""
     assert why_denied(Login(honest)) == ACCEPTED
     assert why_denied(Login(certified_login)) == ACCEPTED
+    assert why_denied(Login(the_vault, lambda: shown(VAULT))) == ACCEPTED
 
 
 def test_without_a_check_its_attacks_get_through_or_meet_another() -> None:
@@ -124,4 +126,4 @@ def test_there_are_as_many_attacks_as_promised_in_each_family() -> None:
     assert len(names) == len(set(names)) >= LEAST  # the demo and the benchmark choose them by name
     assert {attack.where for attack in ATTACKS} == set(Where)
     assert [family.name for family in FAMILIES if len(family.attacks) < 5] == []
-    assert len({family.name for family in FAMILIES}) == 19
+    assert len({family.name for family in FAMILIES}) == 20

@@ -17,8 +17,9 @@ from typing import Final
 
 from examples.robbery.frames import client_name
 from sealbus.protocol.reason import Reason
-from sealbus_broker.door.admission import Denial, decide
+from sealbus_broker.door.admission import Admitted, Denial, bind, decide
 from sealbus_broker.escape import printable, readable, readable_json, reshown
+from tests.attacks.connections import with_vault
 from tests.attacks.corpus import (
     ESCAPED,
     KNOWN,
@@ -40,7 +41,7 @@ from tests.attacks.ground import Ground, new_body
 from tests.attacks.line import overheard
 from tests.gate.bus import ACCEPTED, PureBus, Step
 from tests.gate.scenarios import Scenario
-from tests.gate.world import NOW, POLICY, digest, told_at
+from tests.gate.world import NOW, digest, told_at
 from tests.policy.folder import Folder
 from tests.scene import now_ms
 
@@ -186,12 +187,15 @@ def why_denied(login: Login) -> str:
     encoded = base64.b64encode(signature).decode() if isinstance(signature, bytes) else signature
     name = None if text is None else client_name(text)
     said = {"auth_token": text, "sig": encoded, "name": name}
+    policy = with_vault()
     decided = decide(
         {key: value for key, value in said.items() if value is not None},
         challenge.decode(),
-        POLICY,
+        policy,
         NOW,
     )
+    if isinstance(decided, Admitted):
+        decided = bind(decided, login.client_tls and login.client_tls(), policy)
     return decided.why if isinstance(decided, Denial) else ACCEPTED
 
 

@@ -29,7 +29,9 @@ BOTS = (
         },
         seals_directly=True,
     ),
-    BotRule("inventory", {}, subscribe=("orders.>", "sealbus.*")),
+    BotRule(
+        "inventory", {}, subscribe=("orders.>", "sealbus.*"), certificate_names=("dns:a", "x://b")
+    ),
 )
 LIMITS = Limits(session_ms=12_345, session_key_ms=400_000, clock_skew_ms=7, connections=3)
 POLICY = a_policy(*BOTS, limits=LIMITS)

@@ -186,6 +186,24 @@ def test_bot_that_may_seal_directly_no_more_is_renewed() -> None:
     assert effect(bot(VALID), bot(VALID, seals_directly=True)) == ("", [])
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "row"),
+    [
+        ((), ("dns:a",), "narrow"),
+        (("dns:a",), ("dns:b",), "narrow"),
+        (("dns:a", "dns:b"), ("dns:a",), "narrow"),
+        (("dns:a",), ("dns:a", "dns:b"), ""),
+        (("dns:a", "dns:b"), ("dns:b", "dns:a"), ""),
+        (("dns:a",), (), ""),
+    ],
+)
+def test_bot_that_is_bound_to_another_certificate_is_renewed(
+    before: tuple[str, ...], after: tuple[str, ...], row: str
+) -> None:
+    old, new = (bot(VALID, certificate_names=names) for names in (before, after))
+    assert effect(old, new) == (row, [])
+
+
 def test_shorter_session_keys_renew_every_session() -> None:
     long, short = (replace(policy(bot(VALID)), limits=Limits(session_key_ms=ms)) for ms in (2, 1))
     assert rows_of(succeed(long, short, NOW)) == [set(), {"order"}, set()]

@@ -28,7 +28,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -41,6 +41,7 @@ from sealbus.protocol.keys import SIGNATURE_BYTES, KeyKind, PublicKey, SigningKe
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import Verifier, verify_connect
 from sealbus.protocol.subjects import consumer_owner
+from sealbus_broker.door.client_certificate import certificate_end_ms
 from sealbus_broker.door.rights import Rights, rights
 from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.door.throttle import Throttle
@@ -158,6 +159,20 @@ def decide(
             return Denial(name, "a consumer that is not the bot's own")
     ends_at_ms = min(now_ms + policy.limits.session_ms, expires_at_ms)
     return Admitted(name, key.raw, rights(bot, consumers), ends_at_ms)
+
+
+def bind(session: Admitted, client_tls: object, policy: Policy) -> Admitted | Denial:
+    """Hold a session to the certificate of its connection, with which it ends at the latest.
+
+    Args:
+        session: The session of a bot that has proven who it is.
+        client_tls: What nats-server says of the connection's TLS. ``None``: it has no TLS.
+        policy: The policy by which the session was admitted.
+    """
+    end_ms = certificate_end_ms(client_tls, policy.bots[session.bot].certificate_names)
+    if isinstance(end_ms, str):
+        return Denial(session.bot, end_ms)
+    return replace(session, expires_at_ms=min(session.expires_at_ms, end_ms))
 
 
 def _check_keys(
@@ -356,6 +371,8 @@ class _Login:
     """The nonce that the server sent to the client."""
     way: str
     """The kind of the client and its protocol, such as ``Client/nats``. Printable."""
+    tls: object
+    """What the server says of the connection's TLS. ``None``: it has no TLS."""
     host: str
     """The client's address, printable."""
     connection: int
@@ -375,6 +392,7 @@ def _read_login(nats: Any) -> _Login:
             connect=connect,
             challenge=client.get("nonce"),
             way=printable(f"{client.get('kind')}/{client.get('type')}", FIELD_SHOWN),
+            tls=nats.get("client_tls"),
             host=printable(str(client.get("host")), FIELD_SHOWN),
             connection=int(client.get("id", 0)),
             user=str(nats["user_nkey"]),
@@ -388,10 +406,11 @@ def _read_login(nats: Any) -> _Login:
 
 
 def _judge(login: _Login, policy: Policy, now_ms: int) -> Admitted | Denial:
-    """Judge one login, by its way in and then by :func:`decide`."""
+    """Judge one login: its way in, then :func:`decide`, then :func:`bind`."""
     if login.way != PLAIN:
         return Denial(None, f"the login came by {login.way}, and bots come by {PLAIN} alone")
-    return decide(login.connect, login.challenge, policy, now_ms)
+    decision = decide(login.connect, login.challenge, policy, now_ms)
+    return decision if isinstance(decision, Denial) else bind(decision, login.tls, policy)
 
 
 def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Orders:
                 ],
                 "seals_directly": rule.seals_directly,
                 "subscribe": list(rule.subscribe),
+                "certificate_names": list(rule.certificate_names),
             }
             for name, rule in self.policy.bots.items()
         }
@@ -93,6 +94,7 @@ class Orders:
                     },
                     subscribe=tuple(bot["subscribe"]),
                     seals_directly=bot["seals_directly"],
+                    certificate_names=tuple(bot["certificate_names"]),
                 )
                 for name, bot in fields["bots"].items()
             }

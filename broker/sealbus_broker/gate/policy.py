@@ -224,6 +224,8 @@ class BotRule:
     roles: tuple[str, ...] = ()
     seals_directly: bool = False
     """Whether its enrolled keys may seal and log in themselves, without a session key."""
+    certificate_names: tuple[str, ...] = ()
+    """The names of the certificates by which it may connect. None: any certificate, or none."""
     _publish: SubjectTable[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from sealbus.nats.addresses import is_encrypted
 from sealbus.protocol.subjects import beyond_stars, is_name, overlap
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
@@ -94,6 +95,24 @@ def note_bots_without_key(
             name = readable(bot, 80)
             what = f"{name} has no key yet"
             notes.append(document.problem(("bots", bot), what, hint=f"sealbus keys new {name}"))
+
+
+def note_bound_bots(
+    draft: Draft, bus: BusFile | None, document: Document, notes: list[Problem]
+) -> None:
+    """Note a certificate that is for two bots, and a binding on a bus without TLS."""
+    first: dict[str, str] = {}
+    for bot, grants in draft.bots.items():
+        path: KeyPath = ("bots", bot, "certificate")
+        for name in grants.certificate_names:
+            if (other := first.setdefault(name, bot)) != bot:
+                what = f"{bot} and {other} may use the same certificate, {readable(name, 200)}"
+                hint = "a certificate for each bot keeps them apart"
+                notes.append(document.problem(path, what, hint=hint))
+        if grants.certificate_names and bus is not None and not any(map(is_encrypted, bus.servers)):
+            what = f"{bot} can connect by TLS alone, and {BUS_FILE} names no server with TLS"
+            hint = "`sealbus certs init` gives the bus TLS"
+            notes.append(document.problem(path, what, hint=hint))
 
 
 def note_unused_schemas(draft: Draft, schemas: Schemas, notes: list[Problem]) -> None:

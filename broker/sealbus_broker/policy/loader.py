@@ -71,6 +71,7 @@ def load(
     cross_checks.note_causes_out_of_reach(draft, document, notes)
     keys = read_key_files(folder, frozenset(draft.bots), problems, known)
     cross_checks.note_bots_without_key(draft, document, keys, notes)
+    cross_checks.note_bound_bots(draft, bus, document, notes)
     cross_checks.note_unused_schemas(draft, schemas, notes)
     # The keys in bus.toml too: `sealbus check` runs where the private ones are not.
     own = (*bus_keys, *(bus.bus_keys if bus is not None else ()))
@@ -126,6 +127,7 @@ def _policy(
             subscribe=tuple(dict.fromkeys(grants.subscribe)),
             roles=grants.roles,
             seals_directly=grants.seals_directly,
+            certificate_names=grants.certificate_names,
         )
         for name, grants in draft.bots.items()
     }

@@ -26,6 +26,7 @@ from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import builtin_subjects
+from sealbus_broker.policy.certificate_names import MAX_NAMES, check_certificate_name
 from sealbus_broker.policy.document import KeyPath
 from sealbus_broker.policy.limits import PAYLOAD, read_limits
 from sealbus_broker.policy.problems import nearest
@@ -39,6 +40,7 @@ MAX_CAUSE_MS: Final = 24 * 3_600_000
 time, about 150 bytes each."""
 
 _TOP: Final = ("version", "bus", "limits", "on_violation", "roles", "bots", "subjects")
+_BOT: Final = ("roles", "publish", "subscribe", "seals_directly", "certificate")
 _SUBJECT: Final = ("delivery", "schema", "rate", "max_bytes", "reply", "cause", "on_violation")
 _REASONS: Final = tuple(reason.value for reason in Reason)
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
@@ -46,12 +48,14 @@ _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """The patterns that a bot or a role may use, and how the bot may seal."""
+    """The patterns that a bot or a role may use, and how the bot may seal and connect."""
 
     publish: list[str]
     subscribe: list[str]
     roles: tuple[str, ...] = ()
     seals_directly: bool = False
+    certificate_names: tuple[str, ...] = ()
+    """The names of certificates to which the bot is bound."""
 
 
 @dataclass(slots=True)
@@ -274,7 +278,7 @@ class _Bots:
             reader.checked(name, path, "bot", check_name)
             if name == RELAY:
                 reader.problem(path, f"{RELAY} is the relay's own name", hint="choose another")
-            own = self._grants(value, path, ("roles", "publish", "subscribe", "seals_directly"))
+            own = self._grants(value, path, _BOT)
             given = value if isinstance(value, dict) else {}
             names = reader.texts(given.get("roles"), (*path, "roles"), "roles")
             for place, role in names:
@@ -297,8 +301,26 @@ class _Bots:
                 [grant for one in sources for grant in one.subscribe],
                 tuple(role for _, role in names),
                 seals_directly=directly,
+                certificate_names=self._certificate_names(given, (*path, "certificate")),
             )
         return bots
+
+    def _certificate_names(self, given: dict[str, Any], path: KeyPath) -> tuple[str, ...]:
+        """The names to which a bot is bound. An empty list would look like a binding."""
+        if "certificate" not in given:
+            return ()
+        reader = self._reader
+        texts = reader.texts(given["certificate"], path, "certificate")
+        if given["certificate"] in (None, []) or len(texts) > MAX_NAMES:
+            expected = f"one name, or a list of 1 to {MAX_NAMES}"
+            reader.problem(
+                path, "has no name, or too many", got=given["certificate"], expected=expected
+            )
+        names = (
+            reader.checked(text, place, "certificate", check_certificate_name)
+            for place, text in texts
+        )
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
     def _grants(self, value: Any, path: KeyPath, known: tuple[str, ...]) -> Grants:
         given = self._reader.mapping(value, path, known)

@@ -9,8 +9,9 @@ it ends. So a new policy concerns the sessions of a bot in one of these ways:
 ended   is gone, or has no valid key any more                   end at once
 narrow  loses a grant to receive, or a key of several, or a     are renewed, and end if they are
         key of it ends earlier, or may not log in without a     not. Those with a lost key, or with
-        session key any more; or certificates of it are void,   void certificates, end at once
-        or end earlier
+        session key any more; or is bound to another TLS        void session keys, end at once
+        certificate; or session keys of it are void, or end
+        earlier
 wide    gains a grant to receive                                are renewed
 ======= ======================================================= ==================================
 
@@ -155,6 +156,7 @@ def _is_narrower(old: BotRule, new: BotRule) -> bool:
     return (
         (old.seals_directly and not new.seals_directly)
         or _ends_earlier(old, new)
+        or _is_bound_anew(old, new)
         or not _covers(new.subscribe, old.subscribe)
     )
 
@@ -163,6 +165,13 @@ def _ends_earlier(old: BotRule, new: BotRule) -> bool:
     """Whether a key ends earlier than sessions with it were told."""
     kept = (key for raw, key in old.keys.items() if raw in new.keys)
     return any(new.keys[key.raw].ends_ms < key.ends_ms for key in kept)
+
+
+def _is_bound_anew(old: BotRule, new: BotRule) -> bool:
+    """Whether a session of the bot may have a certificate by which it may not connect any more."""
+    if not new.certificate_names:
+        return False
+    return not old.certificate_names or not set(old.certificate_names) <= set(new.certificate_names)
 
 
 def _covers(patterns: Iterable[str], others: Iterable[str]) -> bool:

@@ -93,7 +93,8 @@ class TestBus:
             if name not in self._keys:
                 self._keys[name] = SigningKey.generate(KeyKind.BOT)
             raw = self._keys[name].public.raw
-            bots[name] = replace(rule, keys={raw: BotKey(raw, 0)})
+            # A server in memory has no TLS, so no bot is bound to a certificate there.
+            bots[name] = replace(rule, keys={raw: BotKey(raw, 0)}, certificate_names=())
         return replace(loaded, policy=replace(loaded.policy, bots=bots))
 
     def _usable(self, policy: Policy | None, problems: Sequence[Problem]) -> Policy:
