@@ -103,7 +103,7 @@ def a_stolen_session_key_that_has_run_out() -> Step:
 @attack("check_certificate_valid", Reason.CERTIFICATE_NOT_VALID, alone=MILLISECOND)
 def a_session_key_a_millisecond_too_late() -> Step:
     """A session key whose time ended a millisecond before the arrival."""
-    return _sent(by_session(certificate(not_before_ms=NOW - 5_001, life_ms=5_000)))
+    return _sent(by_session(certificate(not_before_ms=NOW - 5_001 - SKEW, life_ms=5_000)))
 
 
 @attack("check_certificate_valid", Reason.CERTIFICATE_NOT_VALID, without=Reason.BAD_SEAL)
@@ -291,7 +291,10 @@ def a_certificate_by_a_revoked_key(challenge: bytes) -> Said:
     return certified_login(challenge, certificate("courier-leaked"))
 
 
-@login("the session certificate is not valid: no longer: it ended 5000 ms earlier")
+@login(
+    "the session certificate is not valid: no longer: it ended 5000 ms earlier, or its bot's"
+    " clock is behind"
+)
 def a_stolen_session_key_after_its_time(challenge: bytes) -> Said:
     """A session key that was stolen from memory, when its time is over."""
     shown = certificate(not_before_ms=NOW - 10_000, life_ms=5_000)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import nats.errors
 import pytest
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import SessionKey
@@ -134,6 +135,26 @@ async def test_certificate_that_ends_by_the_policy_ends_the_session(strict: Scen
     client = await log_in(strict, a_key(strict))
     await until(lambda: not client.is_connected, "the session has ended")
     assert now_ms() - began < strict.policy.limits.session_ms / 4
+
+
+@pytest.mark.parametrize(("behind_ms", "comes_in"), [(1_000, True), (60_000, False)])
+async def test_clock_of_a_bot_may_be_behind_by_the_skew(
+    strict: Scene, behind_ms: int, comes_in: bool
+) -> None:
+    """By more than the life of its certificate, and not by more than `clock_skew` beyond that."""
+    strict.change(limits=replace(strict.policy.limits, clock_skew_ms=30_000))
+    enrolled, life_ms = strict.keys["order"], 300_000
+    begin_ms = now_ms() - life_ms - behind_ms
+    key = SessionKey.make(enrolled, bus="shop", bot="order", now_ms=begin_ms, life_ms=life_ms)
+    if comes_in:
+        assert (await log_in(strict, key)).is_connected
+        return
+    with (
+        capture_logs() as logs,
+        pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"),
+    ):
+        await log_in(strict, key)
+    assert "or its bot's clock is behind" in logs[0]["why"]
 
 
 async def test_enrolled_key_alone_is_not_admitted(strict: Scene) -> None:

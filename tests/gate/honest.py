@@ -216,15 +216,16 @@ def a_session_key_of_a_bot_that_may_seal_directly() -> Step:
 
 @honest()
 def a_session_key_at_the_last_moment_of_its_time() -> Step:
-    """The certificate ends in the millisecond of the arrival."""
-    data = by_session(certificate(not_before_ms=NOW - 5_000, life_ms=5_000))
+    """The certificate ends in the millisecond of the arrival, by a clock that is behind by the
+    skew."""
+    data = by_session(certificate(not_before_ms=NOW - 5_000 - SKEW, life_ms=5_000))
     return Step(data, session="courier")
 
 
 @honest()
 def judged_later_than_its_session_key_lasts() -> Step:
     """The arrival decides whether a certificate is valid. The relay took the message up later."""
-    data = by_session(certificate(not_before_ms=NOW - 5_000, life_ms=5_000))
+    data = by_session(certificate(not_before_ms=NOW - 5_000 - SKEW, life_ms=5_000))
     return Step(data, session="courier", now_ms=NOW + 1_000)
 
 

@@ -272,56 +272,58 @@ def times() -> Iterator[tuple[str, bool, Moment]]:
     yield "a day ahead", False, Moment(-24 * HOUR)
 
     yield "at the end of its life", True, Moment(LIFE)
-    yield "1 ms after its life", False, Moment(LIFE + 1)
-    yield "after its life, within the skew", False, Moment(LIFE + SKEW)
+    yield "after its life, within the skew", True, Moment(LIFE + SKEW)
+    yield "1 ms after its life and the skew", False, Moment(LIFE + SKEW + 1)
+    yield "at the end of its life, without any skew", True, Moment(LIFE, clock_skew_ms=0)
+    yield "1 ms after its life, without any skew", False, Moment(LIFE + 1, clock_skew_ms=0)
     yield "a life of 1 ms, as it begins", True, Moment(life_ms=1)
-    yield "a life of 1 ms, at its end", True, Moment(1, life_ms=1)
-    yield "a life of 1 ms, after its end", False, Moment(2, life_ms=1)
+    yield "a life of 1 ms, at its end", True, Moment(1 + SKEW, life_ms=1)
+    yield "a life of 1 ms, after its end", False, Moment(2 + SKEW, life_ms=1)
     yield (
         "the life that the policy allows, at its end",
         True,
-        Moment(SESSION_KEY, life_ms=SESSION_KEY),
+        Moment(SESSION_KEY + SKEW, life_ms=SESSION_KEY),
     )
     yield (
         "the life that the policy allows, 1 ms after its end",
         False,
-        Moment(SESSION_KEY + 1, life_ms=SESSION_KEY),
+        Moment(SESSION_KEY + SKEW + 1, life_ms=SESSION_KEY),
     )
     yield (
         "a life of 1 ms more, as the policy ends it",
         True,
-        Moment(SESSION_KEY, life_ms=SESSION_KEY + 1),
+        Moment(SESSION_KEY + SKEW, life_ms=SESSION_KEY + 1),
     )
     yield (
         "a life of 1 ms more, 1 ms after the policy ends it",
         False,
-        Moment(SESSION_KEY + 1, life_ms=SESSION_KEY + 1),
+        Moment(SESSION_KEY + SKEW + 1, life_ms=SESSION_KEY + 1),
     )
     yield (
         "a life of a day, as the policy ends it",
         True,
-        Moment(SESSION_KEY, life_ms=MAX_SESSION_KEY_MS),
+        Moment(SESSION_KEY + SKEW, life_ms=MAX_SESSION_KEY_MS),
     )
     yield (
         "a life of a day, 1 ms after the policy ends it",
         False,
-        Moment(SESSION_KEY + 1, life_ms=MAX_SESSION_KEY_MS),
+        Moment(SESSION_KEY + SKEW + 1, life_ms=MAX_SESSION_KEY_MS),
     )
     whole = {"life_ms": MAX_SESSION_KEY_MS, "session_key_ms": MAX_SESSION_KEY_MS}
     yield (
         "a life of a day, all of it allowed, at its end",
         True,
-        Moment(MAX_SESSION_KEY_MS, **whole),
+        Moment(MAX_SESSION_KEY_MS + SKEW, **whole),
     )
     yield (
         "a life of a day, all of it allowed, after its end",
         False,
-        Moment(MAX_SESSION_KEY_MS + 1, **whole),
+        Moment(MAX_SESSION_KEY_MS + SKEW + 1, **whole),
     )
 
     yield "from 0 on, as it begins", True, Moment(not_before_ms=0)
-    yield "from 2**48-1 on, at its end", True, Moment(LIFE, not_before_ms=LATEST)
-    yield "from 2**48-1 on, after its end", False, Moment(LIFE + 1, not_before_ms=LATEST)
+    yield "from 2**48-1 on, at its end", True, Moment(LIFE + SKEW, not_before_ms=LATEST)
+    yield "from 2**48-1 on, after its end", False, Moment(LIFE + SKEW + 1, not_before_ms=LATEST)
 
     yield "as others are voided", True, Moment(sessions_from_ms=NOW)
     yield "before others are voided, within the skew", True, Moment(sessions_from_ms=NOW + SKEW)
@@ -344,4 +346,4 @@ def times() -> Iterator[tuple[str, bool, Moment]]:
         Moment(-ahead, sessions_from_ms=NOW + SKEW + 1),
     )
     yield "to be void from a later time on", False, Moment(sessions_from_ms=NOW + HOUR)
-    yield "over, and not void", False, Moment(LIFE + 1, sessions_from_ms=NOW)
+    yield "over, and not void", False, Moment(LIFE + SKEW + 1, sessions_from_ms=NOW)

@@ -122,6 +122,7 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (certificates, "if over_ms > 0", "if over_ms > 1"),
     (certificates, "if over_ms > 0", "if over_ms > limits.clock_skew_ms"),
     (certificates, "if over_ms > 0", "if False"),
+    (certificates, "life_ms + limits.clock_skew_ms", "life_ms"),
     (certificates, "min(certificate.life_ms, limits.session_key_ms)", "certificate.life_ms"),
     (certificates, "min(certificate.life_ms, limits.session_key_ms)", "limits.session_key_ms"),
     (certificates, "min(certificate.life_ms, limits.session_key_ms)",

@@ -8,12 +8,16 @@ from sealbus_broker.gate.policy import BotKey, Limits
 
 
 def ends_ms(certificate: Certificate, limits: Limits) -> int:
-    """Return when ``certificate`` is valid no more (ms since 1970).
+    """Return when ``certificate`` is valid no more (ms since 1970, by the bus's clock).
 
     The policy may allow less than the bot took. Then the session key ends earlier than the bot
     knows, and a bot that renews it in half the time notices nothing.
+
+    The bot's clock dates the certificate, and may be behind the bus's by ``clock_skew``. So the
+    certificate ends as much later here.
     """
-    return certificate.not_before_ms + min(certificate.life_ms, limits.session_key_ms)
+    life_ms = min(certificate.life_ms, limits.session_key_ms)
+    return certificate.not_before_ms + life_ms + limits.clock_skew_ms
 
 
 def objection(certificate: Certificate, key: BotKey, limits: Limits, at_ms: int) -> str | None:
@@ -32,7 +36,8 @@ def objection(certificate: Certificate, key: BotKey, limits: Limits, at_ms: int)
         return f"not yet: it begins {ahead_ms} ms later, so its bot's clock is ahead"
     over_ms = at_ms - ends_ms(certificate, limits)
     if over_ms > 0:
-        return f"no longer: it ended {over_ms} ms earlier"
+        late_ms = over_ms + limits.clock_skew_ms
+        return f"no longer: it ended {late_ms} ms earlier, or its bot's clock is behind"
     # The clock of its bot may be behind. An honest certificate of today must not look like one of
     # before.
     if certificate.not_before_ms + limits.clock_skew_ms < key.sessions_from_ms:
