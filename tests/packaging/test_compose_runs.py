@@ -153,14 +153,28 @@ def test_prepare_shows_no_seed_to_nats_nor_to_the_log(machine: Machine) -> None:
     shown = [
         file for folder in ("nats-config", "data") for file in (machine.folder / folder).rglob("*")
     ]
-    assert [file.name for file in shown if file.is_file()] == ["nats.conf"]
-    assert not SEED.search(machine.nats_conf.read_bytes())
+    assert {file.name for file in shown} == {"nats.conf", "ca.pem", "bus.pem", "bus.key"}
+    authority = (machine.seeds.parent / "ca.key").read_bytes()
+    for file in shown:
+        assert not SEED.search(file.read_bytes())
+        assert file.read_bytes() != authority
+    assert stat.S_IMODE((machine.nats_conf.parent / "bus.key").stat().st_mode) == 0o600
     assert not SEED.search((done.stdout + done.stderr).encode())
 
 
 def test_prepare_says_the_bus_key_that_credentials_need(machine: Machine) -> None:
     done = machine.run("prepare")
     assert re.search(r"\bN[A-Z2-7]{55}\b", done.stdout)
+
+
+def test_prepare_keeps_certificates_that_are_valid(machine: Machine) -> None:
+    files = [machine.seeds.parent / name for name in ("ca.pem", "bus.pem", "bus.key")]
+    assert machine.run("prepare").returncode == 0
+    before = [file.read_bytes() for file in files]
+    assert machine.run("prepare").returncode == 0
+    assert [file.read_bytes() for file in files] == before
+    copies = [machine.nats_conf.parent / file.name for file in files]
+    assert [copy.read_bytes() for copy in copies] == before
 
 
 def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None:
@@ -172,6 +186,25 @@ def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None
     assert not re.search(
         r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE
     )
+
+
+def _a_bot_is_heard(machine: Machine) -> bool:
+    """Whether a bot of the operator's own folder gets a verdict, as the README describes."""
+    own, bus = machine.folder / "own", machine.folder / "bus"
+    if not own.exists():
+        (own / ".sealbus").mkdir(parents=True)
+        for name in ("policy.yaml", "bus.toml", "schemas", "keys"):
+            subprocess.run(["cp", "-R", bus / name, own], check=True)
+        for name in ("ca.pem", "ca.key"):
+            subprocess.run(["cp", "-p", bus / ".sealbus" / name, own / ".sealbus"], check=True)
+        made = [*SEALBUS, "keys", "new", "order", "--dir", str(own)]
+        subprocess.run(made, check=True, capture_output=True, timeout=PATIENCE_S)
+        # In a container, both are one mount.
+        subprocess.run(["cp", own / "keys/order.yaml", bus / "keys"], check=True)
+    server = f"--servers=tls://127.0.0.1:{machine.client_port}"
+    publish = ["pub", "orders.placed", "{}", "--as", "order", "--dir", str(own), server]
+    ran = subprocess.run([*SEALBUS, *publish], capture_output=True, timeout=60, check=False)
+    return ran.returncode == 3  # it is refused, because the schema asks for more
 
 
 def test_the_services_come_up_healthy_and_stop_cleanly(
@@ -196,6 +229,8 @@ def test_the_services_come_up_healthy_and_stop_cleanly(
     relay_log = machine.folder / "relay.log"
     relay = _start(machine.sealbus("relay"), relay_log, processes)
     _wait_until(lambda: machine.run("relay health").returncode == 0, relay, relay_log)
+
+    _wait_until(lambda: _a_bot_is_heard(machine), relay, relay_log)
 
     relay.send_signal(signal.SIGTERM)
     assert relay.wait(timeout=PATIENCE_S) == 0, relay_log.read_text()

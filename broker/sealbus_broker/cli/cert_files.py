@@ -98,7 +98,7 @@ class Authority:
             )
         pair = make_authority(facts.name, now)
         _SECRET.write(key, pair.key.decode())
-        _put(certificate, pair.certificate, 0o644)
+        put(certificate, pair.certificate, 0o644)
         return cls(bus, facts.name, pair), [key, certificate]
 
     def certify_bus(
@@ -143,7 +143,7 @@ class Authority:
         if not is_same:
             with writing(folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _put(files.ca, self._pair.certificate, 0o644)
+            put(files.ca, self._pair.certificate, 0o644)
             written.append(files.ca)
         if renew or self._needs(files.cert, files.key, now):
             pair = make_bot(self._pair, self._name, bot, now)
@@ -193,12 +193,12 @@ def _facts(path: Path) -> Facts:
 
 def _write(certificate: Path, key: Path, pair: Pair) -> list[Path]:
     """Write both. A reader who meets one new file and one old one says so, and tries again."""
-    _put(key, pair.key, 0o600)
-    _put(certificate, pair.certificate, 0o644)
+    put(key, pair.key, 0o600)
+    put(certificate, pair.certificate, 0o644)
     return [certificate, key]
 
 
-def _put(path: Path, content: bytes, mode: int) -> None:
+def put(path: Path, content: bytes, mode: int) -> None:
     """Write a file as a whole. An existing one keeps its mode and its owner."""
 
     def write() -> None:

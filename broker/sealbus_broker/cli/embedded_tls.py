@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -77,3 +78,12 @@ def check_address(bus: BusFolder) -> None:
             f" expected {bus.state / 'bus.pem'}",
             hint="`sealbus certs init` makes them; or use `sealbus relay` with that server",
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``. A name other than ``localhost`` may lead
+    anywhere."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

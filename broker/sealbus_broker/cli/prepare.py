@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from sealbus.errors import InvalidInput
+from sealbus.nats.addresses import is_encrypted
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.embedded_tls import is_loopback, server_tls
+from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.files import reading, writing
+from sealbus_broker.cli.folder import BusFolder, encrypted
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.escape import readable
-from sealbus_broker.nats.config import NatsConfig, render
+from sealbus_broker.nats.config import NatsConfig, ServerTls, render
+from sealbus_broker.policy.bus_file import BusFile
 
 
 @click.command()
@@ -48,6 +53,24 @@ from sealbus_broker.nats.config import NatsConfig, render
     show_default=True,
     help="JetStream's sync_interval: always, or a time such as 2m.",
 )
+@click.option(
+    "--tls-name",
+    "tls_names",
+    multiple=True,
+    metavar="HOST",
+    help="Make or renew certificates of the bus for this host, as `sealbus certs init --name` does."
+    " May be repeated.",
+)
+@click.option(
+    "--tls-dir",
+    metavar="DIR",
+    help="Folder of the certificates on the server's machine. [default: where they are here]",
+)
+@click.option(
+    "--copy-tls",
+    is_flag=True,
+    help="Copy the certificates of the bus into --tls-dir, and not the key of the authority.",
+)
 @server_option
 @new_keys_option
 def prepare(
@@ -57,6 +80,9 @@ def prepare(
     store: str,
     monitor_port: int | None,
     sync: str,
+    tls_names: tuple[str, ...],
+    tls_dir: str | None,
+    copy_tls: bool,
     servers: tuple[str, ...],
     new_keys: bool,
 ) -> None:
@@ -65,6 +91,9 @@ def prepare(
     The configuration has no secret in it. The command prints the bus's public key. It writes the
     key into bus.toml, with the address at which bots find the server: --server, or in a new
     bus.toml --listen.
+
+    Where the bus has certificates, the server speaks mutual TLS 1.3 and nothing else. It reads
+    them from the paths that they have here, or from --tls-dir under the same names.
     """
     bus = BusFolder.find(folder)
     secrets = bus.open_secrets(new_keys=new_keys)
@@ -74,7 +103,25 @@ def prepare(
         raise InvalidInput(
             f"--listen {readable(listen, 80)} is not an address", hint="like 0.0.0.0:4222"
         )
+    if copy_tls and tls_dir is None:
+        raise InvalidInput("--copy-tls needs --tls-dir", hint="name the folder for the copies")
     target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
+    has_tls = bool(tls_names) or bus.own_tls() is not None
+    if has_tls and servers and not is_encrypted(servers[0]):
+        raise InvalidInput(
+            f"--server {readable(servers[0], 80)} has no TLS, and this bus has certificates",
+            hint="write tls:// in place of nats://",
+        )
+    known = bus.bus_file() or bus.found_at(
+        policy.bus, secrets.bus.public, host.strip("[]"), int(port)
+    )
+    known = encrypted(known) if has_tls else known
+    if tls_names:
+        _certify(bus, known, tls_names)
+    tls = _server_tls(bus, tls_dir, copy=copy_tls)
+    if tls is None and not is_loopback(host.strip("[]")):
+        what = f"{readable(host, 80)} can be reached from other machines, and the server has no TLS"
+        bus.talk.note(f"{what}; `sealbus certs init` makes certificates")
     config = NatsConfig(
         store_dir=Path(store),
         relay=secrets.relay.public,
@@ -83,12 +130,55 @@ def prepare(
         port=int(port),
         http_port=monitor_port,
         sync_interval=sync,
+        tls=tls,
     )
     with writing(target):
         target.write_text(render(config))
     click.echo(f"wrote {target}", err=True)
-    known = bus.bus_file() or bus.found_at(
-        policy.bus, secrets.bus.public, host.strip("[]"), int(port)
-    )
     bus.record(replace(known, servers=servers or known.servers))
     click.echo(secrets.bus.public.text)
+
+
+def _certify(bus: BusFolder, facts: BusFile, names: tuple[str, ...]) -> None:
+    """Make the authority and the certificate of the bus where they are missing or due."""
+    # A bus without TLS does not wait for the library.
+    from sealbus_broker.cli.cert_files import Authority
+
+    now = datetime.now(UTC)
+    authority, written = Authority.open(bus, facts, now)
+    for file in (*written, *authority.certify_bus(facts, names, now, renew=False)):
+        click.echo(f"wrote {readable(str(file), 300)}", err=True)
+
+
+def _server_tls(bus: BusFolder, folder: str | None, *, copy: bool) -> ServerTls | None:
+    """Return the files that the server reads, copied to ``folder`` with ``copy``.
+
+    Raises:
+        Unusable: There are none although ``folder`` is given, or a file cannot be read or written.
+    """
+    own = bus.own_tls()
+    if own is None:
+        if folder is not None:
+            raise Unusable(
+                "--tls-dir is for certificates, and this bus has none",
+                hint="`sealbus certs init` makes them, and so does --tls-name",
+            )
+        return None
+    here = server_tls(own)
+    if folder is None:
+        return here
+    there = ServerTls(*(Path(folder) / one.name for one in (here.ca, here.cert, here.key)))
+    if copy:
+        from sealbus_broker.cli.cert_files import put
+
+        # The key first, and the certificate last: whoever sees the new one finds its key.
+        for source, target, mode in (
+            (here.ca, there.ca, 0o644),
+            (here.key, there.key, 0o600),
+            (here.cert, there.cert, 0o644),
+        ):
+            with reading(source):
+                content = source.read_bytes()
+            put(target, content, mode)
+            click.echo(f"wrote {readable(str(target), 300)}", err=True)
+    return there

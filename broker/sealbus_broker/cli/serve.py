@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,7 @@ from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
-from sealbus_broker.cli.embedded_tls import check_address, check_server, server_tls
+from sealbus_broker.cli.embedded_tls import check_address, check_server, is_loopback, server_tls
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
@@ -233,7 +232,7 @@ def _check_exposure(host: str) -> None:
     Raises:
         InvalidInput: The address is not a loopback address.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise InvalidInput(
             f"--host {readable(host, 80)} can be reached from other machines, and this server has"
             " no TLS: whoever is on the network reads every message; expected an address of this"
@@ -242,17 +241,8 @@ def _check_exposure(host: str) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``. A name other than ``localhost`` may lead
-    anywhere."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _warn_without_tls(host: str) -> None:
-    if not _is_loopback(host):
+    if not is_loopback(host):
         text = (
             f"warning: {host} can be reached from other machines, and this server has no TLS: "
             "whoever is on the network reads every message"
