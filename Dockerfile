@@ -20,7 +20,7 @@ FROM python:3.13.9-slim-trixie
 ARG UID=10001
 # The owner of these folders becomes the owner of the empty volumes that are mounted on them:
 #   /bus/.sealbus  the relay's seeds. Only `prepare` and `relay` mount it.
-#   /nats-config   nats.conf, with public keys only. `nats` reads it.
+#   /nats-config   nats.conf, and the certificates of `nats` with their key. `nats` reads them.
 #   /data          JetStream's store. `nats` uses it, and `prepare` mounts it to set its owner.
 RUN install -d -m 0755 /bus \
     && install -d -m 0700 -o ${UID} -g ${UID} /bus/.sealbus /data \

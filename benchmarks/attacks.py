@@ -156,7 +156,7 @@ ATTACKERS: Final = {
 }
 """By the name of the peer. A peer that only sends in another way has none: see :data:`VARIANTS`."""
 
-VARIANTS: Final = frozenset({"sealbus-alone", "https-64", "jetstream-64"})
+VARIANTS: Final = frozenset({"sealbus-tls", "sealbus-alone", "https-64", "jetstream-64"})
 """Peers whose messages are protected as those of the peer before the hyphen are."""
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from benchmarks.workload import ORDER_SCHEMA, REPLY_SCHEMA
+from sealbus_broker.cli.cert_files import Authority
+from sealbus_broker.cli.embedded_tls import server_tls
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.nats.config import NatsConfig
@@ -70,10 +72,17 @@ class BusFailed(RuntimeError):
 class Bus:
     """A running bus: ``async with Bus(folder, plan) as bus``. ``folder`` must not exist."""
 
-    def __init__(self, folder: Path, plan: Plan, *, sync: str = "always") -> None:
-        """``sync`` is JetStream's ``sync_interval``.
+    def __init__(
+        self, folder: Path, plan: Plan, *, sync: str = "always", tls: bool = False
+    ) -> None:
+        """Write its files.
 
-        With ``always``, as in ``sealbus up``, a message is on disk before it is acknowledged.
+        Args:
+            folder: Its folder.
+            plan: The content of the folder.
+            sync: JetStream's ``sync_interval``. With ``always``, as in ``sealbus up``, a message is
+                on disk before it is acknowledged.
+            tls: Whether its server speaks mutual TLS, by certificates of ``sealbus certs``.
         """
         self.folder = BusFolder(folder)
         folder.mkdir(parents=True)
@@ -83,8 +92,12 @@ class Bus:
             (folder / "schemas" / f"{name}.json").write_text(json.dumps(schema))
         with _quiet():
             self._secrets = self.folder.open_secrets()
-        self.url = f"nats://127.0.0.1:{(port := free_port())}"
+        self.url = f"{'tls' if tls else 'nats'}://127.0.0.1:{(port := free_port())}"
         facts = BusFile(BUS, (self.url,), (self._secrets.bus.public,))
+        if tls:
+            now = datetime.now(UTC)
+            Authority.open(self.folder, facts, now)[0].certify_bus(facts, (), now, renew=False)
+        files = self.folder.own_tls()
         for bot in plan.bots:
             make_key(self.folder, bot, facts, datetime.now(UTC))
         self._server = NatsServer(
@@ -94,6 +107,7 @@ class Bus:
                 issuer=self._secrets.issuer.public,
                 port=port,
                 sync_interval=sync,
+                tls=None if files is None else server_tls(files),
             ),
             folder / ".sealbus",
         )

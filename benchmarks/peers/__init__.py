@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CLASSES: Final = {
     "sealbus": "benchmarks.peers.sealbus:Sealbus",
+    "sealbus-tls": "benchmarks.peers.sealbus:SealbusTls",
     "https": "benchmarks.peers.https:Https",
     "uagents": "benchmarks.peers.uagents:UAgents",
     "nostr": "benchmarks.peers.nostr:Nostr",

@@ -109,6 +109,29 @@ class Sealbus:
         """The bus goes on, because other peers use it."""
 
 
+class SealbusTls(Sealbus):
+    """A bus of its own, with mutual TLS, as HTTPS has it too."""
+
+    name: ClassVar[str] = "sealbus-tls"
+    title: ClassVar[str] = f"Sealbus {version('sealbus')}, over mutual TLS 1.3"
+    promises: ClassVar[str] = f"{Sealbus.promises}, encrypted on the wire"
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def start(self, folder: Path, pairs: int) -> dict[str, Any]:
+        """Start the bus."""
+        from benchmarks.bus import Bus, pairs_plan  # a sender or a receiver starts none
+
+        bus = Bus(folder / "bus", pairs_plan(pairs), tls=True)
+        self._bus = await self._stack.enter_async_context(bus)
+        return {"credentials": str(bus.credentials("{bot}"))}
+
+    async def stop(self) -> None:
+        """End the bus."""
+        await self._stack.aclose()
+
+
 class SealbusAlone(Sealbus):
     """The same bus, with bursts switched off."""
 

@@ -68,6 +68,6 @@ async def test_reload_leaves_the_earlier_end(ground: Ground, limits: tuple[int, 
     ground.limit(session_ms=limits[0])
     order = await ground.bot("order")
     ground.limit(session_ms=limits[1])
-    await reload(ground, 1)
+    await ground.reload()
     await until(lambda: order.is_closed, "the session is over")
     assert "user authentication expired" in str(order.last_error).lower()

@@ -135,7 +135,7 @@ async def test_session_ends_with_its_certificate(
     secure: Secure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the policy binds to none."""
-    monkeypatch.setattr(certificates, "LIFE", timedelta(seconds=4))
+    monkeypatch.setattr(certificates, "LIFE", timedelta(seconds=8))
     secure.write("short", make_bot(secure.authority, "shop", "order", datetime.now(UTC)))
     began = now_ms()
     client = await secure.log_in("short")

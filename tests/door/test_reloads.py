@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from base64 import urlsafe_b64decode
 from dataclasses import replace
@@ -201,4 +202,5 @@ async def test_session_ends_earlier_if_it_has_to(scene: Scene, asked: list[dict[
     expire(scene, 3_000)
     await reload(scene, asked)
     await until(lambda: door.nc.is_closed, "the session is over")
-    assert "expired" in str(door.nc.last_error)
+    # On a busy machine, the key may have ended before the question.
+    assert re.search("expired|authorization", str(door.nc.last_error))

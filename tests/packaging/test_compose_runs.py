@@ -203,7 +203,7 @@ def _a_bot_is_heard(machine: Machine) -> bool:
         subprocess.run(["cp", own / "keys/order.yaml", bus / "keys"], check=True)
     server = f"--servers=tls://127.0.0.1:{machine.client_port}"
     publish = ["pub", "orders.placed", "{}", "--as", "order", "--dir", str(own), server]
-    ran = subprocess.run([*SEALBUS, *publish], capture_output=True, timeout=60, check=False)
+    ran = subprocess.run([*SEALBUS, *publish], capture_output=True, timeout=PATIENCE_S, check=False)
     return ran.returncode == 3  # it is refused, because the schema asks for more
 
 
