@@ -18,6 +18,7 @@ from tests.vectors.make_certificates import certificates
 from tests.vectors.make_deliveries import deliveries
 from tests.vectors.make_envelopes import envelopes
 from tests.vectors.make_headers import headers
+from tests.vectors.make_joins import joins
 from tests.vectors.make_notices import notices
 from tests.vectors.make_payloads import payloads
 from tests.vectors.make_receipts import answers, receipts
@@ -36,6 +37,7 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "ed25519.json": ed25519,
     "envelopes.json": envelopes,
     "headers.json": headers,
+    "joins.json": joins,
     "keys.json": keys,
     "notices.json": notices,
     "payloads.json": payloads,

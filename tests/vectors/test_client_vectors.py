@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from sealbus.errors import Malformed
+from sealbus.errors import InvalidInput, Malformed
+from sealbus.invitation import JoinToken
 from sealbus.nats.acks import read_ack
 from sealbus.protocol.answer import ERROR_SCHEMA, read_error
 from sealbus.protocol.certificate import Certificate, certify
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_fields, split_bundle
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.joining import JoinProof, JoinRecord
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
@@ -157,6 +159,88 @@ def test_an_invalid_certificate_is_refused_by_its_rule(vector: dict[str, Any]) -
     with pytest.raises(Malformed) as refused:
         Certificate.decode(HEX(vector["certificate"]))
     assert refused.value.what.startswith(CERTIFICATE_RULES[vector["refused"]])
+
+
+JOINS = load("joins.json")
+PROOF_RULES = {"size": "join proof has ", "base64": "the join proof is "}
+RECORD_RULES: dict[str, str | tuple[str, ...]] = {
+    "shape": ("expected an array", "field ", "not the exact", "not one complete"),
+    "key": "join record: a key of ",
+    "proof": "join proof has ",
+    "time": "join record: a time of ",
+}
+TOKEN_RULES: dict[str, str | tuple[str, ...]] = {
+    "begin": "the token does not begin with ",
+    "version": "the token has version ",
+    "characters": "the token has an unknown character",
+    "checksum": "the token has a wrong checksum",
+    "shape": "the token cannot be used: it is not what",
+    "names": "the token cannot be used: the bus or the bot",
+    "seed": "the token cannot be used: its seed",
+    "keys": ("the token cannot be used: its bus keys", "the token cannot be used: a bus key"),
+    "time": "the token cannot be used: its end",
+}
+
+
+@pytest.mark.parametrize("vector", JOINS["made"], ids=by("name"))
+def test_a_join_proof_is_read_and_made_again_bit_by_bit(vector: dict[str, Any]) -> None:
+    bus, bot, key = vector["bus"], vector["bot"], HEX(vector["enrolled_key"])
+    proof = JoinProof.read_word(vector["word"])
+    assert proof is not None
+    assert proof.token_key.hex() == JOINS["key"]
+    assert proof.holds(bus=bus, bot=bot, key=key)
+    token_key = SigningKey(HEX(JOINS["seed"]), KeyKind.BOT)
+    assert JoinProof.make(token_key, key, bus=bus, bot=bot).word == vector["word"]
+
+
+@pytest.mark.parametrize("vector", JOINS["cases"], ids=by("name"))
+def test_a_join_proof_holds_for_what_it_signs(vector: dict[str, Any]) -> None:
+    proof = JoinProof.decode(HEX(vector["proof"]))
+    key = HEX(vector["enrolled_key"])
+    assert proof.holds(bus=vector["bus"], bot=vector["bot"], key=key) is vector["holds"]
+
+
+@pytest.mark.parametrize("vector", JOINS["invalid"], ids=by("name"))
+def test_an_invalid_join_proof_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        JoinProof.read_word(vector["word"])
+    assert refused.value.what.startswith(PROOF_RULES[vector["refused"]])
+
+
+@pytest.mark.parametrize("vector", JOINS["records"], ids=by("name"))
+def test_a_join_record_is_read_and_made_again_bit_by_bit(vector: dict[str, Any]) -> None:
+    proof = JoinProof.decode(HEX(vector["proof"]))
+    record = JoinRecord(HEX(vector["enrolled_key"]), proof, vector["at_ms"])
+    assert JoinRecord.decode(HEX(vector["record"])) == record
+    assert record.encode().hex() == vector["record"]
+
+
+@pytest.mark.parametrize("vector", JOINS["invalid_records"], ids=by("name"))
+def test_an_invalid_join_record_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        JoinRecord.decode(HEX(vector["record"]))
+    assert refused.value.what.startswith(RECORD_RULES[vector["refused"]])
+
+
+@pytest.mark.parametrize("vector", JOINS["tokens"], ids=by("name"))
+def test_a_token_is_read_and_made_again_bit_by_bit(vector: dict[str, Any]) -> None:
+    token = JoinToken.decode(vector["token"])
+    assert (token.bus, token.bot, token.ends_ms) == (
+        vector["bus"],
+        vector["bot"],
+        vector["ends_ms"],
+    )
+    assert token.key.raw_seed.hex() == vector["seed"]
+    assert sorted(key.hex() for key in token.bus_keys) == vector["bus_keys"]
+    assert list(token.servers) == vector["servers"]
+    assert token.encode() == vector["token"]
+
+
+@pytest.mark.parametrize("vector", JOINS["invalid_tokens"], ids=by("name"))
+def test_an_invalid_token_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        JoinToken.decode(vector["token"])
+    assert refused.value.what.startswith(TOKEN_RULES[vector["refused"]])
 
 
 BUNDLES = load("bundles.json")

@@ -7,6 +7,7 @@
     ├── Malformed                the peer's mistake: bytes that break a format. Also a ValueError.
     ├── CredentialsError         a credentials file or environment that cannot be used
     ├── ConnectionFailed         no session with the bus could be had
+    ├── InvitationRefused        the bus does not enrol the key that came with a token
     ├── NotConnected             a call outside a bot's life: before connect(), or after close()
     ├── BackgroundFailed         a part that works in the background has ended: .part .kind
     ├── SubscriptionDenied       the policy does not grant the subscription: .pattern
@@ -28,16 +29,19 @@ _SEED = re.compile(r"(?<![A-Z2-7])S[A-Z][A-Z2-7]{30,}")
 """A private key's text, or most of one: base32 that begins like ``SU``. Public keys begin with
 another letter."""
 
+_TOKEN = re.compile(r"sealbus-join-[A-Za-z0-9_-]{16,}")
+"""A token of an invitation (:mod:`sealbus.invitation`), or a part of one."""
+
 
 def hide_seeds(text: str) -> str:
-    """``text`` without the seeds in it. Somebody pastes one where a name belongs, and the error
-    goes into a log."""
-    return _SEED.sub("(a seed, not shown)", text)
+    """``text`` without the seeds and join tokens in it. Somebody pastes one where a name belongs,
+    and the error goes into a log."""
+    return _SEED.sub("(a seed, not shown)", _TOKEN.sub("(a token, not shown)", text))
 
 
 class SealbusError(Exception):
     """Base of all. ``str()`` says what happened. ``hint`` says how to go on, or is ``None``.
-    Neither holds a seed."""
+    Neither holds a seed or a token."""
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
         what = hide_seeds(what)
@@ -61,6 +65,11 @@ class CredentialsError(SealbusError):
 
 class ConnectionFailed(SealbusError):
     """No session with the bus could be had."""
+
+
+class InvitationRefused(SealbusError):
+    """The bus does not enrol the key that came with a token: the invitation is not open, or was
+    used by another key."""
 
 
 class NotConnected(SealbusError):

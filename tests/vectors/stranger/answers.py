@@ -18,6 +18,15 @@ from tests.vectors.stranger.certificates import (
     write_certificate,
 )
 from tests.vectors.stranger.encoding import decode_payload, encode, split_bundle, write_payload
+from tests.vectors.stranger.joins import (
+    Token,
+    proof_holds,
+    read_record,
+    read_token,
+    read_word,
+    write_token,
+    write_word,
+)
 from tests.vectors.stranger.messages import (
     Envelope,
     consumer,
@@ -54,8 +63,8 @@ from tests.vectors.stranger.signing import (
 )
 
 FILES: Final = {name: load(f"{name}.json") for name in (
-    "answers", "bundles", "certificates", "connect", "deliveries", "ed25519", "headers", "keys",
-    "payloads", "notices", "receipts", "seals", "stamps", "subjects", "subscribers",
+    "answers", "bundles", "certificates", "connect", "deliveries", "ed25519", "headers", "joins",
+    "keys", "payloads", "notices", "receipts", "seals", "stamps", "subjects", "subscribers",
 )}  # fmt: skip
 WHOLE: Final = {
     (name, place, at): expand(one[field])
@@ -225,6 +234,38 @@ def certificates(rules: Rules) -> Results:
 def _check_time(rules: Rules, certificate: Certificate, told: dict[str, Any]) -> None:
     names = ("time_ms", "clock_skew_ms", "session_key_ms", "sessions_from_ms")
     check_time(rules, certificate, *(told[name] for name in names))
+
+
+def joins(rules: Rules) -> Results:
+    told = FILES["joins"]
+    for one in told["made"]:
+        given = (one["bus"], one["bot"], HEX(one["enrolled_key"]))
+        proof = read_word(rules, one["word"])
+        right = proof[:32].hex() == told["key"] and proof_holds(rules, proof, *given)
+        yield one["name"], right and write_word(rules, HEX(told["seed"]), *given) == one["word"]
+    for one in told["cases"]:
+        given = (one["bus"], one["bot"], HEX(one["enrolled_key"]))
+        yield one["name"], proof_holds(rules, HEX(one["proof"]), *given) is one["holds"]
+    for one in told["invalid"]:
+        yield one["name"], refuses(read_word, rules, one["word"])
+    for one in told["records"]:
+        wanted = (HEX(one["enrolled_key"]), HEX(one["proof"]), one["at_ms"])
+        yield one["name"], read_record(rules, HEX(one["record"])) == wanted
+    for one in told["invalid_records"]:
+        yield one["name"], refuses(read_record, rules, HEX(one["record"]))
+    for one in told["tokens"]:
+        token = Token(
+            one["bus"],
+            one["bot"],
+            HEX(one["seed"]),
+            [HEX(key) for key in one["bus_keys"]],
+            one["servers"],
+            one["ends_ms"],
+        )
+        read = read_token(rules, one["token"])
+        yield one["name"], read == token and write_token(rules, token) == one["token"]
+    for one in told["invalid_tokens"]:
+        yield one["name"], refuses(read_token, rules, one["token"])
 
 
 def ed25519(rules: Rules) -> Results:
@@ -450,6 +491,7 @@ CHECKS: Final[dict[str, Callable[[Rules], Results]]] = {
     "subjects": subjects,
     "connect": connect,
     "certificates": certificates,
+    "joins": joins,
     "seals": seals,
     "stamps": stamps,
     "notices": notices,

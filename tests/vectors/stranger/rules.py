@@ -44,6 +44,13 @@ LIMITS: Final = {
     "certificate": 106,
     "certificate-life": 86_400_000,
     "certificate-ahead": 60_000,
+    "proof": 96,
+    "record-key": 32,
+    "record-proof": 96,
+    "record-time": 2**53 - 1,
+    "token-seed": 32,
+    "token-keys": 4,
+    "token-end": 2**53 - 1,
 }
 """Every number of sections 4 and 18 that a client needs, by a name of this file."""
 
@@ -60,6 +67,9 @@ LEAST: Final = {
     "count-least": 1,
     "parent-index-least": 0,
     "certificate-life-least": 1,
+    "record-time-least": 0,
+    "token-keys-least": 1,
+    "token-end-least": 0,
 }
 """Lower bounds."""
 

@@ -24,6 +24,7 @@ CONTEXTS: Final = {
     "connect": b"connect\0",
     "notice": b"notice\0\0",
     "session": b"session\0",
+    "join": b"join\0\0\0\0",
 }
 
 

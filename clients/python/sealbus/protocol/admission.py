@@ -4,10 +4,12 @@ connects.
 ::
 
     sealbus/1 <bot> <public key> <certificate | -> [<consumer> …]
+    sealbus/1 <bot> <public key> join:<proof>
 
 The public key is that of the session key, which signs the login. The certificate (base64) says
 whose it is (:mod:`sealbus.protocol.certificate`). With ``-`` in its place, the key is an enrolled
-key itself.
+key itself. With a proof (:mod:`sealbus.protocol.joining`) in its place, the key is to be enrolled,
+and the session may do nothing but read the join record.
 
 A bot sends the text as the token of its CONNECT, and signs it together with the server's challenge
 (:func:`~sealbus.protocol.seal.sign_connect`). nats-server hands both to a relay, which decides.
@@ -22,6 +24,8 @@ from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.certificate import Certificate, SessionKey
+from sealbus.protocol.joining import PREFIX as JOIN_PREFIX
+from sealbus.protocol.joining import JoinProof
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import is_name
 from sealbus.protocol.value import value
@@ -44,7 +48,7 @@ class AdmissionText:
     consumers: tuple[str, ...] = ()
     """Names of JetStream consumers (:func:`~sealbus.protocol.subjects.consumer_name`)."""
     certificate: str = NO_CERTIFICATE
-    """The certificate of the key, in base64."""
+    """The certificate of the key, in base64, or the word of a join proof."""
 
     @classmethod
     def of(cls, key: SessionKey, bot: str, consumers: tuple[str, ...] = ()) -> AdmissionText:
@@ -62,15 +66,21 @@ class AdmissionText:
 
         nats-server shows it in its list of connections. The relay admits no other name, so an
         operator can believe it: ``<bot> <enrolled key> <session key> <not-before> <life>``, and
-        ``<bot> <enrolled key>`` without a certificate. Raises :class:`Malformed` for a certificate
-        that is none.
+        ``<bot> <enrolled key>`` without a certificate. A key that is not enrolled yet has
+        ``<bot>``. Raises :class:`Malformed` for a certificate that is none.
         """
+        if self.certificate.startswith(JOIN_PREFIX):
+            return self.bot
         certificate = self.read_certificate()
         if certificate is None:
             return f"{self.bot} {self.key}"
         enrolled = PublicKey(certificate.enrolled, KeyKind.BOT).text
         times = f"{certificate.not_before_ms} {certificate.life_ms}"
         return f"{self.bot} {enrolled} {self.key} {times}"
+
+    def read_proof(self) -> JoinProof | None:
+        """The join proof, or ``None`` where there is none. Raises :class:`Malformed`."""
+        return JoinProof.read_word(self.certificate)
 
     def read_certificate(self) -> Certificate | None:
         """The certificate, or ``None`` where there is none. Raises :class:`Malformed`."""

@@ -52,6 +52,7 @@ class Context(Enum):
     CONNECT = b"connect\0"
     NOTICE = b"notice\0\0"
     SESSION = b"session\0"
+    JOIN = b"join\0\0\0\0"
 
 
 @value
