@@ -27,6 +27,7 @@ from sealbus_broker.cli.main import cli
 from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
 from sealbus_broker.policy.document import Document
+from sealbus_broker.policy.invitations import MAX_INVITATIONS
 from sealbus_broker.policy.keys import MAX_KEYS
 from sealbus_broker.policy.limits import MAX_CONNECTIONS, RANGES
 from sealbus_broker.policy.loader import load
@@ -51,6 +52,9 @@ COMMANDS = {
     "reload": (),
     "bot": ("add", "rm"),
     "certs": ("init", "new", "show"),
+    "invite": (),
+    "invites": ("accept", "ls", "rm"),
+    "join": (),
     "keys": (
         "enrol",
         "expire",
@@ -161,7 +165,7 @@ def examples(language: str) -> list[str]:
 
 
 def test_the_example_policy_loads(tmp_path: Path) -> None:
-    policy, inventory = examples("yaml")
+    policy, inventory, invited = examples("yaml")
     (tmp_path / "policy.yaml").write_text(policy)
     (tmp_path / "schemas").mkdir()
     (tmp_path / "keys").mkdir()
@@ -173,6 +177,11 @@ def test_the_example_policy_loads(tmp_path: Path) -> None:
     assert loaded.policy is not None
     (key,) = loaded.policy.bots["inventory"].keys.values()
     assert None not in (key.not_after_ms, key.revoked_ms)
+    (tmp_path / "keys" / "inventory.yaml").write_text(invited)
+    loaded = load(tmp_path)
+    assert loaded.policy is not None
+    (invitation,) = loaded.policy.bots["inventory"].invitations.values()
+    assert invitation.approve
 
 
 def test_every_example_of_a_value_is_one() -> None:
@@ -233,6 +242,7 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         r"With NTP, (\d+) s is generous": (str(given.clock_skew_ms // 1000),),
         r"All bots together have ([\d,]+)\.": (f"{MAX_CONNECTIONS:,}",),
         r"the keys, (\d+) to (\d+) \|": ("1", str(MAX_KEYS)),
+        r"A file has at most (\d+) invitations": (str(MAX_INVITATIONS),),
         r"(\d+) to (\d+) addresses like": ("1", str(MAX_SERVERS)),
         r"(\d+) to (\d+) public keys": ("1", str(MAX_BUS_KEYS)),
         r"and a version from (\d+) on": ("1",),
@@ -356,6 +366,8 @@ def test_every_field_of_a_key_file_is_described(folder: Path) -> None:
     (folder / "keys" / "order.yaml").write_text("zzzzzz: 1\nkeys:\n  - zzzzzz: 1\n")
     known = [name for line in ("1", "3") for name in known_fields(folder, "keys/order.yaml", line)]
     assert described_fields("keys/") == known
+    (folder / "keys" / "order.yaml").write_text("bot: order\ninvitations:\n  - zzzzzz: 1\n")
+    assert described_fields("Invitations") == known_fields(folder, "keys/order.yaml", "3")
 
 
 def test_bus_toml_is_described_and_its_example_loads(folder: Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
-from sealbus_broker.policy.key_ages import SOON_MS, due_keys
+from sealbus_broker.gate.policy import BotKey, BotRule, Invitation, Limits, Policy
+from sealbus_broker.policy.key_ages import OVER_MS, SOON_MS, due_keys
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
@@ -80,3 +80,13 @@ def test_key_older_than_key_age_is_noted(age_ms: int, is_old: bool) -> None:
 
 def test_old_key_that_opens_nothing_is_not_noted() -> None:
     assert notes(replace(KEY, revoked_ms=NOW - 1), OTHER, key_age_ms=DAY) == []
+
+
+def test_invitation_that_is_long_over_is_noted() -> None:
+    raw = KEY.raw
+    for left_ms, count in ((HOUR, 0), (0, 0), (-OVER_MS, 0), (-OVER_MS - 1, 1)):
+        ends = NOW + left_ms
+        bot = BotRule("order", {}, invitations={raw: Invitation(raw, ends - HOUR, ends)})
+        found = due_keys(Policy("shop", bytes(32), frozenset(), {"order": bot}, ()), NOW)
+        assert len(found) == count
+        assert {one.hint for one in found} <= {"sealbus invites rm order"}

@@ -214,6 +214,23 @@ class BotKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Invitation:
+    """One open invitation of a bot. Times are in ms since 1970 UTC."""
+
+    raw: bytes
+    """The raw public key of the token."""
+    not_before_ms: int
+    not_after_ms: int
+    approve: bool = False
+    """Whether an operator has to accept the key that comes."""
+
+    def is_open(self, now_ms: int, skew_ms: int = 0) -> bool:
+        """Whether a key may come at ``now_ms`` (ms since 1970), by a clock that may be ``skew_ms``
+        behind that of the operator."""
+        return self.not_before_ms - skew_ms <= now_ms < self.not_after_ms
+
+
+@dataclass(frozen=True, slots=True)
 class BotRule:
     """One bot with all its grants, those of its roles included."""
 
@@ -226,6 +243,8 @@ class BotRule:
     """Whether its enrolled keys may seal and log in themselves, without a session key."""
     certificate_names: tuple[str, ...] = ()
     """The names of the certificates by which it may connect. None: any certificate, or none."""
+    invitations: Mapping[bytes, Invitation] = field(default_factory=lambda: MappingProxyType({}))
+    """By the raw public key of the token. Such a key opens nothing but the way to a first key."""
     _publish: SubjectTable[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

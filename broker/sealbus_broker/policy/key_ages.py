@@ -20,10 +20,15 @@ two weeks."""
 
 _DAY_MS: Final = 86_400_000
 
+OVER_MS: Final = 26 * 3_600_000
+"""How long after its end an invitation is noted. Until then an operator may still accept a key that
+came in time, because the stream RECORDS keeps its record for this time."""
+
 
 def due_keys(policy: Policy, now_ms: int) -> list[Problem]:
     """Return a note for each bot without a valid key, or soon without one, for each key that is
-    older than ``limits.key_age``, and for each whose session keys do not count yet.
+    older than ``limits.key_age``, for each whose session keys do not count yet, and for each
+    invitation by which no key can come any more.
 
     Args:
         policy: The policy, with the keys of all bots.
@@ -31,6 +36,7 @@ def due_keys(policy: Policy, now_ms: int) -> list[Problem]:
     """
     found = []
     for bot in policy.bots.values():
+        found += _over(bot, now_ms)
         if bot.keys:
             found += _ends(bot, now_ms)
             found += _void(bot, now_ms)
@@ -61,6 +67,21 @@ def _void(bot: BotRule, now_ms: int) -> list[Problem]:
         )
         for key in bot.keys.values()
         if key.opens(now_ms) and key.sessions_from_ms > now_ms
+    ]
+
+
+def _over(bot: BotRule, now_ms: int) -> list[Problem]:
+    return [
+        Problem(
+            f"{FOLDER}/{bot.name}.yaml",
+            0,
+            0,
+            f"an invitation of {bot.name} ended at {time_text(one.not_after_ms)}",
+            got=PublicKey(one.raw, KeyKind.BOT).text,
+            hint=f"sealbus invites rm {bot.name}",
+        )
+        for one in bot.invitations.values()
+        if now_ms - one.not_after_ms > OVER_MS
     ]
 
 

@@ -1,8 +1,14 @@
-"""The public keys of bots: ``keys/<bot>.yaml``. Never a seed."""
+"""The public keys of bots: ``keys/<bot>.yaml``. Never a seed.
+
+A file has the bot's keys, its invitations (:mod:`sealbus_broker.policy.invitations`), or both. Each
+edit replaces the file as a whole. Edits by several commands and relays of one machine come one
+after the other, because an edit that does not see the one before it would take a revocation back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
@@ -15,12 +21,13 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import check_name, is_name
 from sealbus_broker.escape import readable
-from sealbus_broker.gate.policy import BotKey
+from sealbus_broker.gate.policy import BotKey, Invitation
 from sealbus_broker.policy.document import Document, Known, file_names, parse_yaml, read_yaml
 from sealbus_broker.policy.errors import InTheWay
+from sealbus_broker.policy.invitations import INVITATIONS, read_invitations
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
-from sealbus_broker.policy.replace import replace_file
+from sealbus_broker.policy.replace import alone, replace_file
 
 FOLDER: Final = "keys"
 
@@ -44,6 +51,8 @@ class KeyFiles:
 
     by_bot: dict[str, dict[bytes, BotKey]]
     """By bot and raw public key. A bot without a file is not in it."""
+    invitations: dict[str, dict[bytes, Invitation]]
+    """The same for invitations."""
     documents: list[Document]
     """The files that were read."""
 
@@ -57,7 +66,7 @@ def read_key_files(
     A file with a wrong name is a problem too. Somebody who writes a revocation into
     ``keys/order.yml`` believes that it holds.
     """
-    found = KeyFiles({}, [])
+    found = KeyFiles({}, {}, [])
     owners: dict[bytes, str] = {}
     try:
         names = file_names(root, FOLDER)
@@ -97,6 +106,15 @@ def read_key_files(
                     document.problem(("keys", at), what, hint="make a key for each bot")
                 )
             found.by_bot[bot][raw] = key
+        found.invitations[bot] = {}
+        for raw, (invitation, at) in read_invitations(document, problems).items():
+            # Also against a later file: a key is never both.
+            if owners.setdefault(raw, f"{bot}'s invitation") != f"{bot}'s invitation":
+                what = f"this key is also {owners[raw]}'s: the key of an invitation is no other's"
+                problems.append(
+                    document.problem((INVITATIONS, at), what, hint=f"`sealbus invite {bot}`")
+                )
+            found.invitations[bot][raw] = invitation
     return found
 
 
@@ -106,7 +124,7 @@ def keys_of_the_bus(files: KeyFiles, own: frozenset[bytes]) -> Iterator[Problem]
     Their holder could stamp anything.
     """
     for bot, keys in files.by_bot.items():
-        if not own.isdisjoint(keys):
+        if not own.isdisjoint({*keys, *files.invitations[bot]}):
             what = f"a key of {bot} is the bus's own, written as a bot's"
             yield Problem(
                 f"{FOLDER}/{bot}.yaml", 0, 0, what, hint=f"make another: `sealbus keys new {bot}`"
@@ -118,13 +136,15 @@ def read_keys(
 ) -> dict[bytes, tuple[BotKey, int]]:
     """The keys in one file by raw public key, each with its place in the list."""
     reader = Reader(document, problems)
-    fields = reader.mapping(document.value, (), ("bot", "keys"))
+    fields = reader.mapping(document.value, (), ("bot", "keys", INVITATIONS))
     if "bot" in fields and fields["bot"] != bot:
         reader.problem(
             ("bot",), "is not the bot that the file is named after", got=fields["bot"], expected=bot
         )
     elif "bot" not in fields:
         reader.problem((), "does not say whose keys these are", hint=f"add `bot: {bot}`")
+    if "keys" not in fields and fields.get(INVITATIONS):
+        return {}
     entries = fields.get("keys")
     if not isinstance(entries, list) or not entries or len(entries) > MAX_KEYS:
         reader.problem(
@@ -182,33 +202,12 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
     the old or the new one. Raises :class:`InvalidInput` if the existing file has a problem or has
     the key already, and ``OSError`` if it cannot be written.
     """
-    file = _file(bot)
-    path = folder / file
-    since = _whole_second(now)
-    if path.exists() or path.is_symlink():
-
-        def add(entries: list[Any], places: dict[bytes, int]) -> None:
-            if key.raw in places:
-                raise InTheWay(f"{file} has this key already")
-            if len(places) == MAX_KEYS:
-                raise InTheWay(
-                    f"{file} has {MAX_KEYS} keys, which is the most",
-                    hint="remove one that has expired",
-                )
-            entries.append({"key": key.text, "not_before": since})
-
-        return _edit(folder, bot, add, since)
-    text = (
-        f"# Public keys of the bot {bot}. The private half is in its credentials file, "
-        "never here.\n"
-        f"bot: {bot}\n"
-        f"keys:\n"
-        f"  - key: {key.text}\n"
-        f"    not_before: {since.isoformat()}Z\n"
-    )
-    path.parent.mkdir(exist_ok=True)
-    replace_file(path, text)
-    return path
+    since = whole_second(now)
+    entry = f"keys:\n  - key: {key.text}\n    not_before: {since.isoformat()}Z\n"
+    with alone(folder):
+        if (made := write_new(folder, bot, entry)) is not None:
+            return made
+        return edit(folder, bot, lambda file: file.add_key(key, since), (since,))
 
 
 def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: datetime) -> Path:
@@ -218,41 +217,89 @@ def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: da
     The rest of the file stays, with its comments. Raises :class:`InvalidInput` if the file has a
     problem or lacks one of the raw ``keys``, and ``OSError`` if it cannot be written.
     """
-    when = _whole_second(at)
+    when = whole_second(at)
 
-    def change(entries: list[Any], places: dict[bytes, int]) -> None:
+    def change(file: KeyFile) -> None:
         for raw in keys:
-            if raw not in places:
+            if raw not in file.keys:
                 text = PublicKey(raw, KeyKind.BOT).text
-                raise InTheWay(f"{_file(bot)} does not have the key {text}")
+                raise InTheWay(f"{file.name} does not have the key {text}")
             # A time of its own: ruamel.yaml writes one that occurs twice as an anchor.
-            entries[places[raw]][field] = when.replace()
+            file.content["keys"][file.keys[raw]][field] = when.replace()
 
-    return _edit(folder, bot, change, when)
+    with alone(folder):
+        return edit(folder, bot, change, (when,))
 
 
-def _file(bot: str) -> str:
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """A key file that is being edited."""
+
+    name: str
+    """Its path in the folder."""
+    content: Any
+    """All of it, as ruamel.yaml keeps it, with its comments."""
+    keys: Mapping[bytes, int]
+    """The place of each raw key in the list."""
+    invitations: Mapping[bytes, int]
+    """The same for invitations."""
+
+    def add_key(self, key: PublicKey, since: datetime) -> None:
+        """Add ``key``, valid from ``since`` on. Raises :class:`InTheWay`."""
+        if key.raw in self.keys:
+            raise InTheWay(f"{self.name} has this key already")
+        if len(self.keys) == MAX_KEYS:
+            raise InTheWay(
+                f"{self.name} has {MAX_KEYS} keys, which is the most",
+                hint="remove one that has expired",
+            )
+        if "keys" not in self.content:
+            # Before the invitations, as in all other files.
+            self.content.insert(list(self.content).index(INVITATIONS), "keys", [])
+        self.content["keys"].append({"key": key.text, "not_before": since.replace()})
+
+
+def write_new(folder: Path, bot: str, entries: str) -> Path | None:
+    """Write a key file with ``entries``, or return ``None`` if the bot has a file."""
+    path = folder / key_file(bot)
+    if path.exists() or path.is_symlink():
+        return None
+    text = (
+        f"# Public keys of the bot {bot}. The private half is in its credentials file, "
+        "never here.\n"
+        f"bot: {bot}\n{entries}"
+    )
+    path.parent.mkdir(exist_ok=True)
+    replace_file(path, text)
+    return path
+
+
+def key_file(bot: str) -> str:
+    """The path of the bot's file in the folder."""
     # Checked here too: a name with a slash would lead elsewhere.
     return f"{FOLDER}/{check_name(bot)}.yaml"
 
 
-def _whole_second(at: datetime) -> datetime:
+def whole_second(at: datetime) -> datetime:
     """``at`` in UTC, as ruamel.yaml writes a time: without its zone."""
     return at.astimezone(UTC).replace(microsecond=0, tzinfo=None)
 
 
-def _edit(
-    folder: Path, bot: str, change: Callable[[list[Any], dict[bytes, int]], None], at: datetime
+def edit(
+    folder: Path, bot: str, change: Callable[[KeyFile], None], times: Collection[datetime]
 ) -> Path:
-    """Change the entries of a key file, and keep everything else of it.
+    """Change the content of a key file, and keep everything else of it.
 
-    ``change`` takes the entries, and the place of each raw key. ``at``: the only time that it
-    writes.
+    ``times``: the times that ``change`` writes. The caller holds :func:`alone`.
     """
-    file = _file(bot)
-    document = read_yaml(folder, file, MAX_KEY_FILE_BYTES)
+    name = key_file(bot)
+    document = read_yaml(folder, name, MAX_KEY_FILE_BYTES)
     problems = [document] if isinstance(document, Problem) else []
-    there = read_keys(document, bot, problems) if isinstance(document, Document) else {}
+    if isinstance(document, Problem):
+        keys, invitations = {}, {}
+    else:
+        keys = read_keys(document, bot, problems)
+        invitations = read_invitations(document, problems)
     if problems or isinstance(document, Problem):
         raise InTheWay(
             str(problems[0]), hint="repair the file first; `sealbus check` lists everything"
@@ -261,21 +308,50 @@ def _edit(
     yaml = YAML(typ="rt", pure=True)
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.preserve_quotes = True
-    content = yaml.load(document.content.decode())
-    change(content["keys"], {raw: place for raw, (_, place) in there.items()})
+    before = document.content.decode()
+    content = yaml.load(before)
+    change(
+        KeyFile(
+            name,
+            content,
+            {raw: place for raw, (_, place) in keys.items()},
+            {raw: place for raw, (_, place) in invitations.items()},
+        )
+    )
+    if not {"keys", INVITATIONS} & set(content):
+        # A bot without both has no file. Relays refuse one that says nothing.
+        (folder / name).unlink()
+        return folder / name
     out = StringIO()
     yaml.dump(content, out)
+    text = out.getvalue()
     # ruamel.yaml writes a time with a blank and without a zone, which the reader refuses.
-    text = out.getvalue().replace(at.isoformat(" "), f"{at.isoformat()}Z")
+    for at in times:
+        text = text.replace(at.isoformat(" "), f"{at.isoformat()}Z")
+    text = _with_remarks(before, text)
     # No edit may leave a file that relays refuse.
-    edited = parse_yaml(file, text.encode())
+    edited = parse_yaml(name, text.encode())
     if isinstance(edited, Document):
         read_keys(edited, bot, problems)
+        read_invitations(edited, problems)
     else:
         problems.append(edited)
     if problems:
         raise InTheWay(
-            f"{file} cannot be edited: {problems[0]}", hint="edit it by hand, with `sealbus check`"
+            f"{name} cannot be edited: {problems[0]}", hint="edit it by hand, with `sealbus check`"
         )
-    replace_file(folder / file, text)
-    return folder / file
+    replace_file(folder / name, text)
+    return folder / name
+
+
+def _with_remarks(before: str, after: str) -> str:
+    """``after``, with the comment lines of ``before`` that it lacks at its end.
+
+    ruamel.yaml keeps a comment with the entry above it, and drops both together.
+    """
+    lost = Counter(_remarks(before)) - Counter(_remarks(after))
+    return after + "".join(f"{line}\n" for line in lost.elements())
+
+
+def _remarks(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.lstrip().startswith("#")]

@@ -14,14 +14,14 @@ from types import MappingProxyType
 
 from sealbus.protocol.keys import PublicKey
 from sealbus_broker.escape import readable
-from sealbus_broker.gate.policy import BotKey, BotRule, Policy
+from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.policy import cross_checks
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import read_bus_file
 from sealbus_broker.policy.document import Document, Known, look_alikes, read_yaml
 from sealbus_broker.policy.keys import FOLDER as KEYS
-from sealbus_broker.policy.keys import keys_of_the_bus, read_key_files
+from sealbus_broker.policy.keys import KeyFiles, keys_of_the_bus, read_key_files
 from sealbus_broker.policy.policy_file import FILE, Draft, read_policy_file
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
@@ -80,7 +80,7 @@ def load(
     if problems:
         return Loaded(None, _sorted(problems), _sorted(notes))
     digest = _digest([document, *schemas.documents, *keys.documents])
-    policy = _policy(draft, keys.by_bot, bus_keys, digest)
+    policy = _policy(draft, keys, bus_keys, digest)
     # Only now: the ledger's window follows from the whole policy.
     cross_checks.check_retention(policy, reader)
     if problems:
@@ -115,19 +115,20 @@ def _digest(documents: list[Document]) -> bytes:
 
 def _policy(
     draft: Draft,
-    keys: dict[str, dict[bytes, BotKey]],
+    keys: KeyFiles,
     bus_keys: frozenset[PublicKey],
     digest: bytes,
 ) -> Policy:
     bots = {
         name: BotRule(
             name,
-            MappingProxyType(keys.get(name, {})),
+            MappingProxyType(keys.by_bot.get(name, {})),
             publish=tuple(dict.fromkeys((*EVERYONE, *grants.publish))),
             subscribe=tuple(dict.fromkeys(grants.subscribe)),
             roles=grants.roles,
             seals_directly=grants.seals_directly,
             certificate_names=grants.certificate_names,
+            invitations=MappingProxyType(keys.invitations.get(name, {})),
         )
         for name, grants in draft.bots.items()
     }

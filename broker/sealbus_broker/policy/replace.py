@@ -1,15 +1,66 @@
-"""Replaces a file of the folder as a whole. A reader never sees a part of it."""
+"""Replaces a file of the folder as a whole. A reader never sees a part of it.
+
+A writer that reads a file, and replaces it by a changed one, must not lose the change of another
+writer in between. :func:`alone` lets one such writer of this machine work at a time. The lock is on
+the folder itself, so no file is left behind. The system gives it up when its holder ends or is
+killed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import stat
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sealbus_broker.policy.errors import InTheWay
+
 MODE: Final = 0o644
 """Mode of a new file. Every file of the folder that is written here is public."""
+
+
+ALONE_S: Final = 5.0
+"""How long a writer waits for another one. An edit takes some tens of milliseconds."""
+
+_LOOK_S: Final = 0.02
+
+_TAKEN: Final = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other writers of ``folder`` on this machine waiting while the body runs.
+
+    Raises :class:`InTheWay` if another writer does not end within :data:`ALONE_S`, and ``OSError``
+    if there is no such folder. On a disk that has no locks, such as some network disks, nobody
+    waits.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        end_s = time.monotonic() + ALONE_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    break
+                if time.monotonic() >= end_s:
+                    raise InTheWay(
+                        f"{folder} is being edited by another command for {ALONE_S:g} s",
+                        hint="wait for it, or end it; then say this again",
+                    ) from None
+                time.sleep(_LOOK_S)
+            else:
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def replace_file(path: Path, text: str) -> None:
