@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from sealbus.protocol.joining import JoinProof
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Context, Seal, seal, sign_connect
 from sealbus.protocol.subjects import consumer_name
@@ -23,6 +24,7 @@ NOT_ITS_KEY = "the key is not one of this bot's"
 NOT_NOW = "the key is not yet valid, expired or revoked"
 NO_SIGNATURE = "the signature does not hold over the challenge and the admission text"
 NOT_ITS_CONSUMER = "a consumer that is not the bot's own"
+NOT_INVITED = "the bot has no such invitation: it was withdrawn, used, or is another bot's or bus's"
 
 
 def _text(bot: str, key: SigningKey, *more: str) -> str:
@@ -207,6 +209,42 @@ def a_bots_key_as_an_issuers(challenge: bytes) -> Said:
     """The order bot's key under the prefix of a NATS account's key."""
     key = SigningKey(test_seed("order"), KeyKind.ISSUER)
     return signed(challenge, "order", key)
+
+
+# ---- the door's way to a first key ---------------------------------------------------------------
+
+
+def _join(
+    challenge: bytes, by: SigningKey, *, key: SigningKey, word: str | None = None
+) -> tuple[str, bytes]:
+    """A login of the order bot by a join proof of ``by`` for ``key``."""
+    proof = JoinProof.make(by, key.public.raw, bus="shop", bot="order")
+    text = f"sealbus/1 order {key.public.text} {word or proof.word}"
+    return text, sign_connect(key, challenge, text.encode())
+
+
+@login(NOT_INVITED)
+def a_token_that_nobody_gave(challenge: bytes) -> Said:
+    """A join proof by a key that was made for it."""
+    return _join(challenge, KEYS["stranger"], key=KEYS["thief-session"])
+
+
+@login(NOT_INVITED)
+def an_enrolled_key_as_a_token(challenge: bytes) -> Said:
+    """A join proof by the rival's valid key, which may enrol no key."""
+    return _join(challenge, KEYS["rival"], key=KEYS["thief-session"])
+
+
+@login(NOT_INVITED)
+def a_leaked_key_as_a_token(challenge: bytes) -> Said:
+    """A join proof by the order bot's own revoked key, for a new key."""
+    return _join(challenge, KEYS["order-leaked"], key=KEYS["thief-session"])
+
+
+@login("join proof has 0 bytes; expected 96")
+def a_join_without_a_proof(challenge: bytes) -> Said:
+    """The word of a join proof, and nothing in it."""
+    return _join(challenge, KEYS["rival"], key=KEYS["rival"], word="join:")
 
 
 # ---- the server's side of a login ----------------------------------------------------------------

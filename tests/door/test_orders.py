@@ -13,7 +13,7 @@ from sealbus.errors import Malformed
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.door.orders import Orders
-from sealbus_broker.gate.policy import BotKey, BotRule, Limits
+from sealbus_broker.gate.policy import BotKey, BotRule, Invitation, Limits
 from tests.scene import a_policy
 
 LOGIN, ISSUER, BUS = (
@@ -30,7 +30,11 @@ BOTS = (
         seals_directly=True,
     ),
     BotRule(
-        "inventory", {}, subscribe=("orders.>", "sealbus.*"), certificate_names=("dns:a", "x://b")
+        "inventory",
+        {},
+        subscribe=("orders.>", "sealbus.*"),
+        certificate_names=("dns:a", "x://b"),
+        invitations={RAW: Invitation(RAW, 5, 7)},
     ),
 )
 LIMITS = Limits(session_ms=12_345, session_key_ms=400_000, clock_skew_ms=7, connections=3)

@@ -6,6 +6,9 @@ the ``connect`` context, and the text has the certificate of that key. nats-serv
 it asks here. The answer is a session of a few minutes in the account BOTS, with exactly the rights
 that :mod:`sealbus_broker.door.rights` computes.
 
+A bot whose key is not enrolled yet has a join proof in place of the certificate. It may do nothing
+but read its join record (:mod:`sealbus_broker.door.joining`).
+
 :func:`decide` is pure, and :class:`Admission` answers. A login ends in one of three ways:
 
 - *Admitted.* The answer has the session's rights.
@@ -42,12 +45,14 @@ from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import Verifier, verify_connect
 from sealbus.protocol.subjects import consumer_owner
 from sealbus_broker.door.client_certificate import certificate_end_ms
+from sealbus_broker.door.joining import SESSION_MS as JOIN_SESSION_MS
+from sealbus_broker.door.joining import Joining, Joins, judge_join
 from sealbus_broker.door.rights import Rights, rights
 from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
 from sealbus_broker.gate.certificates import ends_ms, objection
-from sealbus_broker.gate.policy import BotKey, BotRule, Policy
+from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats import jwt
 from sealbus_broker.nats.config import (
@@ -92,10 +97,13 @@ class Admitted:
 
     bot: str
     key: bytes
-    """The bot's enrolled key (raw, public) that answers for the session."""
+    """The bot's enrolled key (raw, public) that answers for the session, or the key of its
+    invitation."""
     rights: Rights
     expires_at_ms: int
     """When the session ends (ms since 1970)."""
+    errand: Joining | None = None
+    """The login by an invitation. It has to be recorded before it is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,34 +139,48 @@ def decide(
         said = AdmissionText.decode(token)
     except Malformed as error:
         return Denial(None, error.what)
-    name = said.bot
-    consumers = said.consumers
     # The relays' own name is not among them, so nobody logs in as a relay.
-    bot = policy.bots.get(name)
+    bot = policy.bots.get(said.bot)
     if bot is None:
-        return Denial(name, "the policy knows no such bot")
+        return Denial(said.bot, "the policy knows no such bot")
     # The key before the signature: only a key of the bot's is worth the cost of verifying.
-    refused = _check_keys(said, bot, policy, now_ms)
-    if isinstance(refused, Denial):
-        return refused
-    session_key, key, expires_at_ms = refused
+    opening = _check_join(said, bot, policy, now_ms) or _check_keys(said, bot, policy, now_ms)
+    if isinstance(opening, Denial):
+        return opening
+    why = (
+        _check_signature(opening.key, signature_text, challenge=challenge, token=token)
+        or _check_names(said, connect)
+        or _check_consumers(said)
+    )
+    return Denial(said.bot, why) if why else opening.session
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """A session that a key opens."""
+
+    key: bytes
+    """The raw public key that has to sign."""
+    session: Admitted
+
+
+def _check_join(
+    said: AdmissionText, bot: BotRule, policy: Policy, now_ms: int
+) -> _Opening | Denial | None:
+    """Return what a join proof opens, or the reason why it opens nothing. ``None``: there is no
+    such proof."""
     try:
-        signature = base64.b64decode(signature_text, validate=True)
-    except (binascii.Error, ValueError):
-        return Denial(name, "the signature is not base64")
-    if len(signature) != SIGNATURE_BYTES or not verify_connect(
-        session_key, challenge=challenge.encode(), admission=token.encode(), signature=signature
-    ):
-        return Denial(name, "the signature does not hold over the challenge and the admission text")
-    if (lie := _check_names(said, connect)) is not None:
-        return Denial(name, lie)
-    if len(consumers) > MAX_CONSUMERS:
-        return Denial(name, f"{len(consumers)} consumers; at most {MAX_CONSUMERS}")
-    for consumer in consumers:
-        if consumer_owner(consumer) != name:
-            return Denial(name, "a consumer that is not the bot's own")
-    ends_at_ms = min(now_ms + policy.limits.session_ms, expires_at_ms)
-    return Admitted(name, key.raw, rights(bot, consumers), ends_at_ms)
+        proof = said.read_proof()
+    except Malformed as error:
+        return Denial(bot.name, error.what)
+    if proof is None:
+        return None
+    joining = judge_join(said, proof, bot, policy, now_ms)
+    if isinstance(joining, str):
+        return Denial(bot.name, joining)
+    ends_at_ms = now_ms + JOIN_SESSION_MS
+    session = Admitted(bot.name, proof.token_key, joining.rights, ends_at_ms, joining)
+    return _Opening(joining.key, session)
 
 
 def bind(session: Admitted, client_tls: object, policy: Policy) -> Admitted | Denial:
@@ -177,9 +199,8 @@ def bind(session: Admitted, client_tls: object, policy: Policy) -> Admitted | De
 
 def _check_keys(
     said: AdmissionText, bot: BotRule, policy: Policy, now_ms: int
-) -> tuple[bytes, BotKey, int] | Denial:
-    """Return the raw key that has to sign, the enrolled key that answers for it, and when a session
-    must end (ms since 1970); or the reason why they open nothing."""
+) -> _Opening | Denial:
+    """Return what the bot's keys open, or the reason why they open nothing."""
     name = bot.name
     try:
         raw = PublicKey.parse(said.key, KeyKind.BOT).raw
@@ -195,14 +216,37 @@ def _check_keys(
         return Denial(name, "the key is not one of this bot's")
     if not key.opens(now_ms):
         return Denial(name, "the key is not yet valid, expired or revoked")
-    if certificate is None:
-        return raw, key, key.ends_ms
-    why = objection(certificate, key, policy.limits, now_ms)
-    if why is not None:
-        return Denial(name, f"the session certificate is not valid: {why}")
-    if not certificate.holds(Verifier(), bus=policy.bus, bot=name, key=raw):
-        return Denial(name, "the session certificate is not for this key, bot and bus")
-    return raw, key, min(key.ends_ms, ends_ms(certificate, policy.limits))
+    ends_at_ms = min(now_ms + policy.limits.session_ms, key.ends_ms)
+    if certificate is not None:
+        why = objection(certificate, key, policy.limits, now_ms)
+        if why is not None:
+            return Denial(name, f"the session certificate is not valid: {why}")
+        if not certificate.holds(Verifier(), bus=policy.bus, bot=name, key=raw):
+            return Denial(name, "the session certificate is not for this key, bot and bus")
+        ends_at_ms = min(ends_at_ms, ends_ms(certificate, policy.limits))
+    return _Opening(raw, Admitted(name, key.raw, rights(bot, said.consumers), ends_at_ms))
+
+
+def _check_signature(key: bytes, text: str, *, challenge: str, token: str) -> str | None:
+    """Return why ``text`` is not the signature of ``key`` over a login, or ``None``."""
+    try:
+        signature = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return "the signature is not base64"
+    if len(signature) != SIGNATURE_BYTES or not verify_connect(
+        key, challenge=challenge.encode(), admission=token.encode(), signature=signature
+    ):
+        return "the signature does not hold over the challenge and the admission text"
+    return None
+
+
+def _check_consumers(said: AdmissionText) -> str | None:
+    """Return why a session may not have the consumers of its text, or ``None``."""
+    if len(said.consumers) > MAX_CONSUMERS:
+        return f"{len(said.consumers)} consumers; at most {MAX_CONSUMERS}"
+    if any(consumer_owner(consumer) != said.bot for consumer in said.consumers):
+        return "a consumer that is not the bot's own"
+    return None
 
 
 def _check_names(said: AdmissionText, connect: dict[str, Any]) -> str | None:
@@ -210,7 +254,7 @@ def _check_names(said: AdmissionText, connect: dict[str, Any]) -> str | None:
 
     Operators and relays believe the list of sessions, which tells no more of a session than this.
     """
-    # The certificate was read before, so the text has a name.
+    # The certificate or proof was read before, so the text has a name.
     if connect.get("name") != said.client_name:
         return "the client's name does not say its bot, its keys and its certificate's times"
     for field in ("lang", "version"):
@@ -251,6 +295,8 @@ class Admission:
         self._now = now
         self._sessions = Sessions(nc, monotonic)
         """Counts the sessions of each bot."""
+        self._joins = Joins(nc, monotonic)
+        """Records the logins by invitations."""
         self._refusals = Throttle(monotonic)
         """Bounds the log lines about logins that failed."""
         self._grants = Throttle(monotonic, lines=GRANTS_LOGGED)
@@ -316,17 +362,11 @@ class Admission:
         most = policy.limits.connections
         entry = Entry.NEW
         if isinstance(decision, Admitted):
-            try:
-                # Only now, with the bot's proof. A stranger would otherwise use up its sessions.
-                entry = await self._sessions.admit(
-                    decision.bot, login.server, login.connection, most
-                )
-            except (NatsError, OSError) as error:
-                unknown = (
-                    f"nats-server does not say how many sessions it has ({type(error).__name__})"
-                )
-                decision = Denial(decision.bot, f"{unknown}; {CONFIG_HINT}")
+            entered = await self._enter(decision, login, int(now * 1000), most)
+            if isinstance(entered, Denial):
+                decision = entered
             else:
+                entry = entered
                 # The policy may have changed during that wait. Who ends the sessions that it no
                 # longer allows does not see this one yet.
                 if self._policy() is not policy:
@@ -341,13 +381,30 @@ class Admission:
             if entry is Entry.FULL:
                 why = f"it has {most} sessions already, as many as it may (limits.connections)"
                 self._deny(Denial(decision.bot, why), login.host)
-            elif entry is Entry.NEW:
+            elif entry is Entry.NEW and decision.errand is None:
                 self._grant(decision, login.host)
             account = FULL_ACCOUNT if entry is Entry.FULL else BOTS_ACCOUNT
             claims = _user_claims(decision, login.user, account)
             response["jwt"] = jwt.sign(claims, self._issuer, int(now))
         answer = {"sub": login.user, "aud": login.server, "nats": response}
         return jwt.sign(answer, self._issuer, int(now)).encode()
+
+    async def _enter(
+        self, session: Admitted, login: _Login, now_ms: int, most: int
+    ) -> Entry | Denial:
+        """Record or count a session that may begin; return how it enters, or why it may not.
+
+        ``most``: how many sessions the bot may have.
+        """
+        if session.errand is not None:
+            why = await self._joins.record(session.errand, now_ms)
+            return Entry.NEW if why is None else Denial(session.bot, why)
+        # Only now, with the bot's proof. A stranger would otherwise use up its sessions.
+        try:
+            return await self._sessions.admit(session.bot, login.server, login.connection, most)
+        except (NatsError, OSError) as error:
+            unknown = f"nats-server does not say how many sessions it has ({type(error).__name__})"
+            return Denial(session.bot, f"{unknown}; {CONFIG_HINT}")
 
     def _grant(self, session: Admitted, host: str) -> None:
         left_out = self._grants.may_speak(session.bot)

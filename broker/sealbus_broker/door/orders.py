@@ -15,7 +15,7 @@ from typing import Final
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
+from sealbus_broker.gate.policy import BotKey, BotRule, Invitation, Limits, Policy
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """The largest orders. A bot with some keys and grants has about 400 bytes, so these have more than
@@ -60,6 +60,10 @@ class Orders:
                 "seals_directly": rule.seals_directly,
                 "subscribe": list(rule.subscribe),
                 "certificate_names": list(rule.certificate_names),
+                "invitations": [
+                    [one.raw.hex(), one.not_before_ms, one.not_after_ms]
+                    for one in rule.invitations.values()
+                ],
             }
             for name, rule in self.policy.bots.items()
         }
@@ -95,6 +99,10 @@ class Orders:
                     subscribe=tuple(bot["subscribe"]),
                     seals_directly=bot["seals_directly"],
                     certificate_names=tuple(bot["certificate_names"]),
+                    invitations={
+                        bytes.fromhex(raw): Invitation(bytes.fromhex(raw), *times)
+                        for raw, *times in bot["invitations"]
+                    },
                 )
                 for name, bot in fields["bots"].items()
             }
