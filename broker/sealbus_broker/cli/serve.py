@@ -89,7 +89,8 @@ def up(
 ) -> int:
     """Run a whole bus: a relay, and a nats-server that is watched and restarted.
 
-    Ctrl-C stops both. The relay follows the folder, so a change of it needs no restart.
+    Ctrl-C stops both. The relay follows the folder, so a change of it needs no restart. It enrols
+    the keys of bots that were invited without --approve.
     """
 
     def begin() -> Serve:
@@ -126,6 +127,7 @@ def up(
             name=name,
             tls=tls,
             folder=bus.watched(secrets.bus.public),
+            enrols_in=bus.path.resolve(),
             surroundings=partial(disk_problems, server),
         )
 

@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from sealbus.nats.client import HardenedClient
 from sealbus.supervision import Supervisor
@@ -26,6 +27,7 @@ from sealbus_broker.gate.policy import Limits
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.policy.in_force import InForce
+from sealbus_broker.relay.clerk import Clerk
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import Health, Problem
 from sealbus_broker.relay.ingress import IngressWorker
@@ -54,6 +56,7 @@ class Parts:
         now_ms: Callable[[], int],
         supervisor: Supervisor,
         surroundings: Callable[[Limits], Sequence[Problem]],
+        enrols_in: Path | None,
     ) -> None:
         """Make them; nothing is sent or asked.
 
@@ -67,6 +70,7 @@ class Parts:
             now_ms: The wall clock, in ms since 1970.
             supervisor: Answers for the tasks.
             surroundings: Gives problems for the health that NATS does not know of.
+            enrols_in: The folder for the keys of invited bots. ``None``: nobody enrols them here.
         """
         self._supervisor = supervisor
         self.stream_store = StreamStore(nc)
@@ -133,6 +137,11 @@ class Parts:
             monotonic=time.monotonic,
             surroundings=surroundings,
         )
+        self._clerk = (
+            None
+            if enrols_in is None
+            else Clerk(nc=nc, folder=enrols_in, policy=policy, own=secrets.bus.public)
+        )
 
     @property
     def workers(self) -> Sequence[IngressWorker | LiveWorker]:
@@ -156,7 +165,12 @@ class Parts:
         live = partial(self._live.run, stopping)
         return [*working, keep("live messages", live, until=stopping)]
 
-    def watch(self, stopping: asyncio.Event) -> asyncio.Task[None]:
-        """Begin to look after the bus's health."""
+    def watch(self, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
+        """Begin to look after the bus's health, and to enrol invited bots."""
+        keep = self._supervisor.keep
         work = partial(self._health.run, stopping)
-        return self._supervisor.keep("looking after the bus's health", work, until=stopping)
+        watching = [keep("looking after the bus's health", work, until=stopping)]
+        if self._clerk is not None:
+            work = partial(self._clerk.run, stopping)
+            watching.append(keep("enrolling invited bots", work, until=stopping))
+        return watching

@@ -21,7 +21,8 @@ So does an error: NATS ends the connection for good, the streams are unusable, o
 keeps failing. A relay keeps nothing that it cannot lose: the messages in hand are delivered again,
 and the ledger recognises those that were accepted.
 
-While it serves, it follows its folder (:mod:`sealbus_broker.relay.following`).
+While it serves, it follows its folder (:mod:`sealbus_broker.relay.following`). Where it may write
+the folder, it enrols invited bots (:mod:`sealbus_broker.relay.clerk`).
 
 The *door* (:mod:`sealbus_broker.door.process`), which admits bots, is another process. It runs in
 each of these states apart from the pauses while the clocks are apart, and is opened once the relay
@@ -35,6 +36,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from nats.errors import Error as NatsError
@@ -113,6 +115,7 @@ class Relay:
         name: str,
         tls: TlsFiles | None = None,
         folder: Folder | None = None,
+        enrols_in: Path | None = None,
         make_door: MakeDoor = Door,
         surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
     ) -> None:
@@ -125,6 +128,8 @@ class Relay:
             name: The relay's name, which its stamps have.
             tls: The certificates of its connections. ``None``: those of the system.
             folder: The folder to follow. ``None``: the policy never changes.
+            enrols_in: The folder into which it writes the keys of invited bots. ``None``: operators
+                do that.
             make_door: Makes the door. In a test the door is in the same process.
             surroundings: Gives problems for the health that NATS does not know of.
         """
@@ -137,6 +142,7 @@ class Relay:
         """Looks at the folder. ``None``: there is none to follow."""
         self._places = Places(policy)
         """The places of ids in the ledgers, which may not change while this process runs."""
+        self._enrols_in = enrols_in
         self._make_door = make_door
         self._surroundings = surroundings
         self._name = name
@@ -349,6 +355,7 @@ class Relay:
             now_ms=clock_ms,
             supervisor=self._supervisor,
             surroundings=self._surroundings,
+            enrols_in=self._enrols_in,
         )
         await parts.open()
         following = self._make_following(nc, ledgers, door, parts)
@@ -366,7 +373,7 @@ class Relay:
         working = parts.work(stopping)
         keep = self._supervisor.keep
         watching = [
-            parts.watch(stopping),
+            *parts.watch(stopping),
             keep("comparing the clocks", partial(ledgers.compare_clocks, stopping), until=stopping),
         ]
         if following is not None:
