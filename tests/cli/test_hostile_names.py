@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.invitation import JoinToken
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Draft, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
@@ -31,6 +32,15 @@ to the beginning of the line.
 """
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+TOKEN = JoinToken(
+    "mybus",
+    "greeter",
+    SigningKey(bytes(32), KeyKind.BOT),
+    frozenset([SigningKey(bytes(32), KeyKind.BUS).public.raw]),
+    ("nats://127.0.0.1:1",),
+    2**42,
+).encode()
 
 OFFLINE = {
     "init": [["init", BAD], ["init", "mybus", "--dir", BAD + "/new"]],
@@ -62,6 +72,23 @@ OFFLINE = {
     "bot rm": [
         ["bot", "rm", BAD, "--dir", "{bus}"],
         ["bot", "rm", "clock", "--dry-run", "--dir", "{bus}"],
+    ],
+    "invite": [
+        ["invite", BAD, "--dir", "{bus}"],
+        ["invite", "greeter", "--for", BAD, "--dir", "{sound}"],
+    ],
+    "invites ls": [
+        ["invites", "ls", "--dir", "{bus}"],
+        ["invites", "ls", BAD, "--dir", "{sound}"],
+    ],
+    "invites rm": [
+        ["invites", "rm", BAD, "--dir", "{sound}"],
+        ["invites", "rm", "greeter", BAD * 2, "--dir", "{sound}"],
+    ],
+    "invites accept": [["invites", "accept", BAD, "--dir", BAD + "/nowhere"]],
+    "join": [
+        ["join", "--token-file", BAD],
+        ["join", TOKEN, "--out", BAD + "/x", "--timeout", "1"],
     ],
     "keys new": [
         ["keys", "new", BAD, "--dir", "{bus}"],

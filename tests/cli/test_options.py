@@ -42,7 +42,7 @@ def value_for(option: click.Option) -> str:
     if option.name == "servers":
         return "nats://127.0.0.1:4222"
     if option.metavar in ("TIME", "DURATION"):
-        return {"TIME": "2026-11-24T08:00:00Z", "DURATION": "12h"}[option.metavar]
+        return {"TIME": "2026-11-24T08:00:00Z", "DURATION": "30m"}[option.metavar]
     return "00112233445566778899aabbccddeeff" if option.name == "nonce" else "7.5"
 
 

@@ -156,6 +156,13 @@ CASES = {
     "certs new": Case(("certs", "new", "greeter", "--dir", "{folder}"), code=1),
     "certs show": Case(("certs", "show", "--json", "--dir", "{folder}"), code=1),
     "bot rm": Case(("bot", "rm", "clock", "--yes", "--dir", "{folder}")),
+    "invite": Case(("invite", "greeter", "--json", "--dir", "{folder}")),
+    "invites ls": Case(("invites", "ls", "--json", "--dir", "{folder}")),
+    "invites rm": Case(("invites", "rm", "greeter", "--dir", "{folder}")),
+    # There is no invitation.
+    "invites accept": Case(("invites", "accept", "greeter", "--dir", "{folder}"), code=1),
+    # It is no token.
+    "join": Case(("join", "sealbus-join-1-x"), code=2),
     "keys new": Case(("keys", "new", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")),
     "keys enrol": Case(
         (

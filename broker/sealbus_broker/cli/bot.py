@@ -20,10 +20,12 @@ from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import reading, writing
 from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.invite import make as make_invitation
 from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
 from sealbus_broker.cli.talk import note
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
 from sealbus_broker.policy.document import MAX_FILE_BYTES, read_file
+from sealbus_broker.policy.invitations import MAX_LIFE_MS
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.replace import replace_file
@@ -63,6 +65,12 @@ def bot() -> None:
 @click.option(
     "--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]"
 )
+@click.option(
+    "--invite",
+    "is_invited",
+    is_flag=True,
+    help="Make no key: print a token for `sealbus join`, as `sealbus invite` does.",
+)
 @server_option
 @dir_option
 def add(
@@ -71,6 +79,7 @@ def add(
     subscribe: tuple[str, ...],
     roles: tuple[str, ...],
     out: str | None,
+    is_invited: bool,
     servers: tuple[str, ...],
     folder: str | None,
 ) -> None:
@@ -79,8 +88,11 @@ def add(
     The command writes the grants to policy.yaml and the public key to keys/. It prints the path of
     the credentials file. A bot needs --publish to publish, or to ask on a live subject. It needs
     --subscribe to receive, or to answer. The rest of policy.yaml stays as it is, with its comments.
-    If a relay would not load the folder afterwards, nothing is changed.
+    If a relay would not load the folder afterwards, nothing is changed. With --invite, the host of
+    the bot makes the key and the credentials, and the command prints a token for it.
     """
+    if is_invited and out is not None:
+        raise click.UsageError("--out has no meaning with --invite: no credentials are made here")
     bus = BusFolder.find(folder)
     check_bot(name)
     facts = the_bus(bus, servers)
@@ -90,8 +102,13 @@ def add(
     path = bus.path / FILE
     with writing(path):
         replace_file(path, after)
+    invited = None
     try:
-        made = make_key(bus, name, facts, datetime.now(UTC), Path(out) if out else None)
+        if is_invited:
+            invited = make_invitation(bus, name, facts, life_ms=MAX_LIFE_MS, approve=False)
+            made = invited.token.encode()
+        else:
+            made = str(make_key(bus, name, facts, datetime.now(UTC), Path(out) if out else None))
     except BaseException:
         try:
             replace_file(path, before)
@@ -103,6 +120,8 @@ def add(
         raise
     click.echo(made)
     click.echo(f"added {name} to {path}; {_FOLLOWED}", err=True)
+    if invited is not None:
+        invited.tell()
 
 
 @bot.command("rm")

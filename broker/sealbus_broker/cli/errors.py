@@ -2,8 +2,8 @@
 
 ::
 
-    SealbusError             1   but 2 for InvalidInput; and 3 for Refused, RequestFailed and
-    │                            SubscriptionDenied
+    SealbusError             1   but 2 for InvalidInput; and 3 for Refused, RequestFailed,
+    │                            SubscriptionDenied and InvitationRefused
     ├── Unusable             1   the folder, or a file in it, is not usable
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sealbus import Refused, RequestFailed
-from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
+from sealbus.errors import InvalidInput, InvitationRefused, SealbusError, SubscriptionDenied
 from sealbus.file_hints import file_hint
 from sealbus_broker.policy.errors import InTheWay
 
@@ -78,7 +78,8 @@ def exit_code(error: SealbusError) -> int:
     """The exit code for ``error``."""
     if isinstance(error, InvalidInput) and not isinstance(error, InTheWay):
         return 2
-    return 3 if isinstance(error, Refused | RequestFailed | SubscriptionDenied | AnsweredNo) else 1
+    is_no = Refused | RequestFailed | SubscriptionDenied | InvitationRefused | AnsweredNo
+    return 3 if isinstance(error, is_no) else 1
 
 
 def known_error(error: Exception) -> SealbusError | Stopped | ReaderGone | None:

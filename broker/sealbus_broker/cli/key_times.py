@@ -24,9 +24,10 @@ from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
 from sealbus_broker.cli.operator import table
 from sealbus_broker.cli.options import seconds
 from sealbus_broker.cli.reload import WAIT_S, Waiting
+from sealbus_broker.cli.talk import note
 from sealbus_broker.escape import json_line, printable
 from sealbus_broker.gate.policy import BotKey
-from sealbus_broker.policy.keys import FOLDER, set_time
+from sealbus_broker.policy.keys import FOLDER, read_key_files, set_time
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.policy.reader import duration_ms, time_ms, time_text
 
@@ -157,6 +158,8 @@ def revoke(
         _set(bus, bot, chosen, "revoked", now)
         for one in chosen:
             click.echo(f"revoked {one.text} of {bot}", err=True)
+    if read_key_files(bus.path, frozenset([bot]), []).invitations.get(bot):
+        note(f"{bot} has an invitation: `sealbus invites rm {bot}` withdraws it")
 
 
 @click.command()
