@@ -77,11 +77,9 @@ class OnHttps(Attacker):
             "bh": body_hash(body),
             **faults,
         }
-        text: str = jwt.encode(
-            claims,
-            load_pem_private_key((self._folder / f"{key}.jwt").read_bytes(), None),
-            algorithm="EdDSA",
-        )
+        # Any: PyJWT takes some of the types that cryptography may return, and this is one of them.
+        secret: Any = load_pem_private_key((self._folder / f"{key}.jwt").read_bytes(), None)
+        text: str = jwt.encode(claims, secret, algorithm="EdDSA")
         return text
 
     async def _as_owner(self, body: bytes, **faults: Any) -> None:
@@ -107,7 +105,8 @@ class OnHttps(Attacker):
             "jti": "1",
             "scope": SCOPES["orders"],
         }
-        none = jwt.encode({**claims, "bh": body_hash(body)}, None, algorithm="none")
+        no_key: Any = None
+        none = jwt.encode({**claims, "bh": body_hash(body)}, no_key, algorithm="none")
         await self._post(none, body, tls="s1", to="r1")
 
     async def altered(self) -> None:

@@ -104,6 +104,7 @@ OFFLINE = {
     ],
     "keys protect": [["keys", "protect", "nowhere/" + BAD]],
     "keys ls": [["keys", "ls", "--dir", "{bus}"]],
+    "keys issuer": [["keys", "issuer", "--dir", BAD + "/nowhere"]],
     "keys show": [
         ["keys", "show", BAD, "--dir", "{sound}"],
         ["keys", "show", "x", "--dir", "{bus}"],

@@ -189,6 +189,7 @@ CASES = {
     "keys rotate": Case(
         ("keys", "rotate", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")
     ),
+    "keys issuer": Case(("keys", "issuer", "--dir", "{folder}")),
     "keys sessions": Case(("keys", "sessions", "--dir", "{folder}"), online=True),
     "reload": Case(("reload", "--wait", "--dir", "{folder}"), online=True),
     "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),

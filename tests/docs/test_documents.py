@@ -27,6 +27,12 @@ from sealbus_broker.cli.main import cli
 from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
 from sealbus_broker.policy.document import Document
+from sealbus_broker.policy.identities import (
+    MAX_CLAIMS,
+    MAX_IDENTITIES,
+    MAX_PROVIDERS,
+    MAX_TEXT_CHARS,
+)
 from sealbus_broker.policy.invitations import MAX_INVITATIONS
 from sealbus_broker.policy.keys import MAX_KEYS
 from sealbus_broker.policy.limits import MAX_CONNECTIONS, RANGES
@@ -58,6 +64,7 @@ COMMANDS = {
     "keys": (
         "enrol",
         "expire",
+        "issuer",
         "ls",
         "new",
         "pins",
@@ -243,6 +250,10 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         r"All bots together have ([\d,]+)\.": (f"{MAX_CONNECTIONS:,}",),
         r"the keys, (\d+) to (\d+) \|": ("1", str(MAX_KEYS)),
         r"A file has at most (\d+) invitations": (str(MAX_INVITATIONS),),
+        r"Each of at most (\d+) entries has a name": (str(MAX_PROVIDERS),),
+        r"with `identities`, at most (\d+), can": (str(MAX_IDENTITIES),),
+        r"values of other claims, at most (\d+)\.": (str(MAX_CLAIMS),),
+        r"Texts here have at most (\d+) characters": (str(MAX_TEXT_CHARS),),
         r"(\d+) to (\d+) addresses like": ("1", str(MAX_SERVERS)),
         r"(\d+) to (\d+) public keys": ("1", str(MAX_BUS_KEYS)),
         r"and a version from (\d+) on": ("1",),
@@ -349,6 +360,7 @@ def write_unknown(path: Path, places: tuple[str, ...]) -> str:
 FIELDS = {
     "policy.yaml": (),
     "limits": ("limits",),
+    "identity_providers": ("identity_providers", "idp"),
     "subjects": ("subjects", "a.b"),
     "cause": ("subjects", "a.b", "cause"),
 }

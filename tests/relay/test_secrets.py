@@ -26,9 +26,31 @@ def test_a_written_file_is_read(path: Path) -> None:
         (made.bus, read.bus),
         (made.issuer, read.issuer),
         (made.relay, read.relay),
+        (made.session_issuer, read.session_issuer),
     ):
+        assert mine is not None
+        assert theirs is not None
         assert mine.seed_text == theirs.seed_text
         assert mine.kind is theirs.kind
+
+
+def test_file_of_an_older_version_gets_a_session_issuer(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.touch(mode=0o600)
+    path.write_text(the_text())
+    old = BusSecrets.load(path)
+    assert old.session_issuer is None
+    made = old.with_session_issuer(path)
+    read = BusSecrets.load(path)
+    assert read.bus.seed_text == old.bus.seed_text
+    assert made.session_issuer is not None
+    assert read.session_issuer is not None
+    assert read.session_issuer.seed_text == made.session_issuer.seed_text
+    assert read.with_session_issuer(path) is read
+    other = read.with_session_issuer(path, new=True).session_issuer
+    assert other is not None
+    assert other.seed_text != made.session_issuer.seed_text
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_nobody_else_can_read_it(path: Path) -> None:
@@ -60,7 +82,8 @@ def test_it_is_not_written_through_a_link(path: Path, tmp_path: Path) -> None:
 
 def test_neither_its_repr_nor_its_keys_show_a_seed() -> None:
     made = BusSecrets.generate()
-    for key in (made.bus, made.issuer, made.relay):
+    for key in (made.bus, made.issuer, made.relay, made.session_issuer):
+        assert key is not None
         assert key.seed_text not in repr(made) + str(made) + repr(key) + str(key)
 
 
@@ -118,6 +141,9 @@ OTHER = SigningKey.generate(KeyKind.BOT)
         the_text(relay_seed=OTHER.seed_text[:-1] + ("B" if OTHER.seed_text.endswith("A") else "A")),
         the_text(relay_seed=""),
         the_text(more=OTHER.seed_text),
+        the_text(session_issuer_seed=SigningKey.generate(KeyKind.BUS).seed_text),
+        the_text(session_issuer_seed=OTHER.seed_text[:-1]),
+        the_text(session_issuer_seed=""),
         "\udcff\udcfe",
         "#" * (MAX_FILE_BYTES + 1),
     ],

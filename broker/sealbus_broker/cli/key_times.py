@@ -1,5 +1,7 @@
 """``sealbus keys show``, ``revoke``, ``void``, ``expire`` and ``rotate``: the times of keys.
 
+All but ``rotate`` take ``sealbus`` for a bot, with the keys of the bus's session issuer.
+
 They edit ``keys/BOT.yaml`` and keep its comments. A running bus follows the folder, so the change
 is in force within a second. ``--wait`` shows that it is.
 """
@@ -16,6 +18,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import writing
@@ -324,12 +327,13 @@ def _moved_away(bus: BusFolder, bot: str, out: str | None) -> Iterator[None]:
 
 
 def _keys(bus: BusFolder, bot: str) -> list[_Key]:
-    """The keys of ``bot``, in the order of its file."""
-    check_bot(bot)
-    rules = bus.policy().bots
-    if bot not in rules:
-        raise Unusable(f"policy.yaml declares no bot {bot}", hint=nearest(bot, rules))
-    return [_Key(PublicKey(raw, KeyKind.BOT).text, key) for raw, key in rules[bot].keys.items()]
+    """The keys of ``bot``, or of the bus's session issuer, in the order of its file."""
+    policy = bus.policy()
+    if bot != RELAY:
+        check_bot(bot)
+        if bot not in policy.bots:
+            raise Unusable(f"policy.yaml declares no bot {bot}", hint=nearest(bot, policy.bots))
+    return [_Key(PublicKey(raw, KeyKind.BOT).text, key) for raw, key in policy.own_keys(bot)]
 
 
 def _choose(keys: Iterable[_Key], bot: str, wanted: str | None) -> list[_Key]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.issuer import issuer
 from sealbus_broker.cli.key_files import check_declared, make_key, the_bus
 from sealbus_broker.cli.key_places import enrol, protect
 from sealbus_broker.cli.key_times import expire, revoke, rotate, show, state_of, void
@@ -53,19 +55,19 @@ def new(
 @dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key, one a line.")
 def ls(folder: str | None, as_json: bool) -> None:
-    """List the public keys of all bots."""
+    """List the public keys of all bots. Those of the bot sealbus are the bus's session issuer."""
     policy = BusFolder.find(folder).policy()
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    for bot in policy.bots.values():
-        for key in bot.keys.values():
+    for bot in (*policy.bots, RELAY):
+        for raw, key in policy.own_keys(bot):
             state = state_of(key, now_ms)
-            text = PublicKey(key.raw, KeyKind.BOT).text
+            text = PublicKey(raw, KeyKind.BOT).text
             click.echo(
-                json_line({"bot": bot.name, "key": text, "state": state})
+                json_line({"bot": bot, "key": text, "state": state})
                 if as_json
-                else f"{bot.name:<24}{state:<10}{text}"
+                else f"{bot:<24}{state:<10}{text}"
             )
 
 
-for command in (enrol, protect, show, pins, revoke, void, expire, rotate, sessions):
+for command in (enrol, protect, show, pins, revoke, void, expire, rotate, issuer, sessions):
     keys.add_command(command)

@@ -6,7 +6,7 @@ here reads a file or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.subjects import RELAY, matches
 from sealbus.protocol.together import WIDEST, Together
+from sealbus_broker.gate.identities import Identity
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.gate.subject_table import SubjectTable
 
@@ -245,6 +246,9 @@ class BotRule:
     """The names of the certificates by which it may connect. None: any certificate, or none."""
     invitations: Mapping[bytes, Invitation] = field(default_factory=lambda: MappingProxyType({}))
     """By the raw public key of the token. Such a key opens nothing but the way to a first key."""
+    identities: tuple[Identity, ...] = ()
+    """Whose tokens are exchanged for a session certificate of this bot. Where there is one, the
+    bus's session-issuer keys are among :attr:`keys`."""
     _publish: SubjectTable[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -275,6 +279,9 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
     on_violation: Mapping[Reason, Disposition] = field(default_factory=lambda: MappingProxyType({}))
     default_disposition: Disposition = Disposition.QUARANTINE
+    session_issuers: Mapping[bytes, BotKey] = field(default_factory=lambda: MappingProxyType({}))
+    """The bus's session-issuer keys by raw public key, with their times. They sign certificates for
+    bots with :attr:`BotRule.identities`, and nothing else."""
     _rules: SubjectTable[SubjectRule] = field(init=False, repr=False, compare=False)
     _relay: BotRule = field(init=False, repr=False, compare=False)
     _shares: Mapping[Store, Share] = field(init=False, repr=False, compare=False)
@@ -304,6 +311,15 @@ class Policy:
         Nobody logs in as the relays, because they are not among :attr:`bots`.
         """
         return self._relay if name == RELAY else self.bots.get(name)
+
+    def own_keys(self, name: str) -> Iterator[tuple[bytes, BotKey]]:
+        """Give the keys in the file of a bot, or of the relays: their session-issuer keys."""
+        if name == RELAY:
+            yield from self.session_issuers.items()
+        elif name in self.bots:
+            for raw, key in self.bots[name].keys.items():
+                if raw not in self.session_issuers:
+                    yield raw, key
 
     def rule(self, subject: str) -> SubjectRule | None:
         """Return the rule that declares ``subject``, or ``None``."""

@@ -7,10 +7,12 @@ raises.
 from __future__ import annotations
 
 from functools import cache
+from typing import Final
 
 from sealbus.nats.addresses import is_encrypted
-from sealbus.protocol.subjects import beyond_stars, is_name, overlap
+from sealbus.protocol.subjects import RELAY, beyond_stars, is_name, overlap
 from sealbus_broker.escape import readable
+from sealbus_broker.gate.identities import Identity
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
@@ -21,6 +23,8 @@ from sealbus_broker.policy.policy_file import Draft
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_files import Schemas
+
+ISSUER_HINT: Final = "`sealbus keys issuer`, where the bus's own keys are, makes it"
 
 
 def check_overlaps(draft: Draft, reader: Reader) -> None:
@@ -91,7 +95,8 @@ def note_bots_without_key(
 ) -> None:
     """Note a bot that cannot connect, because it has no key."""
     for bot in draft.bots:
-        if bot not in keys.by_bot and is_name(bot):
+        # A bot with identities has no need of one.
+        if bot not in keys.by_bot and is_name(bot) and not draft.bots[bot].identities:
             name = readable(bot, 80)
             what = f"{name} has no key yet"
             notes.append(document.problem(("bots", bot), what, hint=f"sealbus keys new {name}"))
@@ -113,6 +118,33 @@ def note_bound_bots(
             what = f"{bot} can connect by TLS alone, and {BUS_FILE} names no server with TLS"
             hint = "`sealbus certs init` gives the bus TLS"
             notes.append(document.problem(path, what, hint=hint))
+
+
+def check_session_issuer(draft: Draft, reader: Reader, keys: KeyFiles) -> None:
+    """Refuse identities where the bus has no session-issuer key: nobody could use them."""
+    if keys.by_bot.get(RELAY):
+        return
+    bot = next((name for name, grants in draft.bots.items() if grants.identities), None)
+    if bot is not None:
+        what = f"identities need the bus's session-issuer key, and keys/{RELAY}.yaml has none"
+        reader.problem(("bots", bot, "identities"), what, hint=ISSUER_HINT)
+
+
+def note_identities(draft: Draft, document: Document, notes: list[Problem]) -> None:
+    """Note an identity that stands for two bots, and a provider that no identity names."""
+    owners: dict[Identity, str] = {}
+    for bot, grants in draft.bots.items():
+        for at, one in enumerate(grants.identities):
+            if (first := owners.setdefault(one, bot)) != bot:
+                what = f"this identity also stands for {first}"
+                hint = "its holder can log in as both bots; is that right?"
+                path: KeyPath = ("bots", bot, "identities", at)
+                notes.append(document.problem(path, what, hint=hint))
+    used = {one.provider.name for one in owners}
+    for name, provider in draft.providers.items():
+        if provider is not None and name not in used:
+            place: KeyPath = ("identity_providers", name)
+            notes.append(document.problem(place, "no bot has an identity of this provider"))
 
 
 def note_unused_schemas(draft: Draft, schemas: Schemas, notes: list[Problem]) -> None:

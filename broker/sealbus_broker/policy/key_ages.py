@@ -6,10 +6,13 @@ long as a rotation may take.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sealbus.protocol.keys import KeyKind, PublicKey
-from sealbus_broker.gate.policy import BotKey, BotRule, Policy
+from sealbus.protocol.subjects import RELAY
+from sealbus_broker.gate.policy import BotKey, Policy
 from sealbus_broker.policy.keys import FOLDER
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import time_text
@@ -17,6 +20,8 @@ from sealbus_broker.policy.reader import time_text
 SOON_MS: Final = 14 * 86_400_000
 """How long before the end of a bot's last key that end is noted. A bot may be rolled out once in
 two weeks."""
+
+ISSUER_REMEDY: Final = "sealbus keys issuer --new"
 
 _DAY_MS: Final = 86_400_000
 
@@ -37,15 +42,31 @@ def due_keys(policy: Policy, now_ms: int) -> list[Problem]:
     found = []
     for bot in policy.bots.values():
         found += _over(bot, now_ms)
-        if bot.keys:
-            found += _ends(bot, now_ms)
-            found += _void(bot, now_ms)
-            found += _old(bot, policy.limits.key_age_ms, now_ms)
+    for name in (*policy.bots, RELAY):
+        keys = [key for _, key in policy.own_keys(name)]
+        if keys:
+            owner = _Owner(name, keys)
+            found += _ends(owner, now_ms)
+            found += _void(owner, now_ms)
+            found += _old(owner, policy.limits.key_age_ms, now_ms)
     return found
 
 
-def _ends(bot: BotRule, now_ms: int) -> list[Problem]:
-    ends_ms = max(key.ends_ms for key in bot.keys.values())
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """A bot, or the bus's session issuer."""
+
+    name: str
+    keys: Sequence[BotKey]
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes another key."""
+        return ISSUER_REMEDY if self.name == RELAY else f"sealbus keys rotate {self.name}"
+
+
+def _ends(bot: _Owner, now_ms: int) -> list[Problem]:
+    ends_ms = max(key.ends_ms for key in bot.keys)
     if ends_ms > now_ms + SOON_MS:
         return []
     end = time_text(ends_ms)
@@ -55,7 +76,7 @@ def _ends(bot: BotRule, now_ms: int) -> list[Problem]:
     return [_note(bot, f"no key of {bot.name} is valid any more: the last one ended at {end}")]
 
 
-def _void(bot: BotRule, now_ms: int) -> list[Problem]:
+def _void(bot: _Owner, now_ms: int) -> list[Problem]:
     return [
         Problem(
             f"{FOLDER}/{bot.name}.yaml",
@@ -65,7 +86,7 @@ def _void(bot: BotRule, now_ms: int) -> list[Problem]:
             got=_shown(key),
             hint="sessions_from is in the future: is that right? The bot cannot log in until then",
         )
-        for key in bot.keys.values()
+        for key in bot.keys
         if key.opens(now_ms) and key.sessions_from_ms > now_ms
     ]
 
@@ -85,7 +106,7 @@ def _over(bot: BotRule, now_ms: int) -> list[Problem]:
     ]
 
 
-def _old(bot: BotRule, most_ms: int | None, now_ms: int) -> list[Problem]:
+def _old(bot: _Owner, most_ms: int | None, now_ms: int) -> list[Problem]:
     if most_ms is None:
         return []
     return [
@@ -95,14 +116,13 @@ def _old(bot: BotRule, most_ms: int | None, now_ms: int) -> list[Problem]:
             got=_shown(key),
             expected=f"at most {_span(most_ms)} (limits.key_age)",
         )
-        for key in bot.keys.values()
+        for key in bot.keys
         if key.opens(now_ms) and now_ms - key.not_before_ms > most_ms
     ]
 
 
-def _note(bot: BotRule, what: str, got: str | None = None, expected: str | None = None) -> Problem:
-    hint = f"sealbus keys rotate {bot.name}"
-    return Problem(f"{FOLDER}/{bot.name}.yaml", 0, 0, what, got, expected, hint)
+def _note(bot: _Owner, what: str, got: str | None = None, expected: str | None = None) -> Problem:
+    return Problem(f"{FOLDER}/{bot.name}.yaml", 0, 0, what, got, expected, bot.remedy)
 
 
 def _shown(key: BotKey) -> str:

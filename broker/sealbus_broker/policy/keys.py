@@ -3,6 +3,8 @@
 A file has the bot's keys, its invitations (:mod:`sealbus_broker.policy.invitations`), or both. Each
 edit replaces the file as a whole. Edits by several commands and relays of one machine come one
 after the other, because an edit that does not see the one before it would take a revocation back.
+
+``keys/sealbus.yaml`` has the bus's session-issuer keys, in the same form.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from ruamel.yaml import YAML
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey
-from sealbus.protocol.subjects import check_name, is_name
+from sealbus.protocol.subjects import RELAY, check_name, is_name
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotKey, Invitation
 from sealbus_broker.policy.document import Document, Known, file_names, parse_yaml, read_yaml
@@ -95,7 +97,8 @@ def read_key_files(
             problems.append(document)
             continue
         found.documents.append(document)
-        if bot not in bots:
+        # Under the bus's own name are its session-issuer keys.
+        if bot not in bots and bot != RELAY:
             hint = nearest(bot, bots) or "declare it under bots in policy.yaml, or delete the file"
             problems.append(document.problem((), f"the policy declares no bot {bot}", hint=hint))
         found.by_bot[bot] = {}
@@ -264,11 +267,10 @@ def write_new(folder: Path, bot: str, entries: str) -> Path | None:
     path = folder / key_file(bot)
     if path.exists() or path.is_symlink():
         return None
-    text = (
-        f"# Public keys of the bot {bot}. The private half is in its credentials file, "
-        "never here.\n"
-        f"bot: {bot}\n{entries}"
-    )
+    head = f"of the bot {bot}. The private half is in its credentials file, never here."
+    if bot == RELAY:
+        head = "of the bus's session issuer. The private half is in .sealbus/relay.toml."
+    text = f"# Public keys {head}\nbot: {bot}\n{entries}"
     path.parent.mkdir(exist_ok=True)
     replace_file(path, text)
     return path

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sealbus.protocol.keys import PublicKey
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.policy import cross_checks
@@ -64,7 +65,7 @@ def load(
     if isinstance(document, Problem):
         return Loaded(None, _sorted([*problems, document]), ())
     reader = Reader(document, problems)
-    draft = read_policy_file(reader, schemas)
+    draft = read_policy_file(reader, schemas, folder)
     cross_checks.check_overlaps(draft, reader)
     cross_checks.check_grants_are_enforceable(draft, reader)
     cross_checks.check_causes_are_declared(draft, reader)
@@ -72,6 +73,8 @@ def load(
     keys = read_key_files(folder, frozenset(draft.bots), problems, known)
     cross_checks.note_bots_without_key(draft, document, keys, notes)
     cross_checks.note_bound_bots(draft, bus, document, notes)
+    cross_checks.check_session_issuer(draft, reader, keys)
+    cross_checks.note_identities(draft, document, notes)
     cross_checks.note_unused_schemas(draft, schemas, notes)
     # The keys in bus.toml too: `sealbus check` runs where the private ones are not.
     own = (*bus_keys, *(bus.bus_keys if bus is not None else ()))
@@ -119,16 +122,21 @@ def _policy(
     bus_keys: frozenset[PublicKey],
     digest: bytes,
 ) -> Policy:
+    issuers = keys.by_bot.get(RELAY, {})
     bots = {
         name: BotRule(
             name,
-            MappingProxyType(keys.by_bot.get(name, {})),
+            # Not where nobody else may stand for the bot: what nobody needs, nobody can misuse.
+            MappingProxyType(
+                {**keys.by_bot.get(name, {}), **(issuers if grants.identities else {})}
+            ),
             publish=tuple(dict.fromkeys((*EVERYONE, *grants.publish))),
             subscribe=tuple(dict.fromkeys(grants.subscribe)),
             roles=grants.roles,
             seals_directly=grants.seals_directly,
             certificate_names=grants.certificate_names,
             invitations=MappingProxyType(keys.invitations.get(name, {})),
+            identities=grants.identities,
         )
         for name, grants in draft.bots.items()
     }
@@ -141,4 +149,5 @@ def _policy(
         limits=draft.limits,
         on_violation=MappingProxyType(draft.on_violation),
         default_disposition=draft.default,
+        session_issuers=MappingProxyType(issuers),
     )

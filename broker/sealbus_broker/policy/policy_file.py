@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -23,11 +24,13 @@ from sealbus.protocol.subjects import (
 )
 from sealbus.protocol.together import Together
 from sealbus_broker.escape import readable
+from sealbus_broker.gate.identities import Identity, Provider
 from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.certificate_names import MAX_NAMES, check_certificate_name
 from sealbus_broker.policy.document import KeyPath
+from sealbus_broker.policy.identities import read_identities, read_providers
 from sealbus_broker.policy.limits import PAYLOAD, read_limits
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.policy.reader import Reader
@@ -39,8 +42,11 @@ MAX_CAUSE_MS: Final = 24 * 3_600_000
 """The longest ``within`` of a cause with ``once``. The ledger keeps every id in memory for that
 time, about 150 bytes each."""
 
-_TOP: Final = ("version", "bus", "limits", "on_violation", "roles", "bots", "subjects")
-_BOT: Final = ("roles", "publish", "subscribe", "seals_directly", "certificate")
+_TOP: Final = (
+    *("version", "bus", "limits", "on_violation", "identity_providers", "roles", "bots"),
+    "subjects",
+)
+_BOT: Final = ("roles", "publish", "subscribe", "seals_directly", "certificate", "identities")
 _SUBJECT: Final = ("delivery", "schema", "rate", "max_bytes", "reply", "cause", "on_violation")
 _REASONS: Final = tuple(reason.value for reason in Reason)
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
@@ -48,7 +54,8 @@ _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """The patterns that a bot or a role may use, and how the bot may seal and connect."""
+    """The patterns that a bot or a role may use, how the bot may seal and connect, and who may
+    stand for it."""
 
     publish: list[str]
     subscribe: list[str]
@@ -56,6 +63,7 @@ class Grants:
     seals_directly: bool = False
     certificate_names: tuple[str, ...] = ()
     """The names of certificates to which the bot is bound."""
+    identities: tuple[Identity, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,14 +79,17 @@ class Draft:
     subjects: list[SubjectRule] = field(default_factory=list)
     bots: dict[str, Grants] = field(default_factory=dict)
     """The grants of each bot, with those of its roles."""
+    providers: dict[str, Provider | None] = field(default_factory=dict)
+    """The identity providers. ``None``: one that could not be read."""
 
 
-def read_policy_file(reader: Reader, schemas: Schemas) -> Draft:
+def read_policy_file(reader: Reader, schemas: Schemas, folder: Path) -> Draft:
     """Read the document of ``reader``, which takes the problems.
 
     Args:
         reader: Has the document of ``policy.yaml``.
         schemas: The folder's schemas, which the subjects name.
+        folder: The bus's folder, to which paths in the file are relative.
     """
     draft = Draft()
     top = reader.mapping(reader.document.value, (), _TOP)
@@ -106,7 +117,8 @@ def read_policy_file(reader: Reader, schemas: Schemas) -> Draft:
     # it.
     declared = [name for name in subjects if is_pattern(name)]
     declared += [rule.pattern for rule in builtin_subjects()]
-    draft.bots = _Bots(reader, declared).read(top)
+    draft.providers = read_providers(reader, top.get("identity_providers"), folder)
+    draft.bots = _Bots(reader, declared, draft.providers).read(top)
     return draft
 
 
@@ -259,8 +271,11 @@ class _Subjects:
 class _Bots:
     """Reads ``roles`` and ``bots``."""
 
-    def __init__(self, reader: Reader, declared: list[str]) -> None:
+    def __init__(
+        self, reader: Reader, declared: list[str], providers: dict[str, Provider | None]
+    ) -> None:
         """``declared``: every pattern that a grant may cover."""
+        self._providers = providers
         self._reader = reader
         self._declared = declared
         self._covering = set(declared)
@@ -295,6 +310,15 @@ class _Bots:
             directly = "seals_directly" in given and reader.flag(
                 given["seals_directly"], (*path, "seals_directly"), "seals_directly"
             )
+            identities: tuple[Identity, ...] = ()
+            if "identities" in given:
+                place = (*path, "identities")
+                identities = read_identities(reader, given["identities"], place, self._providers)
+            if directly and "identities" in given:
+                what = "a bot with identities may not seal directly"
+                # The bus's own key would be among those that may.
+                hint = "take seals_directly away: its session keys come from its tokens"
+                reader.problem((*path, "seals_directly"), what, hint=hint)
             sources = [own, *(roles[role] for _, role in names if role in roles)]
             bots[name] = Grants(
                 [grant for one in sources for grant in one.publish],
@@ -302,6 +326,7 @@ class _Bots:
                 tuple(role for _, role in names),
                 seals_directly=directly,
                 certificate_names=self._certificate_names(given, (*path, "certificate")),
+                identities=identities,
             )
         return bots
 

@@ -62,11 +62,7 @@ class TlsFiles:
         # As create_default_context() does from Python 3.13 on. An intermediate authority may be in
         # `ca` alone.
         made.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-        _read(self.ca)
-        try:
-            made.load_verify_locations(cafile=self.ca)
-        except (OSError, ValueError):
-            raise _not_pem(self.ca, "certificates", "CERTIFICATE") from None
+        trust(made, self.ca)
         if self.cert is not None and self.key is not None:
             self._load_own(made, self.cert, self.key)
         return made
@@ -100,6 +96,15 @@ class TlsFiles:
                 f"{cert} and {key} cannot be used: {why}",
                 "give a certificate and its key as PEM, and the key without a passphrase",
             ) from None
+
+
+def trust(context: ssl.SSLContext, ca: Path) -> None:
+    """Add the authorities in the PEM file ``ca``. Raises :class:`UnusableTls`."""
+    _read(ca)
+    try:
+        context.load_verify_locations(cafile=ca)
+    except (OSError, ValueError):
+        raise _not_pem(ca, "certificates", "CERTIFICATE") from None
 
 
 def _read(path: Path) -> bytes:

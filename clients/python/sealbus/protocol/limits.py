@@ -115,6 +115,11 @@ CERTIFICATE_AHEAD_MS: Final = 60_000
 its bot can date it, so nobody else gains by a wide margin. With a narrow one, a bot whose clock is
 some seconds ahead could not even log in to be told so."""
 
+MAX_TOKEN_BYTES: Final = 8192
+"""The largest token of an identity provider in an admission text. Those of Kubernetes and of CI
+systems have 1 to 3 KiB, and those with lists of groups up to 6 KiB. nats-server takes a CONNECT of
+16 KiB, so that there is room for everything else in it."""
+
 MAX_TTL_MS: Final = 24 * 60 * 60 * 1000
 """The longest time-to-live that the header can carry. A policy's own limit is far lower. This limit
 only keeps arithmetic in range."""
