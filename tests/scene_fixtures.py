@@ -1,4 +1,4 @@
-"""The fixtures ``scene`` and ``streams``, for every folder of tests.
+"""The fixtures ``scene``, ``streams`` and ``issuer``, for every folder of tests.
 
 ``tests/conftest.py`` loads this module for all tests, and most of them need no server. Therefore it
 imports the scene only when a test asks for it.
@@ -6,13 +6,14 @@ imports the scene only when a test asks for it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from tests.oidc.issuer import Issuer
     from tests.scene import Scene
 
 
@@ -33,3 +34,12 @@ async def streams(scene: Scene) -> Scene:
 
     await provision(scene.relay, scene.policy)
     return scene
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[Issuer]:
+    """An identity provider."""
+    from tests.oidc.issuer import Issuer
+
+    with Issuer(tmp_path) as serving:
+        yield serving

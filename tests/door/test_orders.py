@@ -13,6 +13,7 @@ from sealbus.errors import Malformed
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.door.orders import Orders
+from sealbus_broker.gate.identities import Identity, Provider
 from sealbus_broker.gate.policy import BotKey, BotRule, Invitation, Limits
 from tests.scene import a_policy
 
@@ -20,6 +21,12 @@ LOGIN, ISSUER, BUS = (
     SigningKey.generate(kind) for kind in (KeyKind.BOT, KeyKind.ISSUER, KeyKind.BUS)
 )
 RAW = LOGIN.public.raw
+CI = Provider("ci", "https://ci.example", "sealbus:shop", "ES256", "/etc/ca.pem", 60_000)
+CLUSTER = Provider("cluster", "https://cluster.example", "sealbus:shop", "RS256")
+IDENTITIES = (
+    Identity(CI, None, (("admin", True), ("project", "a"), ("runner", 1))),
+    Identity(CLUSTER, "order"),
+)
 BOTS = (
     BotRule(
         "order",
@@ -35,11 +42,14 @@ BOTS = (
         subscribe=("orders.>", "sealbus.*"),
         certificate_names=("dns:a", "x://b"),
         invitations={RAW: Invitation(RAW, 5, 7)},
+        identities=IDENTITIES,
     ),
 )
 LIMITS = Limits(session_ms=12_345, session_key_ms=400_000, clock_skew_ms=7, connections=3)
-POLICY = a_policy(*BOTS, limits=LIMITS)
-ORDERS = Orders(("nats://a:1", "tls://b:2"), "relay-1", LOGIN, ISSUER, POLICY)
+POLICY = replace(
+    a_policy(*BOTS, limits=LIMITS), session_issuers={RAW: BotKey(RAW, 1, None, None, 2)}
+)
+ORDERS = Orders(("nats://a:1", "tls://b:2"), "relay-1", LOGIN, ISSUER, POLICY, None, LOGIN)
 
 
 def test_they_are_read_as_they_were_written() -> None:
@@ -50,6 +60,10 @@ def test_they_are_read_as_they_were_written() -> None:
     assert (read.servers, read.relay) == (ORDERS.servers, ORDERS.relay)
     assert (read.login.seed_text, read.issuer.seed_text) == (LOGIN.seed_text, ISSUER.seed_text)
     assert (read.policy.bots, read.policy.limits) == (POLICY.bots, POLICY.limits)
+    assert read.policy.session_issuers == POLICY.session_issuers
+    assert read.session_issuer is not None
+    assert read.session_issuer.seed_text == LOGIN.seed_text
+    assert Orders.decode(replace(ORDERS, session_issuer=None).encode()).session_issuer is None
 
 
 @pytest.mark.parametrize(

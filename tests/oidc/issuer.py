@@ -56,7 +56,8 @@ class Issuer:
     """Serves while a ``with`` block lasts."""
 
     def __init__(self, folder: Path, algorithm: str = "RS256") -> None:
-        self._authority = Authority(folder, "idp-authority")
+        (place := folder / "idp").mkdir()
+        self._authority = Authority(place)
         self.ca = self._authority.file
         self.algorithm = algorithm
         self.keys: dict[str, Signer] = {"one": new_key(algorithm)}

@@ -31,7 +31,7 @@ class World:
     issuer: Issuer
     provider: Provider
     identities: tuple[Identity, ...]
-    keys: dict[str, Keys]
+    keys: dict[Provider, Keys]
 
     def judge(self, text: str, **other: Any) -> Proven | Refused:
         given: dict[str, Any] = {
@@ -58,7 +58,7 @@ def make_world(issuer: Issuer) -> World:
         Identity(provider, "worker", (("admin", True), ("environment", "production"))),
     )
     keys = read_keys(json.dumps(issuer.key_set()).encode(), provider.algorithm)
-    return World(issuer, provider, identities, {provider.name: keys})
+    return World(issuer, provider, identities, {provider: keys})
 
 
 @pytest.fixture(scope="module")
@@ -447,12 +447,12 @@ def subject_that_steers_a_terminal(issuer: Issuer) -> str:
     return issuer.token("a\x1b[2J")
 
 
-@forged("the token has 2 parts; expected 3")
+@forged("a token has three parts, and this one has 2")
 def two_parts(issuer: Issuer) -> str:
     return issuer.token().rpartition(".")[0]
 
 
-@forged("the token has 5 parts; expected 3")
+@forged("a token has three parts, and this one has 5")
 def encrypted_token(_: Issuer) -> str:
     return "a.b.c.d.e"
 
@@ -521,7 +521,11 @@ def test_largest_token_is_read(world: World) -> None:
 
 def test_provider_bounds_the_life_of_tokens(world: World) -> None:
     strict = world.issuer.provider(token_life_ms=60_000)
-    why = world.why(world.issuer.token(), identities=(Identity(strict, "order"),))
+    given = {
+        "identities": (Identity(strict, "order"),),
+        "keys": {strict: world.keys[world.provider]},
+    }
+    why = world.why(world.issuer.token(), **given)
     assert why == "the token lives 300000 ms; at most 60000 (token_life)"
 
 
@@ -532,12 +536,18 @@ def test_unknown_key_asks_for_newer_ones(world: World) -> None:
     assert not world.judge("a.b").unknown_key  # type: ignore[union-attr]
 
 
+def test_changed_entry_has_no_keys_of_before(world: World) -> None:
+    other = world.issuer.provider(issuer="https://other.example")
+    why = world.why(world.issuer.token(), identities=(Identity(other, "order"),))
+    assert why == "no known key of a provider has the name in the token"
+
+
 def test_identity_of_another_provider_does_not_fit(world: World, tmp_path: Path) -> None:
     """Both providers use one name for their keys."""
     with Issuer(tmp_path) as other:
         theirs = Identity(other.provider(name="other"), "clerk")
         keys = read_keys(json.dumps(other.key_set()).encode(), "RS256")
-        both = {**world.keys, "other": keys}
+        both = {**world.keys, theirs.provider: keys}
         identities = (*world.identities, theirs)
         why = world.why(other.token("order"), identities=identities, keys=both)
         assert why == "no identity of the bot fits the token of other for order"

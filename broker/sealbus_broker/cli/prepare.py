@@ -167,7 +167,8 @@ def _server_tls(bus: BusFolder, folder: str | None, *, copy: bool) -> ServerTls 
     here = server_tls(own)
     if folder is None:
         return here
-    there = ServerTls(*(Path(folder) / one.name for one in (here.ca, here.cert, here.key)))
+    ca, cert, key = (Path(folder) / one.name for one in (here.ca, here.cert, here.key))
+    there = ServerTls(ca, cert, key)
     if copy:
         from sealbus_broker.cli.cert_files import put
 

@@ -9,6 +9,10 @@ that :mod:`sealbus_broker.door.rights` computes.
 A bot whose key is not enrolled yet has a join proof in place of the certificate. It may do nothing
 but read its join record (:mod:`sealbus_broker.door.joining`).
 
+A bot without an enrolled key has a token of an identity provider in place of the certificate. It
+may do nothing but read the certificate that it gets in exchange
+(:mod:`sealbus_broker.door.exchange`).
+
 :func:`decide` is pure, and :class:`Admission` answers. A login ends in one of three ways:
 
 - *Admitted.* The answer has the session's rights.
@@ -45,6 +49,8 @@ from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import Verifier, verify_connect
 from sealbus.protocol.subjects import consumer_owner
 from sealbus_broker.door.client_certificate import certificate_end_ms
+from sealbus_broker.door.exchange import SESSION_MS as EXCHANGE_MS
+from sealbus_broker.door.exchange import Exchange, Exchanges, judge_exchange
 from sealbus_broker.door.joining import SESSION_MS as JOIN_SESSION_MS
 from sealbus_broker.door.joining import Joining, Joins, judge_join
 from sealbus_broker.door.rights import Rights, rights
@@ -61,6 +67,7 @@ from sealbus_broker.nats.config import (
     MAX_BOT_PAYLOAD_BYTES,
     MAX_SUBSCRIPTIONS,
 )
+from sealbus_broker.oidc.providers import Providers
 
 log = get_logger(__name__)
 
@@ -97,13 +104,14 @@ class Admitted:
 
     bot: str
     key: bytes
-    """The bot's enrolled key (raw, public) that answers for the session, or the key of its
-    invitation."""
+    """The bot's enrolled key (raw, public) that answers for the session. On an errand, the key of
+    its invitation or its session key."""
     rights: Rights
     expires_at_ms: int
     """When the session ends (ms since 1970)."""
-    errand: Joining | None = None
-    """The login by an invitation. It has to be recorded before it is answered."""
+    errand: Joining | Exchange | None = None
+    """The one thing for which a login without an enrolled key comes. It has to be recorded before
+    the login is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +152,11 @@ def decide(
     if bot is None:
         return Denial(said.bot, "the policy knows no such bot")
     # The key before the signature: only a key of the bot's is worth the cost of verifying.
-    opening = _check_join(said, bot, policy, now_ms) or _check_keys(said, bot, policy, now_ms)
+    opening = (
+        _check_join(said, bot, policy, now_ms)
+        or _check_token(said, bot, now_ms)
+        or _check_keys(said, bot, policy, now_ms)
+    )
     if isinstance(opening, Denial):
         return opening
     why = (
@@ -181,6 +193,19 @@ def _check_join(
     ends_at_ms = now_ms + JOIN_SESSION_MS
     session = Admitted(bot.name, proof.token_key, joining.rights, ends_at_ms, joining)
     return _Opening(joining.key, session)
+
+
+def _check_token(said: AdmissionText, bot: BotRule, now_ms: int) -> _Opening | Denial | None:
+    """Return what a token opens once it is verified, or the reason why it opens nothing. ``None``:
+    there is no token."""
+    if said.token is None:
+        return None
+    exchange = judge_exchange(said, said.token, bot)
+    if isinstance(exchange, str):
+        return Denial(bot.name, exchange)
+    key = exchange.key
+    session = Admitted(bot.name, key, exchange.rights, now_ms + EXCHANGE_MS, exchange)
+    return _Opening(key, session)
 
 
 def bind(session: Admitted, client_tls: object, policy: Policy) -> Admitted | Denial:
@@ -254,7 +279,7 @@ def _check_names(said: AdmissionText, connect: dict[str, Any]) -> str | None:
 
     Operators and relays believe the list of sessions, which tells no more of a session than this.
     """
-    # The certificate or proof was read before, so the text has a name.
+    # The certificate, proof or token was read before, so the text has a name.
     if connect.get("name") != said.client_name:
         return "the client's name does not say its bot, its keys and its certificate's times"
     for field in ("lang", "version"):
@@ -277,6 +302,8 @@ class Admission:
         nc: Client,
         issuer: SigningKey,
         policy: Callable[[], Policy],
+        session_issuer: SigningKey | None = None,
+        providers: Providers | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -286,6 +313,9 @@ class Admission:
             nc: A connection that is logged in as the relay.
             issuer: The key that signs sessions.
             policy: Gives the policy in force. It gives the same object until the policy changes.
+            session_issuer: The key that certifies session keys in exchange for tokens. ``None``:
+                this relay has none.
+            providers: The keys of identity providers. ``None``: they are fetched.
             now: The wall clock, in seconds since 1970.
             monotonic: A clock that is never set, in seconds.
         """
@@ -297,6 +327,13 @@ class Admission:
         """Counts the sessions of each bot."""
         self._joins = Joins(nc, monotonic)
         """Records the logins by invitations."""
+        self._exchanges = Exchanges(
+            nc=nc,
+            issuer=session_issuer,
+            providers=Providers(monotonic=monotonic) if providers is None else providers,
+            monotonic=monotonic,
+        )
+        """Verifies and records the logins by tokens."""
         self._refusals = Throttle(monotonic)
         """Bounds the log lines about logins that failed."""
         self._grants = Throttle(monotonic, lines=GRANTS_LOGGED)
@@ -321,6 +358,7 @@ class Admission:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.drain()
         await asyncio.gather(*self._answering, return_exceptions=True)
+        await self._exchanges.close()
 
     async def _on_request(self, msg: Msg) -> None:
         """Answer a login beside others.
@@ -397,7 +435,10 @@ class Admission:
         ``most``: how many sessions the bot may have.
         """
         if session.errand is not None:
-            why = await self._joins.record(session.errand, now_ms)
+            if isinstance(session.errand, Joining):
+                why = await self._joins.record(session.errand, now_ms)
+            else:
+                why = await self._exchanges.record(session.errand, self._policy, now_ms)
             return Entry.NEW if why is None else Denial(session.bot, why)
         # Only now, with the bot's proof. A stranger would otherwise use up its sessions.
         try:
@@ -467,7 +508,11 @@ def _judge(login: _Login, policy: Policy, now_ms: int) -> Admitted | Denial:
     if login.way != PLAIN:
         return Denial(None, f"the login came by {login.way}, and bots come by {PLAIN} alone")
     decision = decide(login.connect, login.challenge, policy, now_ms)
-    return decision if isinstance(decision, Denial) else bind(decision, login.tls, policy)
+    if isinstance(decision, Denial):
+        return decision
+    if isinstance(decision.errand, Exchange) and not isinstance(login.tls, dict):
+        return Denial(decision.bot, "a token came without TLS, so others may have read it")
+    return bind(decision, login.tls, policy)
 
 
 def _user_claims(session: Admitted, user: str, account: str) -> dict[str, Any]:

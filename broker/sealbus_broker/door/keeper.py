@@ -106,7 +106,12 @@ async def admit(
     closed = asyncio.Event()
     name = f"sealbus relay {orders.relay} admission"
     client = await link.connect(list(orders.servers), orders.login.seed_text, name, orders.tls)
-    admission = Admission(nc=client, issuer=orders.issuer, policy=policy)
+    admission = Admission(
+        nc=client,
+        issuer=orders.issuer,
+        policy=policy,
+        session_issuer=orders.session_issuer,
+    )
     try:
         client.when_closed.add(closed.set)
         await admission.start()

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from sealbus.protocol.value import value
 
-MAX_CONTROL_LINE: Final = 4096
+MAX_CONTROL_LINE: Final = 16 * 1024
 """As the bus configures nats-server: ``max_control_line``."""
 
 _BLANK: Final = re.compile(rb"[ \t]+")

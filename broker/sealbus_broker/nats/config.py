@@ -119,6 +119,11 @@ the quarantine can wrap it whole."""
 MAX_SUBSCRIPTIONS: Final = 1024
 """How many subscriptions a bot's connection may have. Each costs the server memory and time."""
 
+MAX_CONTROL_LINE_BYTES: Final = 16 * 1024
+"""The longest line of a client. A CONNECT has the admission text, with a token of 8 KiB at most,
+and a few hundred bytes beside it. A stranger can make nats-server keep that much for each
+connection."""
+
 AUTHORIZATION_TIMEOUT_S: Final = 2
 """How long nats-server waits for the relay's answer to a login."""
 
@@ -164,6 +169,8 @@ class ServerTls:
     """The authorities whose clients are admitted."""
     cert: Path
     key: Path
+    asks_clients: bool = True
+    """Whether clients have to show a certificate. Bots that log in with a token may have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +267,8 @@ def render(config: NatsConfig) -> str:
 listen: {quote(f"{_host(config.host)}:{config.port}")}
 server_name: {quote(config.server_name)}
 {_lines(optional, "")}
-# The longest subject with its prefixes fits many times over. No bot of a bus sends a longer line.
-max_control_line: 4096
+# A login with a token of an identity provider is the longest line.
+max_control_line: {MAX_CONTROL_LINE_BYTES}
 max_payload: {MAX_PAYLOAD_BYTES}
 max_connections: {config.max_connections}
 # A client that does not read is cut off instead of holding memory.
@@ -331,13 +338,13 @@ authorization {{
 
 
 def _tls(tls: ServerTls) -> list[str]:
-    """Mutual TLS. With ``handshake_first``, nothing at all is said without it."""
+    """TLS. With ``handshake_first``, nothing at all is said without it."""
+    mutual = [f"  ca_file: {quote(tls.ca)}", "  verify: true"] if tls.asks_clients else []
     return [
         "tls {",
         f"  cert_file: {quote(tls.cert)}",
         f"  key_file: {quote(tls.key)}",
-        f"  ca_file: {quote(tls.ca)}",
-        "  verify: true",
+        *mutual,
         '  min_version: "1.3"',
         "  handshake_first: true",
         "}",

@@ -16,10 +16,10 @@ from typing import Any, Final
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey, verify
 
-MAX_JWT_BYTES: Final = 64 * 1024
-"""The largest request. nats-server puts a CONNECT of at most 4,096 bytes and a few hundred bytes of
-its own into it. If JSON escapes every byte with six, and after base64, that is 33 KiB. The rest is
-for the client's certificates: two chains of three with RSA keys of 4,096 bits have 16 KiB."""
+MAX_JWT_BYTES: Final = 256 * 1024
+"""The largest request. nats-server puts a CONNECT of at most 16 KiB into it, the certificates of
+the client (15 KiB with two chains of RSA-4096) and a few hundred bytes of its own. 256 KiB hold
+that, even if JSON escapes every byte of CONNECT with six, and after base64."""
 
 REQUEST_AUDIENCE: Final = "nats-authorization-request"
 """For whom nats-server makes its requests."""

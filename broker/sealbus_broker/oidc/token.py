@@ -54,7 +54,7 @@ class Token:
             raise Malformed(f"the token has {len(text)} characters; at most {MAX_TOKEN_BYTES}")
         parts = text.split(".")
         if len(parts) != 3:
-            raise Malformed(f"the token has {len(parts)} parts; expected 3")
+            raise Malformed(f"a token has three parts, and this one has {len(parts)}")
         if len(parts[0]) > MAX_HEADER_CHARS:
             raise Malformed(f"the token's header has more than {MAX_HEADER_CHARS} characters")
         header, payload, signature = (_decode(part) for part in parts)

@@ -60,7 +60,7 @@ class Refused:
 def verify(
     token: Token,
     identities: Sequence[Identity],
-    keys: Mapping[str, Keys],
+    keys: Mapping[Provider, Keys],
     now_ms: int,
     skew_ms: int,
 ) -> Proven | Refused:
@@ -69,7 +69,7 @@ def verify(
     Args:
         token: The token.
         identities: Those of the bot.
-        keys: The keys of providers, by the provider's name. One that is missing has none.
+        keys: The keys of providers. One that is missing has none.
         now_ms: The time of the login (ms since 1970).
         skew_ms: How far clocks may differ.
     """
@@ -78,15 +78,11 @@ def verify(
     if not able:
         wanted = " or ".join(dict.fromkeys(one.algorithm for one in providers))
         return Refused(f"the token's algorithm is not {wanted}")
-    named = [one for one in able if token.key_id in keys.get(one.name, {})]
+    named = [one for one in able if token.key_id in keys.get(one, {})]
     if not named:
         return Refused("no known key of a provider has the name in the token", unknown_key=True)
     signer = next(
-        (
-            one
-            for one in named
-            if holds(keys[one.name][token.key_id], token.signed, token.signature)
-        ),
+        (one for one in named if holds(keys[one][token.key_id], token.signed, token.signature)),
         None,
     )
     if signer is None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.gate.policy import BotKey, Policy
+from sealbus_broker.gate.policy import BotKey, BotRule, Policy
 from sealbus_broker.policy.keys import FOLDER
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import time_text

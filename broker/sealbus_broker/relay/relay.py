@@ -282,6 +282,7 @@ class Relay:
             secrets.issuer,
             self._policy(),
             self._tls,
+            secrets.session_issuer,
         )
 
     async def _connect(self) -> HardenedClient:

@@ -5,11 +5,14 @@ connects.
 
     sealbus/1 <bot> <public key> <certificate | -> [<consumer> …]
     sealbus/1 <bot> <public key> join:<proof>
+    sealbus/1 <bot> <public key> token:<token>
 
 The public key is that of the session key, which signs the login. The certificate (base64) says
 whose it is (:mod:`sealbus.protocol.certificate`). With ``-`` in its place, the key is an enrolled
-key itself. With a proof (:mod:`sealbus.protocol.joining`) in its place, the key is to be enrolled,
-and the session may do nothing but read the join record.
+key itself. Two other words stand in its place for an errand, and the session may do nothing but
+read the record about it. With a proof (:mod:`sealbus.protocol.joining`), the key is to be enrolled.
+With a token of an identity provider (:mod:`sealbus.protocol.exchange`), the bot asks for the
+certificate.
 
 A bot sends the text as the token of its CONNECT, and signs it together with the server's challenge
 (:func:`~sealbus.protocol.seal.sign_connect`). nats-server hands both to a relay, which decides.
@@ -20,10 +23,12 @@ never gets more of them later: whoever needs another one connects again.
 from __future__ import annotations
 
 import base64
+from dataclasses import field
 from typing import Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.certificate import Certificate, SessionKey
+from sealbus.protocol.exchange import PREFIX as TOKEN_PREFIX
 from sealbus.protocol.joining import PREFIX as JOIN_PREFIX
 from sealbus.protocol.joining import JoinProof
 from sealbus.protocol.keys import KeyKind, PublicKey
@@ -47,8 +52,8 @@ class AdmissionText:
     problem and its bot. So is reading the certificate."""
     consumers: tuple[str, ...] = ()
     """Names of JetStream consumers (:func:`~sealbus.protocol.subjects.consumer_name`)."""
-    certificate: str = NO_CERTIFICATE
-    """The certificate of the key, in base64, or the word of a join proof."""
+    certificate: str = field(default=NO_CERTIFICATE, repr=False)
+    """The certificate of the key, in base64, or the word of an errand. Nobody may see a token."""
 
     @classmethod
     def of(cls, key: SessionKey, bot: str, consumers: tuple[str, ...] = ()) -> AdmissionText:
@@ -66,10 +71,10 @@ class AdmissionText:
 
         nats-server shows it in its list of connections. The relay admits no other name, so an
         operator can believe it: ``<bot> <enrolled key> <session key> <not-before> <life>``, and
-        ``<bot> <enrolled key>`` without a certificate. A key that is not enrolled yet has
+        ``<bot> <enrolled key>`` without a certificate. On an errand it is
         ``<bot>``. Raises :class:`Malformed` for a certificate that is none.
         """
-        if self.certificate.startswith(JOIN_PREFIX):
+        if self.certificate.startswith((JOIN_PREFIX, TOKEN_PREFIX)):
             return self.bot
         certificate = self.read_certificate()
         if certificate is None:
@@ -81,6 +86,12 @@ class AdmissionText:
     def read_proof(self) -> JoinProof | None:
         """The join proof, or ``None`` where there is none. Raises :class:`Malformed`."""
         return JoinProof.read_word(self.certificate)
+
+    @property
+    def token(self) -> str | None:
+        """The token of an identity provider, or ``None`` where there is none."""
+        word = self.certificate
+        return word.removeprefix(TOKEN_PREFIX) if word.startswith(TOKEN_PREFIX) else None
 
     def read_certificate(self) -> Certificate | None:
         """The certificate, or ``None`` where there is none. Raises :class:`Malformed`."""
