@@ -97,6 +97,10 @@ def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
             found.append(
                 Problem(shown, 0, 0, f"is of the bot {one.bot}, which policy.yaml does not declare")
             )
+        elif one.tokens is not None:
+            if not rule.identities:
+                what = f"has no key, and {one.bot} has no identities in policy.yaml"
+                found.append(Problem(shown, 0, 0, what, hint="the bot is not admitted with it"))
         elif one.key.public.raw not in rule.keys:
             what = f"holds a key that is not in keys/{one.bot}.yaml"
             found.append(

@@ -16,14 +16,16 @@
     order = ["U…"]
 
 Instead of ``seed``, a file may have ``seed_file``, ``sealed_seed`` or ``ssh_agent``: see
-:mod:`sealbus.key_places`, and docs/keys-at-rest.md. ``ca``, ``cert`` and ``cert_key`` are paths,
-relative to the file, and ask for TLS with ``tls://`` servers.
+:mod:`sealbus.key_places`, and docs/keys-at-rest.md. Or it has the table ``[oidc]``, by which the
+bot gets tokens of an identity provider: see :mod:`sealbus.tokens`, and docs/identity-providers.md.
+``ca``, ``cert`` and ``cert_key`` are paths, relative to the file, and ask for TLS with ``tls://``
+servers.
 
 In the environment: ``SEALBUS_CREDENTIALS`` names such a file, or ``SEALBUS_BUS``, ``SEALBUS_BOT``,
 ``SEALBUS_SEED``, ``SEALBUS_SERVERS`` and ``SEALBUS_BUS_KEYS`` (the last two separated by commas)
-give the fields themselves. ``SEALBUS_SEED_FILE``, ``SEALBUS_SEALED_SEED`` or ``SEALBUS_SSH_AGENT``
-may be there instead of ``SEALBUS_SEED``. ``SEALBUS_CA``, ``SEALBUS_CERT`` and ``SEALBUS_CERT_KEY``
-name the certificates.
+give the fields themselves. ``SEALBUS_SEED_FILE``, ``SEALBUS_SEALED_SEED``, ``SEALBUS_SSH_AGENT`` or
+``SEALBUS_TOKEN_FILE`` may be there instead of ``SEALBUS_SEED``. ``SEALBUS_CA``, ``SEALBUS_CERT``
+and ``SEALBUS_CERT_KEY`` name the certificates.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ import json
 import os
 import threading
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -49,6 +51,7 @@ from sealbus.protocol.subjects import is_name
 from sealbus.secret_file import SecretFile
 from sealbus.signing import certified
 from sealbus.text_file import decode_text
+from sealbus.tokens import NoKey, TokenFunction, TokenSource, read_source
 
 MAX_FILE_BYTES: Final = 64 * 1024
 """A credentials file is a few hundred bytes; the cap keeps a wrong path from reading a disk
@@ -85,6 +88,8 @@ class Credentials:
     """Pinned senders (:mod:`sealbus.pins`)."""
     tls: TlsFiles | None = field(default=None, repr=False)
     """The certificates for ``tls://`` servers. ``None``: those of the system, and none to show."""
+    tokens: TokenSource | None = field(default=None, repr=False)
+    """Where the bot gets tokens of its identity provider. ``None``: it has a key."""
     _turn: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
@@ -161,10 +166,14 @@ class Credentials:
                 for part in environment.get(f"SEALBUS_{name.upper()}", "").split(",")
                 if part.strip()
             ]
+        if (token_file := environment.get("SEALBUS_TOKEN_FILE")) is not None:
+            fields["oidc"] = {"token_file": token_file}
         # One of the places of the key is enough, and the first is the usual one.
         place = next((name for name in PLACES if name in fields), PLACES[0])
         missing = [
-            f"SEALBUS_{name.upper()}" for name in (*_TEXTS, place, *_LISTS) if not fields.get(name)
+            f"SEALBUS_{name.upper()}"
+            for name in (*_TEXTS, *(() if token_file else (place,)), *_LISTS)
+            if not fields.get(name)
         ]
         if missing:
             raise CredentialsError(
@@ -174,6 +183,53 @@ class Credentials:
         folder = Path()
         open_it = partial(open_key, environment=given, folder=folder, unlock=True)
         return cls._from(fields, "the environment", open_it, (given, folder))
+
+    @classmethod
+    def from_oidc(
+        cls,
+        *,
+        bus: str,
+        bot: str,
+        servers: Iterable[str],
+        bus_keys: Iterable[str],
+        token: str | Path | Callable[[], str | Awaitable[str]],
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        cert_key: str | Path | None = None,
+    ) -> Credentials:
+        """Credentials of a bot without a key, which logs in with tokens of an identity provider.
+
+        Args:
+            bus: the name of the bus.
+            bot: the name of the bot, which has ``identities`` in the policy.
+            servers: addresses of nats-server, all ``tls://``.
+            bus_keys: public keys of the bus (``N…``), whose stamps the bot believes.
+            token: the path of a file with a token, which somebody keeps up to date; or a function
+                that returns a token, or a coroutine function. A function that blocks is called on a
+                thread. It is called about once in half of ``limits.session_key``, and has six
+                seconds.
+            ca: a PEM file with the authorities of the server. ``None``: those of the system.
+            cert, cert_key: PEM files, for a server that asks clients for certificates.
+
+        Raises:
+            CredentialsError: a value cannot be used.
+        """
+        fields: dict[str, object] = {
+            "bus": bus,
+            "bot": bot,
+            "servers": list(servers),
+            "bus_keys": list(bus_keys),
+            # Read at the first connection, and anew each time.
+            "oidc": {"token_file": "unused" if callable(token) else str(token)},
+            **{
+                name: str(path)
+                for name, path in zip(_TLS, (ca, cert, cert_key), strict=True)
+                if path is not None
+            },
+        }
+        open_it = partial(open_key, environment={}, folder=Path(), unlock=True)
+        made = cls._from(fields, "from_oidc", open_it, (os.environ, Path()))
+        return replace(made, tokens=TokenFunction(token)) if callable(token) else made
 
     @classmethod
     def _from(
@@ -186,7 +242,7 @@ class Credentials:
     ) -> Credentials:
         """``open_it`` opens the key of a place and its value, where there is no ``signer``. ``at``
         has the environment and the folder that other paths are relative to."""
-        known = (*_TEXTS, *PLACES, *_LISTS, *_TLS, "senders")
+        known = (*_TEXTS, *PLACES, *_LISTS, *_TLS, "senders", "oidc")
         unknown = sorted(set(fields) - set(known))
         if unknown:
             raise CredentialsError(
@@ -204,8 +260,15 @@ class Credentials:
                 f"{where}: has {found[0]}, and the program gives a signer; expected one of them",
                 hint=f"remove {found[0]}",
             )
+        has_tokens = "oidc" in fields
+        if has_tokens and (found or signer is not None):
+            other = found[0] if found else "a signer of the program"
+            raise CredentialsError(
+                f"{where}: has [oidc] and {other}; expected tokens or a key",
+                hint="keep the one that is meant",
+            )
         (place,) = found or PLACES[:1]
-        names = _TEXTS if signer is not None else (*_TEXTS, place)
+        names = _TEXTS if signer is not None or has_tokens else (*_TEXTS, place)
         texts = {name: fields.get(name) for name in names}
         for name, text in texts.items():
             if not isinstance(text, str) or not text:
@@ -214,9 +277,15 @@ class Credentials:
         lists = {name: _texts_of(fields.get(name), name, where) for name in _LISTS}
         try:
             servers = check_servers(lists["servers"])
+            bot = _check_name(str(texts["bot"]), "bot")
+            tokens = None
+            if has_tokens:
+                tokens = read_source(fields["oidc"], *at)
+                _check_encrypted(servers)
+                signer = NoKey(bot)
             return cls(
                 bus=_check_name(str(texts["bus"]), "bus"),
-                bot=_check_name(str(texts["bot"]), "bot"),
+                bot=bot,
                 key=signer if signer is not None else open_it(place, str(texts[place])),
                 servers=servers,
                 bus_keys=frozenset(
@@ -224,6 +293,7 @@ class Credentials:
                 ),
                 senders=read_pins(fields.get("senders", {})),
                 tls=_read_tls(fields, servers, *at),
+                tokens=tokens,
             )
         except InvalidInput as error:
             raise CredentialsError(f"{where}: {error.what}", hint=error.hint) from None
@@ -341,6 +411,14 @@ def _read_tls(
             hint="name the servers as tls://; or remove ca, cert and cert_key",
         )
     return TlsFiles(found["ca"], found.get("cert"), found.get("cert_key"))
+
+
+def _check_encrypted(servers: tuple[str, ...]) -> None:
+    if not is_encrypted(servers[0]):
+        raise InvalidInput(
+            "has tokens, and its servers have no TLS",
+            hint="name the servers as tls://: whoever reads a token on its way could use it",
+        )
 
 
 def _texts_of(values: object, name: str, where: str) -> list[str]:

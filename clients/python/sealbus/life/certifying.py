@@ -19,9 +19,12 @@ from typing import Final
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, CredentialsError, SealbusError
-from sealbus.protocol.certificate import SessionKey
+from sealbus.protocol.certificate import SESSION_KEY_MS, SessionKey
 from sealbus.protocol.keys import SigningKey
 from sealbus.supervision import kind, start_thread
+
+SIGNER_S: Final = 3.0
+"""How long a signer may take in one attempt to connect."""
 
 LATE_S: Final = 60.0
 """The longest time between the question and the use of an answer. A person needs some seconds to
@@ -32,11 +35,30 @@ minutes and ten seconds, so one minute is spare."""
 class Certifier:
     """Makes the session keys of one bot."""
 
+    within_s: Final = SIGNER_S
+    """How long :meth:`session_key` may take."""
+
+    renew_s: Final = SESSION_KEY_MS / 2000
+    """In how many seconds a session has to be renewed: half of the life of its key."""
+
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._under_way: _Call | None = None
 
-    async def session_key(self) -> SessionKey:
+    @property
+    def enrolled(self) -> bytes | None:
+        """The raw public key that answers for the session keys."""
+        return self._credentials.key.public.raw
+
+    def doubt(self) -> None:
+        """Do nothing: each connection has a new session key."""
+
+    def explain(self, error: Exception | None) -> ConnectionFailed:
+        """Explain an attempt that ended with ``error`` before there was a session key. ``None``: it
+        was cancelled."""
+        return unsigned(error, self._credentials.bot, self.within_s)
+
+    async def session_key(self, server: str) -> SessionKey:  # noqa: ARG002  # another kind needs it
         """A new session key.
 
         Raises :class:`~sealbus.CredentialsError` if the signer fails. May be cancelled at any time:

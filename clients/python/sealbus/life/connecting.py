@@ -8,7 +8,9 @@ nats-py: whoever owns it makes the next one (:mod:`sealbus.life.session`).
 
 The session key signs the login, and seals all envelopes of the connection. So the bot's enrolled
 key signs nothing but certificates. It may be in an agent or a module (:mod:`sealbus.signing`). A
-signer that fails or hangs ends the attempt as a server does, with a sentence of its own.
+signer that fails or hangs ends the attempt as a server does, with a sentence of its own. A bot
+without an enrolled key has a session key that is kept for several connections
+(:mod:`sealbus.life.exchanging`).
 
 A relay that ends a session says why (:mod:`sealbus.protocol.notice`). :attr:`Connector.told` keeps
 that until there is a connection. The attempts go on, because an operator may take it back.
@@ -27,10 +29,11 @@ from typing import Any, Final
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, Malformed
-from sealbus.life.certifying import Certifier, unsigned
+from sealbus.life.certifying import Certifier
+from sealbus.life.exchanging import Exchanger
 from sealbus.log import log
 from sealbus.nats.client import HardenedClient
-from sealbus.nats.diagnosis import ended, explain, shortly
+from sealbus.nats.diagnosis import ended, explain, is_denied, shortly
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.notice import Ended, check_notice, open_notice
@@ -68,6 +71,8 @@ class Connection:
     consumers: frozenset[str]
     """The consumers that it asked for."""
     key: SessionKey
+    renew_s: float
+    """In how many seconds the key asks for the next connection."""
 
 
 class Connector:
@@ -91,7 +96,8 @@ class Connector:
                 connection and at any time.
         """
         self._credentials = credentials
-        self._certifier = Certifier(credentials)
+        source = credentials.tokens
+        self._keys = Certifier(credentials) if source is None else Exchanger(credentials, source)
         self._attach = attach
         self._on_denied = on_denied
         self.failures: dict[str, ConnectionFailed] = {}
@@ -100,6 +106,10 @@ class Connector:
         """The reason that the bus gave for the end of the last session, if it gave one."""
         self._pause_s = BACKOFF_FIRST_S
         """Pause before the next attempt, before chance shortens it."""
+
+    def doubt_key(self) -> None:
+        """Get another session key before the next connection: relays refuse the present one."""
+        self._keys.doubt()
 
     def begin(self) -> None:
         """Make the next pause short again."""
@@ -129,9 +139,11 @@ class Connector:
             log.debug("ignored an invalid notice: %s", error.what)
             return
         # Several come where several sessions end, or while the session is renewed.
-        if not notice.concerns(credentials.key.public.raw) or notice.reason is self.told:
+        enrolled = self._keys.enrolled
+        if enrolled is None or not notice.concerns(enrolled) or notice.reason is self.told:
             return
         self.told = notice.reason
+        self._keys.doubt()
         cause = ended(notice.reason, credentials.bot)
         # A bot whose session keys are void comes back by itself. Nobody has to act.
         tell = log.warning if notice.reason is Ended.CERTIFICATES_VOID else log.error
@@ -189,8 +201,8 @@ class Connector:
     async def _attempt(self, server: str, consumers: frozenset[str]) -> Connection:
         """One attempt at one server. Raises :class:`ConnectionFailed` after at most
         :data:`ATTEMPT_S`, or twice as long where a signer takes its time too."""
-        # The signer has a time of its own. Otherwise a slow one would look like a slow server.
-        key = await self._new_key(server)
+        # The key has a time of its own. Otherwise a slow signer would look like a slow server.
+        key = await self._session_key(server)
         client = HardenedClient(self._credentials.tls)
         began = asyncio.get_running_loop().time()
         try:
@@ -205,6 +217,8 @@ class Connector:
         except Exception as error:
             # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
             client.abort()
+            if is_denied(error):
+                self._keys.doubt()
             raise self._why(error, server, client=client, began=began) from error
         except BaseException:
             # Cancelled by the caller's deadline: the state of an unfinished attempt is better than
@@ -215,20 +229,19 @@ class Connector:
                 self._why(TimeoutError(), server, client=client, began=began),
             )
             raise
-        return Connection(client, consumers, key)
+        return Connection(client, consumers, key, self._keys.renew_s)
 
-    async def _new_key(self, server: str) -> SessionKey:
-        """A session key for an attempt at ``server``. Raises :class:`ConnectionFailed` after at
-        most :data:`ATTEMPT_S`."""
-        bot = self._credentials.bot
+    async def _session_key(self, server: str) -> SessionKey:
+        """A session key for an attempt at ``server``. Raises :class:`ConnectionFailed` after a
+        bounded time."""
         try:
-            async with asyncio.timeout(ATTEMPT_S):
-                return await self._certifier.session_key()
+            async with asyncio.timeout(self._keys.within_s):
+                return await self._keys.session_key(server)
         except Exception as error:  # noqa: BLE001  # of any type, as in an attempt
-            raise unsigned(error, bot, ATTEMPT_S) from None
+            raise self._keys.explain(error) from None
         except BaseException:
             # As in an attempt.
-            self.failures.setdefault(server, unsigned(None, bot, ATTEMPT_S))
+            self.failures.setdefault(server, self._keys.explain(None))
             raise
 
     def _why(

@@ -45,7 +45,7 @@ from sealbus.life.connecting import ATTEMPT_S, Attach, Connection, Connector
 from sealbus.nats.acks import IN_PROGRESS
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import shortly
-from sealbus.protocol.certificate import SESSION_KEY_MS, SessionKey
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.supervision import Supervisor, end
 
@@ -55,9 +55,6 @@ STEADY_S: Final = 5.0
 RENEW_S: Final = 240.0
 """How often the session is renewed. A session lives ten minutes unless the policy says otherwise. A
 shorter one simply ends, and the next one follows."""
-
-LONGEST_S: Final = SESSION_KEY_MS / 2000
-"""The longest time between two renewals: half of the life of a session key."""
 
 ASKED_S: Final = 0.5
 """When the server asks for a renewal, it begins within this time, at a moment that chance chooses.
@@ -146,6 +143,9 @@ class Session:
         """Those that the connection in use asked for."""
         self._key: SessionKey | None = None
         """The key of the connection in use, or of the last one."""
+        self._key_renew_s = renew_s
+        """In how many seconds, from the beginning of the connection on, that key asks for another
+        one."""
         self._key_is_refused = False
         """Whether a relay has refused that key, so that another one is needed."""
         self._renewed = asyncio.Condition()
@@ -243,6 +243,7 @@ class Session:
         """Renew the session if it still seals with the key ``refused``, which relays refuse now."""
         if refused is not None and refused is self._key:
             self._key_is_refused = True
+            self._connector.doubt_key()
             self._change.set()
 
     def write_soon(self, frame: bytes) -> None:
@@ -339,6 +340,7 @@ class Session:
         self._client = client = connection.client
         self._asked = connection.consumers
         self._key = connection.key
+        self._key_renew_s = connection.renew_s
         self._key_is_refused = False
         self._lost_at = None
         self._connector.admitted()
@@ -401,7 +403,7 @@ class Session:
         jitter = 1 - 0.002 * secrets.randbelow(100)
         spread_s = ASKED_S * 0.01 * secrets.randbelow(100)
         loop = asyncio.get_running_loop()
-        due = loop.time() + min(self._renew_s, LONGEST_S) * jitter
+        due = loop.time() + min(self._renew_s, self._key_renew_s) * jitter
         is_asked = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(due) as limit:

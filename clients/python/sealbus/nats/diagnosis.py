@@ -84,6 +84,11 @@ def is_refused(error: Exception) -> bool:
     return errno.ECONNREFUSED in _numbers(error)
 
 
+def is_denied(error: Exception) -> bool:
+    """Whether nats-server refused the login, because a relay said so or because no relay did."""
+    return isinstance(error, AuthorizationError) or "authorization" in str(error).lower()
+
+
 def explain(
     error: Exception,
     server: str,
@@ -178,7 +183,7 @@ def _network(
 
 def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> ConnectionFailed:
     """Causes that the server, or whatever listens there, brings about."""
-    if isinstance(error, AuthorizationError) or "authorization" in str(error).lower():
+    if is_denied(error):
         if waited_s >= NO_RELAY_S:
             return ConnectionFailed(
                 f"no relay admitted {bot} at {server}: nats-server waited {waited_s:.1f} s for one",
