@@ -164,7 +164,7 @@ async def test_void_issuer_key_has_bots_exchange_anew(shop: TokenShop) -> None:
     await shop.start_relay()
 
     async def void(_: Bot) -> None:
-        for _ in range(VOIDS):
+        for _round in range(VOIDS):
             ran = await asyncio.to_thread(
                 sealbus, "keys", "void", "sealbus", "--wait", cwd=shop.bus.path
             )
