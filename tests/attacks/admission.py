@@ -307,3 +307,12 @@ for _name, _says, _reason, _about in (
     ),
 ):
     FAMILY.greeting(_name, _says, _about, _reason)
+
+
+@login("the policy has no identities of this bot")
+def a_token_of_a_provider_that_nobody_named(challenge: bytes) -> Said:
+    """A token in the place of the certificate, for a bot that logs in with a key."""
+    key = KEYS["rival"]
+    token = "eyJhbGciOiJub25lIiwia2lkIjoiMSJ9.eyJzdWIiOiJvcmRlciJ9.eA"
+    text = _text("order", key).removesuffix("-") + f"token:{token}"
+    return text, sign_connect(key, challenge, text.encode())

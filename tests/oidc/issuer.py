@@ -90,6 +90,8 @@ class Issuer:
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
         self.url = f"https://127.0.0.1:{self._server.server_port}"
+        self.subject = "order"
+        """Whom the token endpoint knows."""
         self.claims: dict[str, Any] = {}
         """Further claims of each token."""
 
@@ -181,7 +183,11 @@ class Issuer:
         elif fields.get("grant_type") != ["client_credentials"]:
             reply(handler, 400, b'{"error": "unsupported_grant_type"}')
         else:
-            given = {"access_token": self.token(), "token_type": "Bearer", "expires_in": 300}
+            given = {
+                "access_token": self.token(self.subject),
+                "token_type": "Bearer",
+                "expires_in": 300,
+            }
             reply(handler, 200, json.dumps(given).encode())
 
 

@@ -19,11 +19,14 @@ from sealbus_broker.server.process import reached_at
 _RENEW: Final = "`sealbus certs init --renew` makes a new one"
 
 
-def server_tls(tls: TlsFiles) -> ServerTls:
-    """The files for nats-server, which has another working folder."""
+def server_tls(tls: TlsFiles, *, asks_clients: bool = True) -> ServerTls:
+    """The files for nats-server, which has another working folder.
+
+    ``asks_clients``: whether clients have to show a certificate.
+    """
     assert tls.cert is not None
     assert tls.key is not None
-    return ServerTls(tls.ca.absolute(), tls.cert.absolute(), tls.key.absolute())
+    return ServerTls(tls.ca.absolute(), tls.cert.absolute(), tls.key.absolute(), asks_clients)
 
 
 def check_server(tls: TlsFiles, host: str) -> None:

@@ -71,6 +71,11 @@ name_option = click.option(
     help="Let other machines reach a server without TLS. All who see the network see the payloads.",
 )
 @click.option(
+    "--any-client",
+    is_flag=True,
+    help="With TLS, let clients without a certificate connect, as bots that log in with tokens.",
+)
+@click.option(
     "--sync",
     default="always",
     show_default=True,
@@ -83,6 +88,7 @@ def up(
     port: int | None,
     host: str,
     plaintext: bool,
+    any_client: bool,
     sync: str,
     new_keys: bool,
     name: str,
@@ -114,7 +120,7 @@ def up(
                 host=host,
                 port=bus.port(port),
                 sync_interval=sync,
-                tls=None if tls is None else server_tls(tls),
+                tls=None if tls is None else server_tls(tls, asks_clients=not any_client),
             ),
             Path(os.path.realpath(bus.state)),
         )
