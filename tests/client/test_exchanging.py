@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus import ConnectionFailed, Credentials, CredentialsError
+from sealbus import ConnectionFailed, Credentials, CredentialsError, Malformed
 from sealbus.life import exchanging
 from sealbus.life.exchanging import Exchanger
 from sealbus.protocol.certificate import Certificate, certify
@@ -181,7 +181,7 @@ async def test_token_of_another_process_is_named_once(bus: Bus, clock: Clock) ->
 
 async def test_certificate_for_another_bus_is_refused(bus: Bus) -> None:
     bus.bus = "other"
-    with pytest.raises(ConnectionFailed, match="a certificate that does not hold"):
+    with pytest.raises(Malformed, match="the certificate does not hold for its session key"):
         await bus.session_key(SERVER)
 
 

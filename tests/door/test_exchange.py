@@ -385,6 +385,22 @@ async def test_relay_without_a_valid_issuer_key_says_so(
     await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)
 
 
+async def test_exchanges_of_one_bot_are_bounded(
+    bus: Exchanging, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would fill the memory of all bots. A token that was used before does not count."""
+    limits = replace(bus.scene.policy.limits, connections=1, session_key_ms=10**15)
+    bus.scene.change(limits=limits)
+    used = bus.issuer.token()
+    await bus.exchange(used, a_key())
+    await bus.exchange(used, a_key())
+    await bus.exchange(bus.issuer.token(), a_key())
+    key = a_key()
+    why = "the bot has exchanged 2 tokens within"
+    await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)
+    await bus.exchange(bus.issuer.token("other"), a_key(), "other")
+
+
 async def test_logins_by_one_token_are_bounded(
     bus: Exchanging, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

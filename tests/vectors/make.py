@@ -17,6 +17,7 @@ from tests.vectors.make_bundles import bundles
 from tests.vectors.make_certificates import certificates
 from tests.vectors.make_deliveries import deliveries
 from tests.vectors.make_envelopes import envelopes
+from tests.vectors.make_exchanges import exchanges
 from tests.vectors.make_headers import headers
 from tests.vectors.make_joins import joins
 from tests.vectors.make_notices import notices
@@ -36,6 +37,7 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "deliveries.json": deliveries,
     "ed25519.json": ed25519,
     "envelopes.json": envelopes,
+    "exchanges.json": exchanges,
     "headers.json": headers,
     "joins.json": joins,
     "keys.json": keys,

@@ -14,13 +14,16 @@ import pytest
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.invitation import JoinToken
 from sealbus.nats.acks import read_ack
+from sealbus.nats.records import read_subject, record_subject
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.answer import ERROR_SCHEMA, read_error
 from sealbus.protocol.certificate import Certificate, certify
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_fields, split_bundle
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.envelope import Envelope, Header
+from sealbus.protocol.exchange import PREFIX, TOKEN, ExchangeRecord, inbox, record_id
 from sealbus.protocol.joining import JoinProof, JoinRecord
-from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
 from sealbus.protocol.stamp import open_stamp
@@ -241,6 +244,51 @@ def test_an_invalid_token_is_refused_by_its_rule(vector: dict[str, Any]) -> None
     with pytest.raises(InvalidInput) as refused:
         JoinToken.decode(vector["token"])
     assert refused.value.what.startswith(TOKEN_RULES[vector["refused"]])
+
+
+EXCHANGES = load("exchanges.json")
+EXCHANGE_RULES = {
+    "size": ("exchange record has ",),
+    "shape": ("not one complete", "expected an array of 2", "field ", "not the exact encoding"),
+    "key": ("exchange record: a key",),
+    "certificate": ("certificate's life ",),
+}
+
+
+def exchanged(told: dict[str, Any]) -> ExchangeRecord:
+    record = ExchangeRecord.decode(HEX(told["record"]))
+    record.read_certificate(bus=EXCHANGES["bus"], bot=EXCHANGES["bot"])
+    return record
+
+
+@pytest.mark.parametrize("vector", EXCHANGES["logins"], ids=by("name"))
+def test_login_with_a_token_has_its_words_and_names(vector: dict[str, Any]) -> None:
+    token, bot = vector["token"], EXCHANGES["bot"]
+    key = PublicKey(HEX(EXCHANGES["session_key"]), KeyKind.BOT).text
+    said = AdmissionText(bot, key, certificate=PREFIX + token)
+    assert said.encode() == vector["admission"]
+    assert AdmissionText.decode(vector["admission"]) == said
+    assert (said.token, said.client_name) == (token, vector["client_name"])
+    assert record_id(token) == vector["id"]
+    assert inbox(record_id(token)) == vector["inbox"]
+    assert read_subject(record_subject(TOKEN, record_id(token))) == vector["read"]
+
+
+@pytest.mark.parametrize("vector", EXCHANGES["records"], ids=by("name"))
+def test_record_of_an_exchange_holds_for_its_key(vector: dict[str, Any]) -> None:
+    record = ExchangeRecord.decode(HEX(vector["record"]))
+    assert record.encode() == HEX(vector["record"])
+    assert (record.key.hex() == EXCHANGES["session_key"]) is vector["own"]
+    refusal = pytest.raises(Malformed, match="does not hold")
+    with contextlib.nullcontext() if vector["holds"] else refusal:
+        exchanged(vector)
+
+
+@pytest.mark.parametrize("vector", EXCHANGES["invalid"], ids=by("name"))
+def test_invalid_record_of_an_exchange_is_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(Malformed) as refused:
+        exchanged(vector)
+    assert refused.value.what.startswith(EXCHANGE_RULES[vector["refused"]])
 
 
 BUNDLES = load("bundles.json")

@@ -19,6 +19,7 @@ from sealbus.protocol import (
     codec,
     delivery,
     envelope,
+    exchange,
     joining,
     keys,
     notice,
@@ -82,6 +83,11 @@ JOINS: Final[Runs] = [
 ]
 LOGINS: Final[Runs] = [
     (plain.test_admission_texts_are_written_and_read, plain.CONNECT["texts"]),
+]
+EXCHANGES: Final[Runs] = [
+    (client.test_login_with_a_token_has_its_words_and_names, client.EXCHANGES["logins"]),
+    (client.test_record_of_an_exchange_holds_for_its_key, client.EXCHANGES["records"]),
+    (client.test_invalid_record_of_an_exchange_is_refused, client.EXCHANGES["invalid"]),
 ]
 KEYS: Final[Runs] = [
     (plain.test_key_texts_are_read_and_written, plain.KEY_TEXTS["valid"]),
@@ -325,6 +331,13 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (LOGINS, admission, "self.certificate, *self.consumers", "*self.consumers, self.certificate"),
     (LOGINS, admission, "bot, key, certificate, *consumers = words",
      "bot, certificate, key, *consumers = words"),
+    (EXCHANGES, exchange, 'token.rpartition(".")[0]', "token"),
+    (EXCHANGES, exchange, "if len(data) != RECORD_BYTES", "if False"),
+    (EXCHANGES, exchange, "if len(key) != KEY_BYTES", "if False"),
+    (EXCHANGES, exchange, 'raise Malformed("exchange record: the cert',
+     'str("exchange record: the cert'),
+    (EXCHANGES, exchange, 'TOKEN: Final = "token"', 'TOKEN: Final = "tokens"'),
+    (EXCHANGES, exchange, 'return f"{TOKEN}.{identity}"', 'return f"inbox.{identity}"'),
     (KEYS, keys, "if raw[0] != kind.value", "if False"),
     (KEYS, keys, "if not nacl.bindings.crypto_core_ed25519_is_valid_point(raw[1:])", "if False"),
     (KEYS, keys, 'or base64.b32encode(raw).decode().rstrip("=") != text', ""),
@@ -487,6 +500,7 @@ ALL: Final = [
     CERTIFICATES,
     JOINS,
     LOGINS,
+    EXCHANGES,
     KEYS,
     STAMPS,
     NOTICES,

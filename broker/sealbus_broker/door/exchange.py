@@ -29,6 +29,7 @@ again with the same key, and gets the same certificate.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,7 +47,7 @@ from sealbus.protocol.limits import MAX_SESSION_KEY_MS
 from sealbus_broker.door.rights import Rights
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.identities import Identity, Provider
-from sealbus_broker.gate.policy import BotRule, Policy
+from sealbus_broker.gate.policy import BotRule, Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.records import write_once
 from sealbus_broker.oidc.keys import Keys
@@ -59,9 +60,14 @@ log = get_logger(__name__)
 SESSION_MS: Final = 30_000
 """How long such a session lasts. A bot reads one record, within milliseconds of its login."""
 
-MOST_LOGINS: Final = 16
-"""How many logins by one token one relay admits within :data:`SESSION_MS`. A bot makes one. Each
-costs a write in JetStream."""
+MOST_LOGINS: Final = 4
+"""How many logins by one token one relay admits within :data:`SESSION_MS`. A bot makes one, and
+another where the first has no answer. They do not count as sessions of the bot."""
+
+SPARE: Final = 2
+"""How many exchanges a bot has for each session that it may have, in half of the life of a session
+key. It needs one of them, and another after a restart. A bot that can get any number of tokens
+would otherwise fill RECORDS, and keep all others from exchanging theirs."""
 
 RECORD_S: Final = 0.8
 """How long the record may take. The keys of a provider may take a second, and a login has two."""
@@ -107,8 +113,8 @@ def judge_exchange(said: AdmissionText, token: str, bot: BotRule) -> Exchange | 
 class Exchanges:
     """Verifies and records exchanges on the door's connection.
 
-    Its state is the keys of providers, and the times of the latest logins by each token. They are
-    lost with the process.
+    Its state is the keys of providers, the times of the latest logins by each token, and those of
+    the latest records of each bot. They are lost with the process.
     """
 
     def __init__(
@@ -131,6 +137,8 @@ class Exchanges:
         self._providers = providers
         self._monotonic = monotonic
         self._latest: dict[str, list[float]] = {}
+        self._written: defaultdict[str, deque[float]] = defaultdict(deque)
+        """By bot: when its latest records were written here."""
         self._followed: Policy | None = None
         """The policy by which providers are kept."""
 
@@ -153,6 +161,8 @@ class Exchanges:
             return proven
         if self._is_too_much(exchange.token.digest):
             return f"more than {MOST_LOGINS} logins by one token within {SESSION_MS // 1000} s"
+        if (why := self._has_enough(exchange.bot, policy().limits)) is not None:
+            return why
         mine = self._certified(exchange, policy(), now_ms)
         if isinstance(mine, str):
             return mine
@@ -166,6 +176,8 @@ class Exchanges:
             return f"the record of the token is not readable: {error.what}"
         except (NatsError, OSError, TimeoutError) as error:
             return f"JetStream did not record the token in time ({type(error).__name__})"
+        if first == mine:
+            self._written[exchange.bot].append(self._monotonic())
         # And by the policy after this wait. A bot that is no longer named must not read the
         # certificate.
         proven = self._prove(exchange, policy(), keys, now_ms)
@@ -225,6 +237,17 @@ class Exchanges:
             life_ms=min(policy.limits.session_key_ms, MAX_SESSION_KEY_MS),
         )
         return ExchangeRecord(exchange.key, certificate)
+
+    def _has_enough(self, bot: str, limits: Limits) -> str | None:
+        """Return why the bot may exchange no further token for now, or ``None``."""
+        within_s = limits.session_key_ms / 2000
+        most = SPARE * limits.connections
+        times = self._written[bot]
+        while times and times[0] <= self._monotonic() - within_s:
+            times.popleft()
+        if len(times) < most:
+            return None
+        return f"the bot has exchanged {most} tokens within {within_s:g} s, as many as it may"
 
     def _is_too_much(self, digest: str) -> bool:
         since = self._monotonic() - SESSION_MS / 1000

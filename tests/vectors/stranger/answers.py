@@ -18,6 +18,9 @@ from tests.vectors.stranger.certificates import (
     write_certificate,
 )
 from tests.vectors.stranger.encoding import decode_payload, encode, split_bundle, write_payload
+from tests.vectors.stranger.exchanges import holds as record_holds
+from tests.vectors.stranger.exchanges import login
+from tests.vectors.stranger.exchanges import read_record as read_exchange
 from tests.vectors.stranger.joins import (
     Token,
     proof_holds,
@@ -63,8 +66,9 @@ from tests.vectors.stranger.signing import (
 )
 
 FILES: Final = {name: load(f"{name}.json") for name in (
-    "answers", "bundles", "certificates", "connect", "deliveries", "ed25519", "headers", "joins",
-    "keys", "payloads", "notices", "receipts", "seals", "stamps", "subjects", "subscribers",
+    "answers", "bundles", "certificates", "connect", "deliveries", "ed25519", "exchanges",
+    "headers", "joins", "keys", "payloads", "notices", "receipts", "seals", "stamps", "subjects",
+    "subscribers",
 )}  # fmt: skip
 WHOLE: Final = {
     (name, place, at): expand(one[field])
@@ -266,6 +270,20 @@ def joins(rules: Rules) -> Results:
         yield one["name"], read == token and write_token(rules, token) == one["token"]
     for one in told["invalid_tokens"]:
         yield one["name"], refuses(read_token, rules, one["token"])
+
+
+def exchanges(rules: Rules) -> Results:
+    told = FILES["exchanges"]
+    own = HEX(told["session_key"])
+    for one in told["logins"]:
+        made = login(rules, told["bot"], write_key("bot", own), one["token"])
+        yield one["name"], made == {name: one[name] for name in made}
+    for one in told["records"]:
+        record = read_exchange(rules, HEX(one["record"]))
+        yield one["name"], (record[0] == own) is one["own"]
+        yield one["name"], record_holds(rules, record, told["bus"], told["bot"]) is one["holds"]
+    for one in told["invalid"]:
+        yield one["name"], refuses(read_exchange, rules, HEX(one["record"]))
 
 
 def ed25519(rules: Rules) -> Results:
@@ -492,6 +510,7 @@ CHECKS: Final[dict[str, Callable[[Rules], Results]]] = {
     "connect": connect,
     "certificates": certificates,
     "joins": joins,
+    "exchanges": exchanges,
     "seals": seals,
     "stamps": stamps,
     "notices": notices,

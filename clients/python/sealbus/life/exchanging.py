@@ -38,10 +38,10 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import NO_RELAY_S, explain, is_denied
 from sealbus.nats.records import read, read_subject, record_subject
 from sealbus.protocol.admission import AdmissionText
-from sealbus.protocol.certificate import Certificate, SessionKey
+from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.exchange import PREFIX, TOKEN, ExchangeRecord, inbox, record_id
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.seal import Verifier, sign_connect
+from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.value import value
 from sealbus.supervision import kind, spawn
 from sealbus.tokens import TokenSource
@@ -184,11 +184,7 @@ class Exchanger:
 
     def _checked(self, record: ExchangeRecord, key: SigningKey) -> _Kept:
         credentials = self._credentials
-        certificate = Certificate.decode(record.certificate)
-        if not certificate.holds(
-            Verifier(), bus=credentials.bus, bot=credentials.bot, key=key.public.raw
-        ):
-            raise ConnectionFailed("the bus gave a certificate that does not hold")
+        certificate = record.read_certificate(bus=credentials.bus, bot=credentials.bot)
         life_s = certificate.life_ms / 1000
         # The relay's clock dates it. By this clock it may be a little in the future, or of before.
         age_s = min(max(0.0, time.time() - certificate.not_before_ms / 1000), life_s)

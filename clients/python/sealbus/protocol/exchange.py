@@ -20,9 +20,11 @@ import hashlib
 from typing import Final
 
 from sealbus.errors import Malformed
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array
 from sealbus.protocol.keys import KEY_BYTES
 from sealbus.protocol.limits import CERTIFICATE_BYTES
+from sealbus.protocol.seal import Verifier
 from sealbus.protocol.value import value
 
 PREFIX: Final = "token:"
@@ -30,6 +32,9 @@ PREFIX: Final = "token:"
 
 TOKEN: Final = "token"
 """The kind of the record, and the first token of the inboxes of such logins."""
+
+RECORD_BYTES: Final = 1 + 2 + KEY_BYTES + 2 + CERTIFICATE_BYTES
+"""The size of a record: its only two fields have one size each."""
 
 _TYPES: Final = FieldTypes(((bytes,), (bytes,)))
 
@@ -50,10 +55,21 @@ class ExchangeRecord:
     @classmethod
     def decode(cls, data: bytes) -> ExchangeRecord:
         """Read a record. Raises :class:`Malformed`. The certificate is *not* verified here."""
+        if len(data) != RECORD_BYTES:
+            raise Malformed(f"exchange record has {len(data)} bytes; expected {RECORD_BYTES}")
         key, certificate = unpack_array(data, _TYPES)
-        if len(key) != KEY_BYTES or len(certificate) != CERTIFICATE_BYTES:
-            raise Malformed("exchange record: a key or a certificate of another size")
+        if len(key) != KEY_BYTES:
+            raise Malformed(f"exchange record: a key of {len(key)} bytes; expected {KEY_BYTES}")
         return cls(key, certificate)
+
+    def read_certificate(self, *, bus: str, bot: str) -> Certificate:
+        """The certificate. Raises :class:`Malformed` unless it holds for the session key of ``bot``
+        on ``bus``."""
+        certificate = Certificate.decode(self.certificate)
+        # Nobody meets a record so often that it would be worth remembering.
+        if not certificate.holds(Verifier(), bus=bus, bot=bot, key=self.key):
+            raise Malformed("exchange record: the certificate does not hold for its session key")
+        return certificate
 
 
 def record_id(token: str) -> str:
