@@ -90,6 +90,19 @@ def test_check_says_what_identities_need(bus: Path) -> None:
     assert quickly("check", cwd=bus).code == 0
 
 
+def test_check_notes_relays_with_another_key(bus: Path) -> None:
+    quickly("keys", "issuer", cwd=bus)
+    policy = bus / "policy.yaml"
+    entry = "  greeter:\n    identities: [{provider: idp, subject: greeter}]\n"
+    policy.write_text(policy.read_text().replace("  greeter:\n", entry) + PROVIDERS)
+    note = "does not have the session-issuer key"
+    assert note not in quickly("check", cwd=bus).out
+    path = bus / ".sealbus/relay.toml"
+    BusSecrets.load(path).with_session_issuer(path, new=True)
+    told = quickly("check", cwd=bus)
+    assert (told.code, note in told.out) == (0, True)
+
+
 def test_commands_for_times_take_the_issuer(bus: Path) -> None:
     key = quickly("keys", "issuer", cwd=bus).out.strip()
     assert f"sealbus                 valid     {key}" in quickly("keys", "ls", cwd=bus).out

@@ -328,6 +328,17 @@ async def test_provider_that_is_away_is_named(
     await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)
 
 
+async def test_second_provider_that_is_away_is_not_asked(bus: Exchanging) -> None:
+    """The token holds with the keys of the first one, which are fresh."""
+    await bus.exchange(bus.issuer.token(), a_key())
+    bots = bus.scene.policy.bots
+    away = bus.issuer.provider(name="away", issuer=bus.issuer.url + "/away")
+    identities = (Identity(away, "order"), *bots["order"].identities)
+    bus.scene.change(bots={**bots, "order": replace(bots["order"], identities=identities)})
+    await bus.exchange(bus.issuer.token(), a_key())
+    assert not any("/away" in path for path in bus.issuer.asked)
+
+
 async def test_slow_provider_holds_up_no_other_login(bus: Exchanging) -> None:
     record = await bus.exchange(bus.issuer.token(), key := a_key())
     stuck = asyncio.Event()

@@ -8,6 +8,7 @@ import click
 
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
@@ -44,6 +45,7 @@ def check(folder: str | None, as_json: bool) -> int:
         notes += bus.strangers(facts)
     if loaded.policy is not None:
         notes += _strange_keys(bus, loaded.policy)
+        notes += _other_issuer(bus, loaded.policy)
         notes += due_keys(loaded.policy, time.time_ns() // 1_000_000)
     rows = [("problem", problem) for problem in problems] + [("note", one) for one in notes]
     for kind, row in rows:
@@ -74,6 +76,24 @@ def _other_keys(bus: BusFolder) -> list[Problem]:
     except Unusable as error:
         return [Problem(FILE, 0, 0, error.what, hint=error.hint)]
     return []
+
+
+def _other_issuer(bus: BusFolder, policy: Policy) -> list[Problem]:
+    """A note if a relay of this folder could exchange no token, although the policy has identities.
+
+    Keys that are elsewhere, or that this user may not read, are no problem.
+    """
+    if not any(bot.identities for bot in policy.bots.values()):
+        return []
+    try:
+        own = BusSecrets.load(bus.state / "relay.toml").session_issuer
+    except SecretsUnusable:
+        return []
+    if own is not None and own.public.raw in policy.session_issuers:
+        return []
+    what = "does not have the session-issuer key of this folder's relays, so they exchange no token"
+    hint = "`sealbus keys issuer` adds it"
+    return [Problem(f"keys/{RELAY}.yaml", 0, 0, what, hint=hint)]
 
 
 def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:

@@ -13,9 +13,10 @@ old   the keys are at most :data:`KEEP_S` old. They count only     fresh; none
       where the provider cannot be asked
 ===== ============================================================ ================================
 
-A login asks for a fetch where the keys are not fresh, or lack the key that its token names. It
-waits for :data:`ASK_S`. The fetch goes on after that, for the next login. There is one fetch in
-:data:`COOLDOWN_S`, so tokens that name invented keys cost the provider next to nothing.
+A login by a token that holds with fresh keys waits for nothing. Any other asks for a fetch where
+the keys are not fresh, or lack the key that its token names, and waits for :data:`ASK_S`. The fetch
+goes on after that, for the next login. There is one fetch in :data:`COOLDOWN_S`, so tokens that
+name invented keys cost the provider next to nothing.
 
 A provider that fails is named in the log, with the cause, and once more when it answers again. On a
 lost connection the fetch fails, and the state stays as it is.
@@ -115,6 +116,11 @@ class ProviderKeys:
         if self._fetching is not None and not self._may_do_without(key_id):
             await asyncio.wait([self._fetching], timeout=ASK_S)
         return self._keys if self._age() <= KEEP_S else {}
+
+    @property
+    def fresh(self) -> Keys:
+        """The keys, if they are fresh."""
+        return self._keys if self._age() <= FRESH_S else {}
 
     @property
     def failure(self) -> str | None:

@@ -28,6 +28,10 @@ class Providers:
         self._fetch = fetch
         self._known: dict[Provider, ProviderKeys] = {}
 
+    def fresh(self, identities: Iterable[Identity]) -> dict[Provider, Keys]:
+        """Return the keys that are fresh, and ask nobody."""
+        return {one.provider: self._of(one.provider).fresh for one in identities}
+
     async def keys_of(
         self, identities: Iterable[Identity], key_id: str | None = None
     ) -> dict[Provider, Keys]:
