@@ -24,6 +24,7 @@ from tests.oidc.issuer import Issuer
 from tests.waiting import PATIENCE_S, patiently, until
 
 VOIDS = 3
+LIFE_MS = 8_000
 EXCHANGES = 4
 """How many certificates the test of a steady bot goes through."""
 
@@ -127,10 +128,10 @@ async def in_step(
 async def test_bot_without_a_key_goes_through_several_exchanges(
     shop: TokenShop, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Certificates of six seconds, each exchanged anew from half of its life on."""
+    """Short certificates, each exchanged anew from half of its life on."""
     monkeypatch.setattr(exchanging, "LEAST_S", 0.5)
     policy = shop.bus.policy(shop.secrets.bus.public)
-    policy = replace(policy, limits=replace(policy.limits, session_key_ms=6_000))
+    policy = replace(policy, limits=replace(policy.limits, session_key_ms=LIFE_MS))
     stopping, ready = asyncio.Event(), asyncio.Event()
     relay = Relay(
         servers=[shop.url],

@@ -33,7 +33,7 @@ from sealbus.life.certifying import Certifier
 from sealbus.life.exchanging import Exchanger
 from sealbus.log import log
 from sealbus.nats.client import HardenedClient
-from sealbus.nats.diagnosis import ended, explain, is_denied, shortly
+from sealbus.nats.diagnosis import NO_RELAY_S, ended, explain, is_denied, shortly
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.notice import Ended, check_notice, open_notice
@@ -217,7 +217,8 @@ class Connector:
         except Exception as error:
             # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
             client.abort()
-            if is_denied(error):
+            # Not if no relay answered: that says nothing about the key.
+            if is_denied(error) and asyncio.get_running_loop().time() - began < NO_RELAY_S:
                 self._keys.doubt()
             raise self._why(error, server, client=client, began=began) from error
         except BaseException:
