@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from sealbus.nats.records import read, read_subject, record_subject
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.joining import JOIN, JoinProof, JoinRecord, inbox, record_id
-from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.seal import sign_connect
 from sealbus_broker.door import joining
 from sealbus_broker.gate.policy import Invitation
@@ -67,7 +67,7 @@ class Host:
             return base64.b64encode(sign(self.key, challenge.encode(), text.encode()))
 
         client = await self.scene.client(
-            name=self.bot if name is None else name,
+            name=f"{self.bot} {self.token.public.text}" if name is None else name,
             token=text,
             signature_cb=answer,
             inbox_prefix=inbox(self.token.public.raw),
@@ -255,12 +255,23 @@ async def test_key_that_is_somebodys_is_not_recorded(host: Host) -> None:
     assert await read_record(host.scene.relay, host.record, PATIENCE_S) is None
 
 
+async def test_weak_key_is_not_recorded(host: Host) -> None:
+    """One signature of a key of small order fits many messages."""
+    neutral = PublicKey((1).to_bytes(32, "little"), KeyKind.BOT)
+    proof = JoinProof.make(host.token, neutral.raw, bus="shop", bot="order")
+    text = f"sealbus/1 order {neutral.text} {proof.word}"
+    with capture_logs() as logs, pytest.raises(nats.errors.Error):
+        await host.scene.bot("order", key=host.key, token=text)
+    assert "not a valid Ed25519 key" in logs[0]["why"]
+    assert await read_record(host.scene.relay, host.record, PATIENCE_S) is None
+
+
 async def test_login_with_consumers_is_refused(host: Host) -> None:
     assert "no consumers" in await host.refused(more=" order_aaaaaaaaaaaaaaaa")
 
 
 async def test_another_name_of_the_client_is_refused(host: Host) -> None:
-    for name in ("inventory", f"order {host.key.public.text} 1 2", ""):
+    for name in ("order", f"order {host.key.public.text}", f"order {host.key.public.text} 1 2", ""):
         assert "client's name" in await host.refused(name=name)
 
 

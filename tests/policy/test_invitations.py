@@ -24,6 +24,7 @@ from sealbus_broker.policy.inviting import (
 )
 from sealbus_broker.policy.keys import MAX_KEYS, add_key, set_time
 from tests.policy.folder import Folder
+from tests.waiting import PATIENCE_S
 
 FILE = "keys/order.yaml"
 NOW = datetime(2026, 11, 27, 8, 0, 0, 123_456, tzinfo=UTC)
@@ -187,8 +188,9 @@ class TestEdits:
         assert rule.keys[key.public.raw].revoked_ms == BEGIN
         assert len(rule.keys) == 2
 
-    def test_edits_wait_for_each_other(self, bus: Folder) -> None:
+    def test_edits_wait_for_each_other(self, bus: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
         """An edit that does not see the one before it would take a revocation back."""
+        monkeypatch.setattr(replace, "ALONE_S", PATIENCE_S)
         tokens = [new() for _ in range(8)]
         threads = [threading.Thread(target=invite, args=(bus, token)) for token in tokens]
         for thread in threads:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.notice import Ended
-from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
-from sealbus_broker.policy.succession import NOTHING, Loss, Succession, succeed
+from sealbus_broker.gate.policy import BotKey, BotRule, Invitation, Limits, Policy
+from sealbus_broker.policy.succession import NOTHING, Loss, Succession, strangers, succeed
 
 NOW = 1_000_000
 A, B = (bytes([one]) * 32 for one in (1, 2))
@@ -336,3 +336,22 @@ def test_no_bot_and_no_loss_is_forgotten(first: Succession, second: Succession) 
 @given(successions(), successions(), successions())
 def test_order_of_joining_does_not_matter(a: Succession, b: Succession, c: Succession) -> None:
     assert a.then(b).then(c) == a.then(b.then(c))
+
+
+# ---- invitations ---------------------------------------------------------------------------------
+
+
+def test_invitation_changes_no_session() -> None:
+    invited = bot(VALID, invitations={B: Invitation(B, 0, NOW + 1)})
+    assert effect(bot(VALID), invited) == ("", [])
+    assert effect(invited, bot(VALID)) == ("", [])
+    assert effect(invited, bot(VALID, OTHER)) == ("", [])
+
+
+def test_joining_session_is_no_loss_after_a_restart() -> None:
+    """It is known by the key of its invitation, which opens nothing else."""
+    token = SigningKey(B, KeyKind.BOT).public
+    held = [("order", token.text)]
+    invited = policy(bot(VALID, invitations={token.raw: Invitation(token.raw, 0, NOW + 1)}))
+    assert not strangers(invited, held, NOW)
+    assert strangers(policy(bot(VALID)), held, NOW).narrow == {"order"}

@@ -80,11 +80,11 @@ def test_bad_proof_is_refused_by_its_rule(word: str, what: str) -> None:
         JoinProof.read_word(word)
 
 
-def test_text_with_a_proof_has_the_name_of_its_bot() -> None:
+def test_text_with_a_proof_names_its_bot_and_invitation() -> None:
     said = AdmissionText("courier", KEYS["courier"].public.text, (), PROOF.word)
     assert AdmissionText.decode(said.encode()) == said
     assert said.read_proof() == PROOF
-    assert said.client_name == "courier"
+    assert said.client_name == f"courier {TOKEN.public.text}"
 
 
 def test_proof_is_no_certificate() -> None:

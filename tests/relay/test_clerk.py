@@ -19,7 +19,7 @@ from sealbus_broker.relay.clerk import AGAIN_S, Clerk
 from tests.cli.folders import unwritable
 from tests.policy.folder import Folder
 from tests.scene import Scene, now_ms
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 OWN = SigningKey.generate(KeyKind.BUS)
 
@@ -146,6 +146,10 @@ async def test_clerk_outlives_a_lost_server(office: Office) -> None:
     await office.scene.server.stop()
     assert "invitation.accepted" not in await office.look()
     await office.scene.server.start()
-    while not office.keys:
+
+    async def is_enrolled() -> bool:
         await office.look()
+        return bool(office.keys)
+
+    await until(is_enrolled, "the key is enrolled")
     assert office.keys == {key.public.raw}

@@ -97,8 +97,10 @@ def _read(token: str | None, file: str | None) -> str:
         raise click.UsageError("give either TOKEN (- for standard input) or --token-file")
     if file is not None:
         content = _FILE.read(Path(file))
+    elif token == "-" and sys.stdin is not None and sys.stdin.isatty():
+        return str(click.prompt("Token", hide_input=True, err=True))
     elif token == "-":
-        content = sys.stdin.buffer.readline(2 * MAX_CHARS)
+        content = sys.stdin.buffer.readline(2 * MAX_CHARS) if sys.stdin is not None else b""
     else:
         return str(token)
     try:

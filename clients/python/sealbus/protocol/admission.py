@@ -29,8 +29,7 @@ from typing import Final
 from sealbus.errors import Malformed
 from sealbus.protocol.certificate import Certificate, SessionKey
 from sealbus.protocol.exchange import PREFIX as TOKEN_PREFIX
-from sealbus.protocol.joining import PREFIX as JOIN_PREFIX
-from sealbus.protocol.joining import JoinProof
+from sealbus.protocol.joining import JoinProof, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import is_name
 from sealbus.protocol.value import value
@@ -70,12 +69,16 @@ class AdmissionText:
         """The name by which the client has to call itself in CONNECT.
 
         nats-server shows it in its list of connections. The relay admits no other name, so an
-        operator can believe it: ``<bot> <enrolled key> <session key> <not-before> <life>``, and
-        ``<bot> <enrolled key>`` without a certificate. On an errand it is
-        ``<bot>``. Raises :class:`Malformed` for a certificate that is none.
+        operator can believe it: ``<bot> <enrolled key> <session key> <not-before> <life>``,
+        ``<bot> <enrolled key>`` without a certificate, ``<bot> <key of the invitation>`` with a
+        join proof, and ``<bot>`` with a token. Raises :class:`Malformed` for a certificate or proof
+        that is none.
         """
-        if self.certificate.startswith((JOIN_PREFIX, TOKEN_PREFIX)):
+        if self.token is not None:
             return self.bot
+        proof = self.read_proof()
+        if proof is not None:
+            return f"{self.bot} {record_id(proof.token_key)}"
         certificate = self.read_certificate()
         if certificate is None:
             return f"{self.bot} {self.key}"
