@@ -20,6 +20,7 @@ from tests.vectors.make_envelopes import envelopes
 from tests.vectors.make_exchanges import exchanges
 from tests.vectors.make_headers import headers
 from tests.vectors.make_joins import joins
+from tests.vectors.make_keyrings import keyrings
 from tests.vectors.make_notices import notices
 from tests.vectors.make_payloads import payloads
 from tests.vectors.make_receipts import answers, receipts
@@ -40,6 +41,7 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "exchanges.json": exchanges,
     "headers.json": headers,
     "joins.json": joins,
+    "keyrings.json": keyrings,
     "keys.json": keys,
     "notices.json": notices,
     "payloads.json": payloads,

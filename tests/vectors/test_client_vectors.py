@@ -17,12 +17,14 @@ from sealbus.nats.acks import read_ack
 from sealbus.nats.records import read_subject, record_subject
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.answer import ERROR_SCHEMA, read_error
+from sealbus.protocol.bus_keys import end_of
 from sealbus.protocol.certificate import Certificate, certify
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_fields, split_bundle
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.exchange import PREFIX, TOKEN, ExchangeRecord, inbox, record_id
 from sealbus.protocol.joining import JoinProof, JoinRecord
+from sealbus.protocol.keyring import Link, open_link, pack_keyring, seal_link, split_keyring
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
@@ -30,6 +32,7 @@ from sealbus.protocol.stamp import open_stamp
 from sealbus.protocol.subjects import is_bookkeeping
 from sealbus.receiving.verifier import HandledMessages
 from sealbus.sending.matching import check_answer, is_receipt
+from sealbus.trust import Trust
 from tests.vectors.files import HEX, bus_keys, by, expand, load
 
 HEADERS = load("headers.json")
@@ -442,3 +445,92 @@ def met(step: dict[str, Any], kind: str, seen: HandledMessages) -> str | list[st
         outcomes.append("known" if message in seen else "handed")
         seen.add(message)
     return outcomes
+
+
+KEYRINGS = load("keyrings.json")
+KEYRING_RULES = {
+    "list": ("expected an array of 2", "not one complete", "not the exact", "field "),
+    "shape": ("expected an array of 3", "not one complete", "not the exact", "field "),
+    "version": ("version 1 expected",),
+    "size": ("keyring of ",),
+    "count": ("keyring: expected 1 to 32 links",),
+    "link-size": ("keyring of ",),
+    "seal-shape": ("a seal ",),
+    "sealer": ("keyring: a link that its old key has not sealed",),
+    "seal": ("keyring: the seal does not hold",),
+    "body": ("expected an array of 6", "field ", "not the exact encoding"),
+    "names": ("keyring: the bus is not a name",),
+    "numbers": ("keyring: a link with the number ",),
+    "length": ("keyring: a key that has not 32 bytes",),
+    "times": ("keyring: the old key ends before",),
+    "bus": ("keyring: a link of another bus",),
+    "gap": ("keyring: the numbers of its links have a gap",),
+    "joint": ("keyring: a link that does not begin where",),
+    "order": ("keyring: the times of its links are out of order",),
+    "cycle": ("keyring: a key that comes back",),
+    "unpinned": ("keyring: none of its keys",),
+    "off-chain": ("keyring: a key that the credentials name is not",),
+    "fork": ("keyring: a fork",),
+    "many": ("keyring: more than 32 links",),
+}
+
+
+def trust_of(vector: dict[str, Any]) -> Trust:
+    return Trust(KEYRINGS["bus"], bus_keys({"bus_keys": vector["pinned"]}))
+
+
+def trusted(trust: Trust) -> list[dict[str, Any]]:
+    return [{"key": key.hex(), "end_ms": end_of(trust.keys, key)} for key in sorted(trust.keys)]
+
+
+@pytest.mark.parametrize("vector", KEYRINGS["links"])
+def test_a_link_opens_and_is_sealed_again_bit_by_bit(vector: dict[str, Any]) -> None:
+    told = {name: vector[name] for name in ("bus", "number", "from_ms", "end_ms")}
+    link = Link(**told, old=HEX(vector["old"]), new=HEX(vector["new"]))
+    assert open_link(HEX(vector["link"])) == link
+    assert seal_link(SigningKey(HEX(vector["seed"]), KeyKind.BUS), link).hex() == vector["link"]
+
+
+@pytest.mark.parametrize("vector", KEYRINGS["valid"], ids=by("name"))
+def test_a_list_of_keys_is_followed(vector: dict[str, Any]) -> None:
+    trust = trust_of(vector)
+    trust.take(HEX(vector["keyring"]))
+    assert trusted(trust) == vector["trusted"]
+    links = split_keyring(HEX(vector["keyring"]))
+    assert pack_keyring(links).hex() == vector["keyring"]
+
+
+@pytest.mark.parametrize("vector", KEYRINGS["invalid"], ids=by("name"))
+def test_an_invalid_list_is_refused_by_its_rule(vector: dict[str, Any]) -> None:
+    trust = trust_of(vector)
+    before = trusted(trust)
+    with pytest.raises(Malformed) as refused:
+        trust.take(HEX(vector["keyring"]))
+    assert refused.value.what.startswith(KEYRING_RULES[vector["refused"]])
+    assert trusted(trust) == before
+
+
+@pytest.mark.parametrize("vector", KEYRINGS["sequences"], ids=by("name"))
+def test_lists_of_keys_follow_one_another(vector: dict[str, Any]) -> None:
+    trust = trust_of(vector)
+    for step in vector["steps"]:
+        data = HEX(step["keyring"])
+        if step["expect"] in ("taken", "same", "old"):
+            assert trust.take(data) is (step["expect"] == "taken")
+        else:
+            with pytest.raises(Malformed) as refused:
+                trust.take(data)
+            assert refused.value.what.startswith(KEYRING_RULES[step["expect"]])
+        assert trusted(trust) == step["trusted"]
+
+
+@pytest.mark.parametrize("vector", KEYRINGS["stamps"], ids=by("name"))
+def test_stamps_are_believed_by_the_list(vector: dict[str, Any]) -> None:
+    trust = trust_of(vector)
+    if vector["keyring"] is not None:
+        trust.take(HEX(vector["keyring"]))
+    if vector["believed"]:
+        open_stamp(HEX(vector["sealed"]), trust.keys, Verifier())
+    else:
+        with pytest.raises(Malformed, match="stamp: "):
+            open_stamp(HEX(vector["sealed"]), trust.keys, Verifier())

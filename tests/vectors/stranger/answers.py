@@ -30,6 +30,7 @@ from tests.vectors.stranger.joins import (
     write_token,
     write_word,
 )
+from tests.vectors.stranger.keyrings import Reader, read_link
 from tests.vectors.stranger.messages import (
     Envelope,
     consumer,
@@ -67,7 +68,8 @@ from tests.vectors.stranger.signing import (
 
 FILES: Final = {name: load(f"{name}.json") for name in (
     "answers", "bundles", "certificates", "connect", "deliveries", "ed25519", "exchanges",
-    "headers", "joins", "keys", "payloads", "notices", "receipts", "seals", "stamps", "subjects",
+    "headers", "joins", "keyrings", "keys", "payloads", "notices", "receipts", "seals", "stamps",
+    "subjects",
     "subscribers",
 )}  # fmt: skip
 WHOLE: Final = {
@@ -431,6 +433,41 @@ def notices(rules: Rules) -> Results:
         yield one["name"], refuses(open_notice, rules, HEX(one["sealed"]), *reader)
 
 
+def keyrings(rules: Rules) -> Results:
+    told = FILES["keyrings"]
+    for one in told["links"]:
+        link = read_link(rules, HEX(one["link"]))
+        given = (link.bus, link.number, link.old.hex(), link.new.hex(), link.begin, link.end)
+        names = ("bus", "number", "old", "new", "from_ms", "end_ms")
+        yield one["number"], given == tuple(one[name] for name in names)
+    for one in told["valid"]:
+        reader = _reader(rules, one)
+        reader.take(HEX(one["keyring"]))
+        yield one["name"], _trusted(reader) == one["trusted"]
+    for one in told["invalid"]:
+        yield one["name"], refuses(_reader(rules, one).take, HEX(one["keyring"]))
+    for one in told["sequences"]:
+        reader = _reader(rules, one)
+        for step in one["steps"]:
+            refused = refuses(reader.take, HEX(step["keyring"]))
+            right = refused is (step["expect"] not in ("taken", "same", "old"))
+            yield one["name"], right and _trusted(reader) == step["trusted"]
+    for one in told["stamps"]:
+        reader = _reader(rules, one)
+        if one["keyring"] is not None:
+            reader.take(HEX(one["keyring"]))
+        yield one["name"], refuses(reader.open, HEX(one["sealed"])) is not one["believed"]
+
+
+def _reader(rules: Rules, told: dict[str, Any]) -> Reader:
+    pinned = frozenset(read_key(rules, text, "bus") for text in told["pinned"])
+    return Reader(rules, FILES["keyrings"]["bus"], pinned)
+
+
+def _trusted(reader: Reader) -> list[dict[str, Any]]:
+    return [{"key": key.hex(), "end_ms": end} for key, end in sorted(reader.trusted.items())]
+
+
 def deliveries(rules: Rules) -> Results:
     told = FILES["deliveries"]
     trusted = bus_keys(rules, told)
@@ -514,6 +551,7 @@ CHECKS: Final[dict[str, Callable[[Rules], Results]]] = {
     "seals": seals,
     "stamps": stamps,
     "notices": notices,
+    "keyrings": keyrings,
     "receipts": receipts,
     "answers": answers,
     "deliveries": deliveries,

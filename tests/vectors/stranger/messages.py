@@ -148,7 +148,9 @@ _REFUSED_TYPES: Final = ((int,), (str,), (str, type(None)))
 PAYLOAD_REASONS: Final = frozenset(["size", "payload", "schema"])
 
 
-def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what: str) -> list[Any]:
+def read_fields(
+    rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what: str
+) -> list[Any]:
     fields = decode(rules, data)
     if type(fields) is not list or len(fields) < len(types):
         raise Refused(f"{what}: too few fields")
@@ -156,6 +158,8 @@ def _fields(rules: Rules, data: bytes, types: tuple[tuple[type, ...], ...], what
         rules.must("too many fields in a header", len(fields) == len(types))
     elif what == "notice":
         rules.must("too many fields in a notice", len(fields) == len(types))
+    elif what == "link":
+        rules.must("too many fields in a link", len(fields) == len(types))
     else:
         rules.must("too many fields in a stamp's body", len(fields) == len(types))
     return typed(rules, fields, types, what)
@@ -224,7 +228,7 @@ def read_envelope(rules: Rules, data: bytes, *, shown: bool = False) -> Envelope
         rules.must("a parent withheld by its bot", type(parent) is not list)
         withheld = any(type(payload) is list for payload in payloads)
         rules.must("a payload withheld by its bot", not withheld)
-    header = _fields(rules, raw, _HEADER_TYPES, "header")
+    header = read_fields(rules, raw, _HEADER_TYPES, "header")
     _check_header(rules, header)
     outline = _outline(rules, raw, parent, payloads)
     seal = read_seal(rules, sealed)
@@ -360,7 +364,7 @@ def open_stamp(rules: Rules, data: bytes, bus_keys: frozenset[bytes]) -> Stamp:
     seal = read_seal(rules, raw_seal)
     rules.must("a stamp by a key that is not the bus's", seal.key in bus_keys)
     rules.must("a stamp whose seal does not hold", holds(rules, CONTEXTS["stamp"], seal, signed))
-    fields = _fields(rules, body, _BODY_TYPES, "stamp")[:16]
+    fields = read_fields(rules, body, _BODY_TYPES, "stamp")[:16]
     listed = fields[15]
     rules.must("an empty list of refused payloads", listed != [])
     refused = [_refused(rules, one) for one in listed or ()]
@@ -397,7 +401,7 @@ def open_notice(
     if rules.slips("a notice read in the context of a stamp"):
         context = CONTEXTS["stamp"]
     rules.must("a notice whose seal does not hold", holds(rules, context, seal, signed))
-    notice = Notice(*_fields(rules, body, _NOTICE_TYPES, "notice")[:5])
+    notice = Notice(*read_fields(rules, body, _NOTICE_TYPES, "notice")[:5])
     rules.must("an unknown reason of a notice", notice.reason in ENDED)
     if notice.key is not None:
         rules.must("the length of a key in a notice", len(notice.key) == 32)

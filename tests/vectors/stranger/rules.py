@@ -34,6 +34,12 @@ LIMITS: Final = {
     "stamp": 8_192,
     "notice": 1_024,
     "notice-life": 60_000,
+    "links": 32,
+    "link": 600,
+    "keyring": 20_480,
+    "link-number": 2**53 - 1,
+    "link-time": 2**53 - 1,
+    "link-key": 32,
     "detail": 1_000,
     "faults": 8,
     "position": 2**53 - 1,
@@ -70,6 +76,8 @@ LEAST: Final = {
     "record-time-least": 0,
     "token-keys-least": 1,
     "token-end-least": 0,
+    "link-number-least": 1,
+    "link-time-least": 0,
 }
 """Lower bounds."""
 

@@ -25,6 +25,7 @@ CONTEXTS: Final = {
     "notice": b"notice\0\0",
     "session": b"session\0",
     "join": b"join\0\0\0\0",
+    "keyring": b"keyring\0",
 }
 
 

@@ -39,6 +39,7 @@ from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.notice import Ended, check_notice, open_notice
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import BUS, INBOX
+from sealbus.trust import Trust
 
 ATTEMPT_S: Final = 3
 """How long one attempt may take. nats-server waits two seconds for the relay's answer to a
@@ -87,6 +88,7 @@ class Connector:
         attach: Attach,
         *,
         on_denied: Callable[[str], None],
+        trust: Trust | None = None,
     ) -> None:
         """
         Args:
@@ -94,10 +96,12 @@ class Connector:
             attach: subscribes everything on a new connection, before anybody else may use it.
             on_denied: told the pattern of each live subscription that the server refuses, on any
                 connection and at any time.
+            trust: has the keys that notices are believed under. ``None``: those of the credentials.
         """
         self._credentials = credentials
         source = credentials.tokens
         self._keys = Certifier(credentials) if source is None else Exchanger(credentials, source)
+        self._trust = trust or Trust.of(credentials)
         self._attach = attach
         self._on_denied = on_denied
         self.failures: dict[str, ConnectionFailed] = {}
@@ -127,7 +131,7 @@ class Connector:
         """
         credentials = self._credentials
         try:
-            notice = open_notice(data, credentials.bus_keys)
+            notice = open_notice(data, self._trust.keys)
             check_notice(
                 notice,
                 bus=credentials.bus,

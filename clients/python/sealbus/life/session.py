@@ -48,6 +48,7 @@ from sealbus.nats.diagnosis import shortly
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.supervision import Supervisor, end
+from sealbus.trust import Trust
 
 STEADY_S: Final = 5.0
 """After a connection that lived this long, the pauses between attempts begin anew."""
@@ -101,6 +102,7 @@ class Session:
         supervisor: Supervisor,
         renew_s: float = RENEW_S,
         watchers: Watchers | None = None,
+        trust: Trust | None = None,
     ) -> None:
         """
         Args:
@@ -109,11 +111,14 @@ class Session:
             supervisor: answers for the task that keeps the session.
             renew_s: seconds between two renewals.
             watchers: told of losses, returns and denials.
+            trust: has the keys that notices are believed under. ``None``: those of the credentials.
         """
         self._supervisor = supervisor
         self._renew_s = renew_s
         self._watchers = watchers or Watchers()
-        self._connector = Connector(credentials, attach, on_denied=self._watchers.on_denied)
+        self._connector = Connector(
+            credentials, attach, on_denied=self._watchers.on_denied, trust=trust
+        )
         """Makes each connection. It keeps the pauses and the causes of failed attempts."""
 
         # The connection in use, and the task that replaces it.

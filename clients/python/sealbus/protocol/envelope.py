@@ -40,7 +40,7 @@ from typing import Any, Final, NamedTuple
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol.certificate import SessionKey, certificate_problem
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array, unpack_fields
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_HEADER_BYTES,
@@ -315,7 +315,7 @@ class SealedEnvelope(NamedTuple):
     """Its digest, by which receipts name it."""
 
 
-def seal_envelopes(by: SessionKey | SigningKey, drafts: Sequence[Draft]) -> list[SealedEnvelope]:
+def seal_envelopes(by: SessionKey | Signer, drafts: Sequence[Draft]) -> list[SealedEnvelope]:
     """Seal 1 to 1,024 drafts with one signature; return the envelopes, in order.
 
     A session key puts its certificate into the headers. Any other key leaves them as they are.
@@ -324,6 +324,7 @@ def seal_envelopes(by: SessionKey | SigningKey, drafts: Sequence[Draft]) -> list
     limits, or a parent or an envelope over its size limit.
     """
     headers = [draft.header for draft in drafts]
+    key: Signer
     if isinstance(by, SessionKey):
         key = by.key
         headers = [replace(header, certificate=by.certificate) for header in headers]

@@ -54,6 +54,16 @@ NOTICE_LIFE_MS: Final = 60_000
 """The most by which the time in a notice may differ from the clock of the bot that gets it. Clocks
 of hosts agree within seconds. A notice that somebody kept, and shows again later, says nothing."""
 
+MAX_LINKS: Final = 32
+"""The most links of a keyring. A bus that has a new key each quarter needs 32 of them in eight
+years. A bot verifies all of them when it reads the list, which takes a millisecond or two."""
+
+MAX_LINK_BYTES: Final = 600
+"""The largest link. Its body is under 140 bytes, and a seal with the longest proof has 418."""
+
+MAX_KEYRING_BYTES: Final = 20 * 1024
+"""The largest keyring: the most links, each as large as it may be."""
+
 MAX_BATCH: Final = 1024
 """The most items under one signature. They need ten proof steps, which are 320 bytes. Beyond that
 the proof costs more than a signature."""

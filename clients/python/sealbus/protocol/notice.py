@@ -17,8 +17,9 @@ from types import NoneType
 from typing import Final
 
 from sealbus.errors import Malformed
+from sealbus.protocol.bus_keys import check_end
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array
-from sealbus.protocol.keys import KEY_BYTES, SigningKey
+from sealbus.protocol.keys import KEY_BYTES, Signer
 from sealbus.protocol.limits import MAX_NOTICE_BYTES, MAX_TIME_MS, NOTICE_LIFE_MS
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.sealed import open_body, seal_bodies
@@ -96,7 +97,7 @@ class Notice:
 _REASONS: Final = [reason.value for reason in Ended]
 
 
-def seal_notice(key: SigningKey, notice: Notice) -> bytes:
+def seal_notice(key: Signer, notice: Notice) -> bytes:
     """``notice``, sealed with the bus's key."""
     return seal_bodies(key, Context.NOTICE, [notice.encode()])[0]
 
@@ -105,12 +106,15 @@ def open_notice(data: bytes, bus_keys: frozenset[bytes]) -> Notice:
     """Verify a sealed notice and return it. :func:`check_notice` says whether it is for the reader.
 
     ``bus_keys``: the raw public keys (32 bytes each) of the bus that the reader trusts. Raises
-    :class:`Malformed` if the bytes are not a notice, the key is not one of them, or the seal does
-    not hold.
+    :class:`Malformed` if the bytes are not a notice, the key is not one of them or had ended when
+    the notice was made, or the seal does not hold.
     """
     # One of its own, because nobody meets a notice again.
-    body = open_body(data, bus_keys, Verifier(), context=Context.NOTICE, most=MAX_NOTICE_BYTES)
-    return Notice.decode(body)
+    verifier = Verifier()
+    body, key = open_body(data, bus_keys, verifier, context=Context.NOTICE, most=MAX_NOTICE_BYTES)
+    notice = Notice.decode(body)
+    check_end(bus_keys, key, notice.at_ms, Context.NOTICE)
+    return notice
 
 
 def check_notice(notice: Notice, *, bus: str, bot: str, now_ms: int) -> None:

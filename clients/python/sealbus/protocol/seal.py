@@ -53,6 +53,7 @@ class Context(Enum):
     NOTICE = b"notice\0\0"
     SESSION = b"session\0"
     JOIN = b"join\0\0\0\0"
+    KEYRING = b"keyring\0"
 
 
 @value

@@ -22,8 +22,9 @@ from types import NoneType
 from typing import Any, Final
 
 from sealbus.errors import Malformed
+from sealbus.protocol.bus_keys import check_end
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import (
     MAX_DETAIL_BYTES,
     MAX_FAULTS,
@@ -248,7 +249,7 @@ def _is_sequence(number: int | None) -> bool:
 
 
 def seal_stamps(
-    key: SigningKey, stamps: Sequence[Stamp], verifier: Verifier | None = None
+    key: Signer, stamps: Sequence[Stamp], verifier: Verifier | None = None
 ) -> list[bytes]:
     """Seal 1 to 1,024 stamps with one signature of the bus's key; return their bytes, in order.
 
@@ -261,8 +262,10 @@ def open_stamp(data: bytes, bus_keys: frozenset[bytes], verifier: Verifier) -> S
     """Verify a sealed stamp and return it.
 
     ``bus_keys``: the raw public keys (32 bytes each) that the reader trusts to judge. Raises
-    :class:`Malformed` if the bytes are not a stamp, the key is not one of them, or the seal does
-    not hold.
+    :class:`Malformed` if the bytes are not a stamp, the key is not one of them or had ended when
+    the relay judged, or the seal does not hold.
     """
-    body = open_body(data, bus_keys, verifier, context=Context.STAMP, most=MAX_STAMP_BYTES)
-    return Stamp.decode(body)
+    body, key = open_body(data, bus_keys, verifier, context=Context.STAMP, most=MAX_STAMP_BYTES)
+    stamp = Stamp.decode(body)
+    check_end(bus_keys, key, stamp.judged_at_ms, Context.STAMP)
+    return stamp

@@ -15,7 +15,9 @@ from sealbus.log import log
 from sealbus.pins import check_sender
 from sealbus.protocol.delivery import Message, open_delivery
 from sealbus.protocol.seal import Verifier
+from sealbus.protocol.sealed import UnknownKey
 from sealbus.protocol.shelf_life import is_too_old_live
+from sealbus.trust import Trust
 
 REMEMBERED: Final = 65_536
 """Nonces of handled envelopes kept: minutes of a busy subject, about 8 MiB."""
@@ -59,15 +61,21 @@ class DeliveryVerifier:
         *,
         clock: Clock | None = None,
         on_late: Callable[[], None] | None = None,
+        trust: Trust | None = None,
+        on_unknown: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
-            credentials: the bus and its keys.
+            credentials: the bus, its keys, and the pinned senders.
             verifier: remembers seals that held.
             clock: knows how far this machine's clock is off.
             on_late: called for each live message that comes too late, or seems to.
+            trust: has the keys of the bus. ``None``: those of the credentials.
+            on_unknown: called for each delivery that is stamped by a key which ``trust`` has not.
         """
         self._credentials = credentials
+        self._trust = trust or Trust.of(credentials)
+        self._on_unknown = on_unknown
         self._verifier = verifier
         self.clock = clock or Clock(credentials.bot)
         self._on_late = on_late
@@ -103,13 +111,15 @@ class DeliveryVerifier:
                 data,
                 name,
                 bus=credentials.bus,
-                bus_keys=credentials.bus_keys,
+                bus_keys=self._trust.keys,
                 verifier=self._verifier,
                 attempt=attempt,
             )
             # One envelope, and so one sender.
             self._check_sender(messages[0])
         except Malformed as error:
+            if isinstance(error, UnknownKey) and self._on_unknown is not None:
+                self._on_unknown()
             self.refuse(error.what)
             return []
         return messages

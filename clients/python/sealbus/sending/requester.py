@@ -26,6 +26,7 @@ from sealbus.protocol.subjects import BUS, RELAY, is_own, nonce_in
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.matching import check_answer
 from sealbus.sending.publisher import Publisher
+from sealbus.trust import Trust
 
 REQUEST_TIMEOUT_S: Final = 5.0
 """A handler's time to answer by default, and how long a request to the bus itself may take."""
@@ -41,6 +42,7 @@ class Requester:
         publisher: Publisher,
         opener: DeliveryVerifier,
         verifier: Verifier,
+        trust: Trust | None = None,
     ) -> None:
         """
         Args:
@@ -48,8 +50,9 @@ class Requester:
             publisher: sends requests, and takes the stamp in an answer as a receipt.
             opener: opens answers, and counts those that are not believed.
             verifier: remembers seals that held. A request's stamp comes again in its answer.
+            trust: has the keys of the bus. ``None``: those of the credentials.
         """
-        self._credentials = credentials
+        self._trust = trust or Trust.of(credentials)
         self._publisher = publisher
         self._opener = opener
         self._verifier = verifier
@@ -134,7 +137,7 @@ class Requester:
             accepted = check_answer(
                 message,
                 request,
-                bus_keys=self._credentials.bus_keys,
+                bus_keys=self._trust.keys,
                 verifier=self._verifier,
             )
         except Malformed as error:

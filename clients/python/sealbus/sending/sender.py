@@ -40,6 +40,7 @@ from sealbus.protocol.codec import is_bundle, split_bundle
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
+from sealbus.protocol.sealed import UnknownKey
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import ingress_subject
 from sealbus.sending.bundling import bundles, seal_bundle
@@ -47,6 +48,7 @@ from sealbus.sending.burst import Burst, Item, Then, may_be_sent
 from sealbus.sending.minting import new_nonce
 from sealbus.sending.strangers import Strangers
 from sealbus.supervision import Supervisor
+from sealbus.trust import Trust
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_MOST_S: Final = 8.0
@@ -67,15 +69,20 @@ class Sender:
         supervisor: Supervisor,
         on_policy: Callable[[bytes], None] | None = None,
         clock: Clock | None = None,
+        trust: Trust | None = None,
+        on_unknown: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
-            credentials: whose messages, and the bus keys that verdicts are believed under.
+            credentials: whose messages.
             session: gives the connection to send on.
             verifier: remembers seals that held, so that none is checked twice.
             supervisor: answers for the timers.
             on_policy: told the digest of the policy that each message was judged by.
             clock: learns from each verdict how far this machine's clock is off.
+            trust: has the bus keys that verdicts are believed under. ``None``: those of the
+                credentials.
+            on_unknown: called for each receipt that is sealed by a key which ``trust`` has not.
         """
         self._credentials = credentials
         self._session = session
@@ -83,8 +90,10 @@ class Sender:
         self._supervisor = supervisor
         self._on_policy = on_policy
         self._clock = clock or Clock(credentials.bot)
-        self._strangers = Strangers(credentials, verifier, supervisor)
-        """Explains receipts under a bus key that the credentials do not name."""
+        self._trust = trust or Trust.of(credentials)
+        self._on_unknown = on_unknown
+        self._strangers = Strangers(credentials, self._trust, verifier, supervisor)
+        """Explains receipts under a bus key that is not known."""
         self.named: dict[bytes, Burst] = {}
         """Bursts that have a nonce, by that: receipts are matched here."""
         self.open: dict[tuple[str, bool], Burst] = {}
@@ -209,7 +218,8 @@ class Sender:
     def resend(self) -> None:
         """Send all bursts without verdict again, now.
 
-        For a new connection: whatever was under way on the last one may be lost.
+        For a new connection: whatever was under way on the last one may be lost. And for a new key
+        of the bus: receipts under it were not believed before.
         """
         # A copy, because a burst may get another nonce by it. One without an attempt is left out:
         # it waits for its turn, or is unsent already.
@@ -264,8 +274,10 @@ class Sender:
             return
         for receipt in receipts:
             try:
-                stamp = open_stamp(receipt, self._credentials.bus_keys, self._verifier)
+                stamp = open_stamp(receipt, self._trust.keys, self._verifier)
             except Malformed as error:
+                if isinstance(error, UnknownKey) and self._on_unknown is not None:
+                    self._on_unknown()
                 if not self._strangers.doubt(receipt, self.named.get):
                     log.warning("ignored an invalid receipt: %s", error.what)
             else:
@@ -273,7 +285,7 @@ class Sender:
 
     def take(self, stamp: Stamp) -> None:
         """Take an opened stamp as a receipt, if it is the verdict on one of these bursts."""
-        # It was opened under a key that the credentials name, whichever way it came.
+        # It was opened under a key that is known, whichever way it came.
         self._strangers.doubtful = False
         burst = self.named.get(stamp.nonce)
         if burst is None or burst.is_over:

@@ -1,5 +1,8 @@
-"""Receipts under a bus key that the credentials do not name: a bot with the wrong bus key gets
-them, and learns from them that its key is wrong.
+"""Receipts under a bus key that is not known: a bot with the wrong bus key gets them, and learns
+from them that its key is wrong.
+
+A key is known if the credentials name it, or if it follows from one that they name
+(:mod:`sealbus.trust`).
 
 Such a bot is admitted, its messages are accepted and delivered, and it believes no verdict on them,
 because it cannot tell the bus's key from a thief's. Waiting in silence helps nobody, so the keys
@@ -27,6 +30,7 @@ from sealbus.protocol.seal import Context, Seal, Verifier
 from sealbus.protocol.stamp import Stamp
 from sealbus.sending.burst import Burst
 from sealbus.supervision import Supervisor
+from sealbus.trust import Trust
 
 GRACE_S: Final = 1.0
 """How long a receipt under a known key may still come and win: long for a relay, and far less than
@@ -39,16 +43,19 @@ class Strangers:
     def __init__(
         self,
         credentials: Credentials,
+        trust: Trust,
         verifier: Verifier,
         supervisor: Supervisor,
     ) -> None:
         """
         Args:
-            credentials: the bus keys that receipts are believed under.
+            credentials: the bus keys that the bot was given.
+            trust: those that receipts are believed under, now.
             verifier: tells whether a seal holds, whoever's key it is.
             supervisor: answers for the timers.
         """
         self._credentials = credentials
+        self._trust = trust
         self._verifier = verifier
         self._supervisor = supervisor
         self._told = False
@@ -57,8 +64,7 @@ class Strangers:
         """Whether no receipt under a known key has been seen yet."""
 
     def doubt(self, receipt: bytes, find: Callable[[bytes], Burst | None]) -> bool:
-        """Whether ``receipt`` is the verdict on a message under a key that the credentials do not
-        name.
+        """Whether ``receipt`` is the verdict on a message under a key that is not known.
 
         If so, the message's caller waits no longer than a receipt under a known key may take.
         ``find``: gives the message with a nonce.
@@ -88,14 +94,14 @@ class Strangers:
             burst.end(lambda index: burst.disbelieved(index, why))
 
     def _open(self, data: bytes) -> tuple[Stamp, bytes] | None:
-        """The stamp in ``data`` and the raw key of its seal, if the seal holds and the credentials
-        do not name the key."""
+        """The stamp in ``data`` and the raw key of its seal, if the seal holds and the key is not
+        known."""
         if not self.doubtful or len(data) > MAX_STAMP_BYTES:
             return None
         try:
             body, signed, sealed = split_sealed(data)
             seal = Seal.decode(sealed)
-            if seal.key in self._credentials.bus_keys or not self._verifier.verify(
+            if seal.key in self._trust.keys or not self._verifier.verify(
                 Context.STAMP,
                 seal,
                 signed,
