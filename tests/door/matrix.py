@@ -79,7 +79,9 @@ class Rules:
         if cell.operation is Operation.SUBSCRIBE:
             return self._may_subscribe(cell.subject, cell.queue)
         subject = cell.subject
-        return self.sends(subject) or self.pulls(subject) or self.acknowledges(subject)
+        if self.pulls(subject) or self.acknowledges(subject):
+            return True
+        return self.sends(subject) or self.reads(subject)
 
     def sends(self, subject: str) -> bool:
         """Whether ``subject`` is one on which the bot sends envelopes to the relays."""
@@ -93,11 +95,17 @@ class Rules:
         """Whether ``subject`` acknowledges messages of a consumer of the session."""
         return any(stands_for(f"$JS.ACK.ACCEPTED.{one}.>", subject) for one in self.consumers)
 
+    def reads(self, subject: str) -> bool:
+        """Whether ``subject`` reads the list of the bus's keys, which each bot may."""
+        return subject == "$JS.API.DIRECT.GET.KEYRING.keyring"
+
     def is_answered(self, subject: str) -> bool:
-        """Whether JetStream answers a request on ``subject``: a pull, or a complete subject of
-        acknowledgements."""
+        """Whether JetStream answers a request on ``subject``: a pull, a complete subject of
+        acknowledgements, or the list of keys."""
         complete = subject.endswith((".1.1.1.1.0", ".*.*.*.*.*"))
-        return self.pulls(subject) or (complete and self.acknowledges(subject))
+        if self.pulls(subject) or self.reads(subject):
+            return True
+        return complete and self.acknowledges(subject)
 
     def may_receive(self, subject: str) -> bool:
         """Whether a message on ``subject`` may come to the bot."""
@@ -211,6 +219,7 @@ OF_STREAM: Final = (
     *("STREAM.INFO.{}", "STREAM.UPDATE.{}", "STREAM.DELETE.{}", "STREAM.PURGE.{}"),
     *("STREAM.SNAPSHOT.{}", "STREAM.RESTORE.{}", "STREAM.PEER.REMOVE.{}"),
     *("STREAM.MSG.GET.{}", "STREAM.MSG.DELETE.{}", "DIRECT.GET.{}", "DIRECT.GET.{}.accepted.a"),
+    *("DIRECT.GET.{}.keyring", "DIRECT.GET.{}.*", "DIRECT.GET.{}.>", "DIRECT.GET.{}.record.x.y"),
     *("CONSUMER.NAMES.{}", "CONSUMER.LIST.{}", "CONSUMER.CREATE.{}"),
 )
 
@@ -238,7 +247,7 @@ def subjects(bots: list[Rules]) -> list[str]:
     """Every subject that the sessions of a policy are tried with."""
     found = [*WIDE, *INSIDE, *SERVER, *(f"$JS.API.{one}" for one in JETSTREAM)]
     found += [form.format(name) for name in (*NAMES, STRANGER) for form in OF_BOT]
-    for stream in ("ACCEPTED", "INGRESS", "QUARANTINE"):
+    for stream in ("ACCEPTED", "INGRESS", "QUARANTINE", "KEYRING", "RECORDS"):
         found += [f"$JS.API.{form.format(stream)}" for form in OF_STREAM]
     owned = [consumer(name, in_use=used) for name in NAMES for used in (True, False)]
     places = [*(f"ACCEPTED.{one}" for one in owned), f"LIVE.{owned[0]}", "INGRESS.relay-0"]

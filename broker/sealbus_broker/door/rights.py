@@ -4,7 +4,8 @@ A session has these rights, and no others:
 
 ========== =========================================================================================
 publish    ``send.<bot>`` and ``call.<bot>``. For each consumer in the admission text, asking it for
-           messages, and acknowledging them. By its name it must be the bot's own.
+           messages, and acknowledging them. By its name it must be the bot's own. Reading the list
+           of the bus's keys.
 subscribe  ``inbox.<bot>.>``, ``bus.reply.<bot>.>``, and ``bus.<pattern>`` for each grant. To a
            grant in a queue group only under the bot's own name, because in another bot's group it
            would take that bot's messages away.
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 from sealbus.nats.acks import ack_subjects
 from sealbus.nats.pull import next_subject
+from sealbus.nats.records import KEYRING_READ
 from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import BUS, INBOX, REPLY, beyond_stars, ingress_subject
 from sealbus_broker.gate.policy import BotRule
@@ -53,6 +55,8 @@ def rights(bot: BotRule, consumers: Sequence[str]) -> Rights:
             ingress_subject(name, live=True),
             *(next_subject(ACCEPTED, consumer) for consumer in consumers),
             *(ack_subjects(ACCEPTED, consumer) for consumer in consumers),
+            # Everybody, because each bot has to follow the bus to its next key.
+            KEYRING_READ,
         ),
         subscribe=(
             f"{INBOX}.{name}.>",

@@ -10,6 +10,9 @@ function that it was given, which is a method here:
   (:class:`~sealbus.life.clock.Clock`).
 * **opener**: a live message that comes too late has the grants asked for again, because the verdict
   on that question tells whether this machine's clock is wrong.
+* **publisher** and **opener**: a stamp by an unknown key of the bus has the keyring looked at
+  (:class:`~sealbus.life.keyring.KeyringReader`). The keys that it brings are in the trust
+  (:class:`~sealbus.trust.Trust`), which each part asks.
 * **listener**: ``_on_denied`` for a subscription whose grant is gone.
 * **supervisor**: ``_on_failure`` when the bot cannot go on.
 
@@ -27,6 +30,7 @@ from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.grants import GRANTS, Known
 from sealbus.life.clock import Clock
+from sealbus.life.keyring import KeyringReader
 from sealbus.life.session import RENEW_S, Session, Watchers
 from sealbus.life.states import BotState, Life
 from sealbus.nats.client import HardenedClient
@@ -47,6 +51,7 @@ from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.sending.sender import Sender
 from sealbus.sending.speaking import Speaker
 from sealbus.supervision import Supervisor
+from sealbus.trust import Trust
 
 
 class Parts(ABC):
@@ -67,12 +72,20 @@ class Parts(ABC):
         renew_s = (
             RENEW_S if renew_s is None else check_seconds("renew_s", renew_s, least=RENEW_LEAST_S)
         )
+        trust = Trust.of(credentials)
         self._session = Session(
             credentials,
             self._attach,
             supervisor=self._supervisor,
             renew_s=renew_s,
             watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
+            trust=trust,
+        )
+        self._keyring = KeyringReader(
+            trust,
+            self._session.client,
+            supervisor=self._supervisor,
+            on_change=self._on_new_key,
         )
         self._clock = Clock(credentials.bot)
         self._known = Known(self._ask_grants, self._supervisor)
@@ -84,6 +97,8 @@ class Parts(ABC):
                 supervisor=self._supervisor,
                 on_policy=self._known.notice,
                 clock=self._clock,
+                trust=trust,
+                on_unknown=self._keyring.look,
             ),
             supervisor=self._supervisor,
         )
@@ -92,13 +107,19 @@ class Parts(ABC):
         self._notices = notice_subject(credentials.bot).encode()
         """The bus says here why it ends the session."""
         self._opener = DeliveryVerifier(
-            credentials, verifier, clock=self._clock, on_late=self._known.notice_late
+            credentials,
+            verifier,
+            clock=self._clock,
+            on_late=self._known.notice_late,
+            trust=trust,
+            on_unknown=self._keyring.look,
         )
         self._requester = Requester(
             credentials=credentials,
             publisher=self._publisher,
             opener=self._opener,
             verifier=verifier,
+            trust=trust,
         )
         self._speaker = Speaker(
             credentials,
@@ -153,7 +174,9 @@ class Parts(ABC):
     # ---- arrivals --------------------------------------------------------------------------------
 
     async def _attach(self, client: HardenedClient) -> None:
-        """Subscribe everything on a new connection."""
+        """Learn the bus's keys, and subscribe everything, on a new connection."""
+        # First, so that no stamp on this connection meets old keys.
+        await self._keyring.read(client)
         await client.subscribe_direct(f"{INBOX}.{self.name}.*", self._on_inbox)
         await client.subscribe_direct(f"{BUS}.{REPLY}.{self.name}.*", self._requester.receive)
         await self._listener.attach(client)
@@ -171,6 +194,10 @@ class Parts(ABC):
             self._session.take_notice(data)
         elif (nonce := nonce_in(subject)) is not None:
             self._publisher.receive(data, nonce)
+
+    def _on_new_key(self) -> None:
+        # Receipts under the new key were not believed until now. The relay gives them again.
+        self._publisher.resend()
 
     # ---- reports ---------------------------------------------------------------------------------
 
