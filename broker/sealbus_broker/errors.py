@@ -4,6 +4,7 @@
 
     SealbusError
     └── RelayError
+        ├── BusKeyEnded      the relay has no bus key that bots still believe
         ├── ClocksApart      the relay's clock and nats-server's differ too much
         ├── FolderUnseen     the bus's folder cannot be read for longer than the policy allows
         ├── DoorFailed       the process that admits bots cannot be started, or does not stay up
@@ -25,6 +26,10 @@ from sealbus.protocol.answer import NOT_GRANTED, NOT_SERVED
 
 class RelayError(SealbusError):
     """The relay cannot run, or cannot go on."""
+
+
+class BusKeyEnded(RelayError):
+    """The relay's bus key has ended, and the relay does not have the one that follows it."""
 
 
 class ClocksApart(RelayError):

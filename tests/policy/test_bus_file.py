@@ -11,13 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
+from sealbus.protocol.keyring import Link, seal_link
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.bus_file import (
     FILE,
     BusFile,
     TlsPaths,
     address,
+    other_bus,
     other_place,
     read_bus_file,
     write_bus_file,
@@ -26,7 +29,12 @@ from sealbus_broker.policy.problems import Problem
 
 pytestmark = pytest.mark.slow
 
-KEYS = tuple(SigningKey.generate(KeyKind.BUS).public for _ in range(3))
+SIGNERS = tuple(SigningKey.generate(KeyKind.BUS) for _ in range(3))
+KEYS = tuple(one.public for one in SIGNERS)
+LINKS = tuple(
+    seal_link(SIGNERS[at], Link("shop", at + 1, KEYS[at].raw, KEYS[at + 1].raw, at, at + 5))
+    for at in range(2)
+)
 BUS = BusFile("shop", ("nats://127.0.0.1:4222",), KEYS[:1])
 
 anything = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -183,3 +191,74 @@ def test_certificates_are_all_or_none(tmp_path: Path, table: str) -> None:
     (tmp_path / FILE).write_text(f"{BUS.text()}\n[tls]\n{table}\n")
     found, (problem,) = read(tmp_path)
     assert (found, problem.what) == (None, "tls has not the fields ca, cert and key")
+
+
+_HEAD = 'name = "shop"\nservers = ["nats://a"]\n'
+FILES = {
+    "as it was written": BUS.text(),
+    "with a table behind": replace(
+        BUS, servers=("tls://a:1",), tls=TlsPaths("ca.pem", "b.pem", "b.key")
+    ).text(),
+    "with a comment in the line": f'{_HEAD}bus_keys = ["{KEYS[0].text}"]  # ours',
+    "in another order": f'bus_keys = [\n  "{KEYS[0].text}",\n]\n{_HEAD}',
+}
+
+
+@pytest.mark.parametrize("text", FILES.values(), ids=list(FILES))
+def test_links_and_times_are_added_and_changed(text: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(text)
+    found, problems = read(tmp_path)
+    assert found is not None, problems
+    for change in (
+        {"links": LINKS[:1], "bus_keys": KEYS[:2]},
+        {"links": LINKS, "made_ms": 1_800_000_000_000},
+        {"links": LINKS, "made_ms": 1_700_000_000_000},
+        {"links": ()},
+    ):
+        found = replace(found, **change)
+        assert write_bus_file(tmp_path, found)
+        assert read(tmp_path) == (found, [])
+    assert ("# ours" in text) is ("# ours" in (tmp_path / FILE).read_text())
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("made = 5", "made is not a time in UTC"),
+        ('made = "yesterday"', "made is not a time in UTC"),
+        ("links = 5", "links is not a list of at most 32 links"),
+        ('links = ["?"]', "links has a text that is not base64"),
+        ('links = ["AAAA"]', "links: "),
+        (f"links = {json.dumps(['AAAA'] * 33)}", "links is not a list of at most 32 links"),
+    ],
+)
+def test_links_and_times_that_are_none_are_refused(line: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(f"{BUS.text()}{line}\n")
+    found, (problem,) = read(tmp_path)
+    assert found is None
+    assert what in problem.what
+    assert problem.line == 5
+
+
+def test_links_of_another_bus_are_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(replace(BUS, name="bazaar", links=LINKS).text())
+    found, (problem,) = read(tmp_path)
+    assert (found, problem.what) == (None, "links: a link of another bus")
+
+
+def credentials(*keys: SigningKey, bus: str = "shop") -> Credentials:
+    raw = frozenset(key.public.raw for key in keys)
+    return Credentials(bus, "order", SigningKey.generate(KeyKind.BOT), BUS.servers, raw)
+
+
+def test_credentials_with_an_earlier_key_are_of_this_bus() -> None:
+    now = replace(BUS, bus_keys=KEYS[2:], links=LINKS)
+    assert other_bus(now, credentials(SIGNERS[0])) is None
+    assert other_bus(now, credentials(SIGNERS[1], SIGNERS[2])) is None
+    assert "for the bus key" in str(other_bus(replace(now, links=()), credentials(SIGNERS[0])))
+    stranger = SigningKey.generate(KeyKind.BUS)
+    assert "for the bus key" in str(other_bus(now, credentials(stranger)))
+    # Not back: a key that comes before the one in the credentials.
+    assert "for the bus key" in str(
+        other_bus(replace(now, bus_keys=KEYS[:1]), credentials(SIGNERS[1]))
+    )

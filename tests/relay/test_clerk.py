@@ -36,7 +36,6 @@ class Office:
             nc=scene.relay,
             folder=self.bus.root,
             policy=lambda: self.policy,
-            own=OWN.public,
             monotonic=lambda: self.now,
         )
 

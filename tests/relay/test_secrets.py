@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.errors import SecretsUnusable
 from sealbus_broker.relay.secrets import MAX_FILE_BYTES, BusSecrets
@@ -157,3 +159,115 @@ def test_a_file_with_other_content_is_refused_and_not_repeated(path: Path, conte
     said = f"{told.value} {told.value.hint}"
     assert str(path) in said
     assert OTHER.seed_text[:20] not in said
+
+
+# ---- a rotation of the bus key ------------------------------------------------------------------
+
+NOW = 1_800_000_000_000
+DAY = 86_400_000
+
+
+def rotated(secrets: BusSecrets, at_ms: int = NOW) -> BusSecrets:
+    """The same with a next key, which begins an hour later. The old one ends a day after that."""
+    begin = at_ms + 3_600_000
+    return secrets.rotated("shop", now_ms=at_ms, from_ms=begin, end_ms=begin + DAY, kept_ms=7 * DAY)
+
+
+def seeds(secrets: BusSecrets) -> list[str]:
+    keys = (secrets.bus, secrets.issuer, secrets.relay, secrets.next)
+    return [key.seed_text for key in keys if key is not None]
+
+
+def test_each_step_of_a_rotation_is_written_and_read(path: Path) -> None:
+    first = BusSecrets.generate()
+    first.write(path)
+    made = rotated(first)
+    made.rewrite(path)
+    read = BusSecrets.load(path)
+    assert seeds(read) == seeds(made)
+    assert read.publics == (first.bus.public, made.publics[1])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    read.finished().rewrite(path)
+    done = BusSecrets.load(path)
+    assert made.next is not None
+    assert done.bus.seed_text == made.next.seed_text
+    assert (done.next, done.previous, done.links) == (None, (first.bus.public,), made.links)
+    assert first.bus.seed_text not in path.read_text()
+    assert done.finished() is done
+
+
+def test_next_key_seals_from_its_time_on() -> None:
+    first = BusSecrets.generate()
+    made = rotated(first)
+    begin = made.chain[-1].from_ms
+    assert first.signing(begin).public == first.bus.public
+    assert made.signing(begin - 1).public == first.bus.public
+    assert made.signing(begin).public == made.publics[-1]
+    assert made.finished().signing(0).public == made.publics[-1]
+
+
+def test_all_keys_are_trusted_with_their_ends() -> None:
+    first = BusSecrets.generate()
+    assert (set(first.trusted), dict(first.trusted.ends)) == ({first.bus.public.raw}, {})
+    made = rotated(first)
+    for one in (made, made.finished()):
+        assert set(one.trusted) == {key.raw for key in made.publics}
+        assert dict(one.trusted.ends) == {first.bus.public.raw: made.chain[-1].end_ms}
+
+
+def test_second_rotation_waits_for_the_first() -> None:
+    with pytest.raises(InvalidInput, match="is under way"):
+        rotated(rotated(BusSecrets.generate()))
+
+
+def test_keys_of_before_are_kept_while_messages_have_them() -> None:
+    secrets = BusSecrets.generate()
+    for number in range(2):
+        secrets = rotated(secrets, NOW + number).finished()
+    assert len(secrets.previous) == 2
+    with pytest.raises(InvalidInput, match="2 bus keys of before still have messages") as told:
+        rotated(secrets, NOW + 2)
+    assert "rotate again in 193 hours" in str(told.value.hint)
+    later = rotated(secrets, NOW + 8 * DAY + 2 * 3_600_000)
+    assert len(later.previous) == 0
+    assert [link.number for link in later.chain] == [1, 2, 3]
+
+
+def test_oldest_links_are_left_out() -> None:
+    secrets = BusSecrets.generate()
+    for number in range(34):
+        secrets = rotated(secrets, NOW + number * 30 * DAY).finished()
+    assert [link.number for link in secrets.chain] == list(range(3, 35))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: text.replace("next_bus_seed", "next_bus_sed"), "expected exactly bus_seed"),
+        (lambda text: _without(text, "next_bus_seed"), "leads to another bus key"),
+        (lambda text: text[: text.index("links")], "has no link from bus_seed"),
+        (lambda text: text.replace('  "', '  "?'), "base64"),
+        (lambda text: text.replace('  "kw', '  "kg'), "relay.toml: links: "),
+        (lambda text: f'{text}previous_bus_keys = ["{_other()}"]\n', "no link leads on from"),
+        (lambda text: f"{text}previous_bus_keys = 5\n", "not a list of at most 2 bus keys"),
+    ],
+)
+def test_file_whose_keys_do_not_belong_together_is_refused(
+    change: Callable[[str], str], why: str, path: Path
+) -> None:
+    rotated(BusSecrets.generate()).write(path)
+    text = change(path.read_text())
+    path.write_text(text)
+    with pytest.raises(SecretsUnusable, match=why) as told:
+        BusSecrets.load(path)
+    for line in text.splitlines():
+        if "seed" in line:
+            assert line.split('"')[1] not in str(told.value)
+
+
+def _without(text: str, name: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(name))
+
+
+def _other() -> str:
+    return SigningKey.generate(KeyKind.BUS).public.text

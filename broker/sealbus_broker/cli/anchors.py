@@ -51,7 +51,9 @@ class Anchors:
                 raise
             return cls(None, frozenset(bus_raw), bots, frozenset())
         facts = found.bus_file()
-        bus_raw |= {key.raw for key in facts.bus_keys} if facts is not None else set()
+        if facts is not None:
+            # Those of before too, because an old stamp is looked at as well.
+            bus_raw |= {key.raw for key in facts.bus_keys} | {link.old for link in facts.chain}
         policy = load(found.path).policy
         if policy is None:
             click.echo(

@@ -7,6 +7,7 @@ disagree with it, the command says so at once.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -88,6 +89,11 @@ class BusFolder:
     def state(self) -> Path:
         """The private folder: seeds, and files of the server."""
         return self.path / ".sealbus"
+
+    @property
+    def secrets_file(self) -> Path:
+        """The file of the bus's own keys."""
+        return self.state / "relay.toml"
 
     def credentials(self, bot: str) -> Path:
         """The file with a bot's credentials."""
@@ -173,8 +179,8 @@ class BusFolder:
         known = self.bus_file()
         if known is not None and not self._has_secrets():
             raise self._elsewhere(known, "")
-        secrets = BusSecrets.load(self.state / "relay.toml")
-        if known is not None and secrets.bus.public not in known.bus_keys:
+        secrets = BusSecrets.load(self.secrets_file)
+        if known is not None and not {*secrets.publics} & {*known.bus_keys}:
             raise Unusable(
                 f"{self.state / 'relay.toml'} holds the bus key {secrets.bus.public.text},"
                 f" and {FILE} names {' '.join(key.text for key in known.bus_keys)}",
@@ -196,21 +202,22 @@ class BusFolder:
             raise self._elsewhere(
                 known, "; or make a new bus with --new-keys: present credentials will not work then"
             )
-        path = self.state / "relay.toml"
+        path = self.secrets_file
         secrets = BusSecrets.generate()
         secrets.write(path)
         self.talk.say(f"made the bus's own keys: {path} (keep it secret, keep a copy)")
         if known is not None:
-            self.record(replace(known, bus_keys=(secrets.bus.public,)))
+            made_ms = int(time.time()) * 1000
+            self.record(replace(known, bus_keys=(secrets.bus.public,), made_ms=made_ms, links=()))
         return secrets
 
     def _has_secrets(self) -> bool:
-        path = self.state / "relay.toml"
+        path = self.secrets_file
         with reading(path):
             return path.exists() or path.is_symlink()
 
     def _elsewhere(self, known: BusFile, other: str) -> Unusable:
-        path = self.state / "relay.toml"
+        path = self.secrets_file
         return Unusable(
             f"{FILE} names the bus key {' '.join(key.text for key in known.bus_keys)},"
             f" and its private half is not in {path}",

@@ -32,12 +32,15 @@ def init(name: str, folder: str | None, servers: tuple[str, ...]) -> None:
         click.echo(f"  {file}", err=True)
     bus = BusFolder(path)
     secrets = bus.open_secrets()
-    facts = BusFile(name, servers or (SERVER,), (secrets.bus.public,))
+    now = datetime.now(UTC)
+    facts = BusFile(
+        name, servers or (SERVER,), (secrets.bus.public,), made_ms=int(now.timestamp()) * 1000
+    )
     with writing(path):
         write_bus_file(path, facts)
     click.echo(f"  {path / 'bus.toml'}", err=True)
     for bot in BOTS:
-        made = make_key(bus, bot, facts, datetime.now(UTC))
+        made = make_key(bus, bot, facts, now)
         click.echo(f"  {made}", err=True)
     click.echo(f"\nThe bus {name} is ready. Next:\n", err=True)
     click.echo(f"  sealbus up --dir {path}", err=True)

@@ -160,7 +160,7 @@ def accept(
             record,
             bus=policy.bus,
             bots=frozenset(policy.bots),
-            bus_keys=frozenset([secrets.bus.public.raw]),
+            bus_keys=frozenset(key.raw for key in secrets.publics),
             now=datetime.now(UTC),
         )
     click.echo(accepted.key.text)

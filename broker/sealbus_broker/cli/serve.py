@@ -135,6 +135,7 @@ def up(
             folder=bus.watched(secrets.bus.public),
             enrols_in=bus.path.resolve(),
             surroundings=partial(disk_problems, server),
+            secrets_file=bus.secrets_file,
         )
 
         async def serve(stopping: asyncio.Event) -> None:
@@ -221,6 +222,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
             name=name,
             tls=bus.tls(servers),
             folder=bus.watched(secrets.bus.public),
+            secrets_file=bus.secrets_file,
         )
         return lambda stopping: one.run(stopping, lambda: _say_ready(policy, name, found[0]))
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.protocol import streams
+from sealbus.protocol.bus_keys import end_of
 from sealbus.protocol.limits import LIVE_WAIT_MS, most_values
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.reason import Reason
@@ -290,7 +291,7 @@ class Policy:
         object.__setattr__(
             self, "_rules", SubjectTable((rule.pattern, rule) for rule in self.subjects)
         )
-        keys = {raw: BotKey(raw, 0) for raw in self.bus_keys}
+        keys = {raw: BotKey(raw, 0, end_of(self.bus_keys, raw)) for raw in self.bus_keys}
         limits = self.limits
         part = self.limits.bot_share / 100
         shares = {

@@ -7,10 +7,16 @@ that its stamps verify with.
     servers = ["nats://bus.example.com:4222"]
     bus_keys = ["N…"]                          # whose stamps bots believe
 
+    made = "2026-11-24T08:00:00Z"              # not needed: when the first of its keys was made
+    links = ["…"]                              # not needed: how its keys follow one another
+
     [tls]                                      # not needed: certificates of an authority elsewhere
     ca = "/etc/sealbus/ca.pem"
     cert = "/etc/sealbus/bus.pem"
     key = "/etc/sealbus/bus.key"
+
+``sealbus keys rotate-bus`` writes ``links``. With them a command knows credentials that name an
+older key of this bus.
 
 It holds no secret and belongs in git: so every command, and every clone of the folder, knows the
 bus without its private keys. It is no part of the policy's digest, because a bus that moves is
@@ -25,20 +31,26 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sealbus.credentials import Credentials
-from sealbus.errors import InvalidInput
+from sealbus.errors import InvalidInput, Malformed
 from sealbus.nats.addresses import check_servers, is_encrypted
+from sealbus.protocol.bus_keys import BusKeys
+from sealbus.protocol.keyring import Link, check_chain, open_link
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import is_name
 from sealbus.text_file import decode_text
+from sealbus.trust import follow
 from sealbus_broker.escape import readable
 from sealbus_broker.policy.document import read_file
 from sealbus_broker.policy.errors import InTheWay
+from sealbus_broker.policy.links import FIELD, link_list, read_links
 from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.reader import time_ms, time_text
 from sealbus_broker.policy.replace import replace_file
 
 FILE: Final = "bus.toml"
@@ -55,7 +67,7 @@ MAX_BUS_KEYS: Final = 4
 PORT: Final = 4222
 """The port of nats-server if an address has none."""
 
-_FIELDS: Final = ("name", "servers", "bus_keys", "tls")
+_FIELDS: Final = ("name", "servers", "bus_keys", "made", "links", "tls")
 _TLS_FIELDS: Final = ("ca", "cert", "key")
 
 
@@ -77,6 +89,19 @@ class BusFile:
     bus_keys: tuple[PublicKey, ...]
     tls: TlsPaths | None = None
     """``None``: those of ``sealbus certs``, if there are any."""
+    made_ms: int | None = None
+    """When the first of its keys was made (ms since 1970), if that is known."""
+    links: tuple[bytes, ...] = ()
+    """The sealed links from each of its keys to the next."""
+
+    @property
+    def chain(self) -> tuple[Link, ...]:
+        """The links, taken apart."""
+        return tuple([open_link(link) for link in self.links])
+
+    def trusted(self, pinned: frozenset[bytes]) -> BusKeys:
+        """The keys that a bot trusts whose credentials name the ``pinned`` ones (raw)."""
+        return follow(self.chain, pinned)
 
     def text(self) -> str:
         """The file's content."""
@@ -97,6 +122,8 @@ class BusFile:
             "name": json.dumps(self.name),
             "servers": json.dumps(list(self.servers)),
             "bus_keys": json.dumps([key.text for key in self.bus_keys]),
+            **({} if self.made_ms is None else {"made": json.dumps(time_text(self.made_ms))}),
+            **({FIELD: link_list(self.links)} if self.links else {}),
         }
 
     def put_into(self, text: str) -> str:
@@ -104,12 +131,15 @@ class BusFile:
 
         Raises :class:`InvalidInput` if the file has a form that cannot be edited here.
         """
-        for name, value in self._values().items():
-            # A text, or a list of texts, which may take several lines.
-            form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[\s*(?:"[^"\n]*"\s*(?:,\s*)?)*\])'
-            text = re.sub(
-                form, f"{name} = {value}".replace("\\", r"\\"), text, count=1, flags=re.MULTILINE
-            )
+        values = self._values()
+        for name, value in {FIELD: "[]", **values}.items():
+            if (there := _entry(name, text)) is not None:
+                text = f"{text[: there.start()]}{name} = {value}{text[there.end() :]}"
+            elif name in values and (keys := _entry("bus_keys", text)) is not None:
+                # Behind the line of the keys, because a table may follow.
+                head, tail = text[: keys.end()], text[keys.end() :]
+                rest, newline, tail = tail.partition("\n")
+                text = f"{head}{rest}\n{name} = {value}{newline}{tail}"
         # Whatever the pattern found, the result has to read as these values and nothing else.
         try:
             good = _parsed(text) == self
@@ -122,6 +152,12 @@ class BusFile:
                 hint=f"write there: {wanted}",
             )
         return text
+
+
+def _entry(name: str, text: str) -> re.Match[str] | None:
+    """The place of a text, or of a list of texts, which may take several lines."""
+    form = rf'^{name}[ \t]*=[ \t]*("[^"\n]*"|\[\s*(?:"[^"\n]*"\s*(?:,\s*)?)*\])'
+    return re.search(form, text, re.MULTILINE)
 
 
 def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
@@ -213,7 +249,8 @@ def other_bus(bus: BusFile, credentials: Credentials) -> str | None:
     """
     if credentials.bus != bus.name:
         return f"for the bus {credentials.bus}, and {FILE} names {bus.name}"
-    if not credentials.bus_keys & {key.raw for key in bus.bus_keys}:
+    # With a key that another one follows, a bot learns the present one when it connects.
+    if not bus.trusted(credentials.bus_keys) & {key.raw for key in bus.bus_keys}:
         theirs = " ".join(sorted(PublicKey(raw, KeyKind.BUS).text for raw in credentials.bus_keys))
         ours = " ".join(key.text for key in bus.bus_keys)
         return f"for the bus key {theirs}, and {FILE} names {ours}"
@@ -247,7 +284,31 @@ def _parsed(text: str) -> BusFile:
         _checked("bus_keys", text, lambda one: PublicKey.parse(one, KeyKind.BUS))
         for text in _texts(given, "bus_keys", MAX_BUS_KEYS)
     ]
-    return BusFile(given["name"], servers, tuple(keys), _tls(given.get("tls")))
+    return BusFile(
+        given["name"],
+        servers,
+        tuple(keys),
+        _tls(given.get("tls")),
+        _made(given.get("made")),
+        _checked(FIELD, given.get(FIELD, []), partial(_links, given["name"])),
+    )
+
+
+def _made(given: object) -> int | None:
+    found = time_ms(given) if isinstance(given, str) else None
+    if given is not None and found is None:
+        raise _Wrong("made", "made is not a time in UTC", 'like made = "2026-11-24T08:00:00Z"')
+    return found
+
+
+def _links(bus: str, given: object) -> tuple[bytes, ...]:
+    links = read_links(given)
+    try:
+        check_chain([open_link(link) for link in links], bus)
+    except Malformed as error:
+        what = error.what.removeprefix("keyring: ")
+        raise InvalidInput(what, hint="`sealbus keys rotate-bus` writes them") from None
+    return links
 
 
 def _tls(given: object) -> TlsPaths | None:

@@ -19,6 +19,7 @@ policy may still be on its way to the store.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.problems import Problem
@@ -35,6 +36,8 @@ class InForce:
             monotonic: A clock that is never set, in seconds.
         """
         self._policy = policy
+        self._bus_keys: frozenset[bytes] | None = None
+        """The keys of the bus that :meth:`trust` has given. ``None``: those of the policy."""
         self._monotonic = monotonic
         self._seen_at = monotonic()
         """When the folder was read last."""
@@ -65,8 +68,16 @@ class InForce:
         self._seen_at = self._monotonic()
         self.unseen = None
 
+    def trust(self, bus_keys: frozenset[bytes]) -> None:
+        """Believe the stamps of these keys (raw) from now on, whatever the policy. They are not of
+        the folder."""
+        self._bus_keys = bus_keys
+        self._policy = replace(self._policy, bus_keys=bus_keys)
+
     def replace(self, policy: Policy) -> None:
         """Put ``policy`` in force, the newest."""
+        if self._bus_keys is not None:
+            policy = replace(policy, bus_keys=self._bus_keys)
         self._policy = policy
         self.widen(policy)
         self.problems = ()

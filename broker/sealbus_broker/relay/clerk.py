@@ -24,7 +24,6 @@ from nats.errors import Error as NatsError
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.nats.records import record_subject
 from sealbus.protocol.joining import JOIN, JoinRecord, record_id
-from sealbus.protocol.keys import PublicKey
 from sealbus.supervision import in_thread, pause
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
@@ -54,7 +53,6 @@ class Clerk:
         nc: Client,
         folder: Path,
         policy: Callable[[], Policy],
-        own: PublicKey,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; :meth:`run` works.
@@ -63,13 +61,11 @@ class Clerk:
             nc: A connection that is logged in as the relay.
             folder: The bus's folder.
             policy: Gives the policy in force.
-            own: The bus's own key. No bot may have it.
             monotonic: A clock that is never set, in seconds.
         """
         self._nc = nc
         self._folder = folder
         self._policy = policy
-        self._own = own
         self._monotonic = monotonic
         self._failed: dict[bytes, tuple[str, float]] = {}
         """By the key of an invitation: why its record was not accepted, and when it was tried."""
@@ -125,7 +121,7 @@ class Clerk:
             record,
             bus=policy.bus,
             bots=frozenset(policy.bots),
-            bus_keys=frozenset([self._own.raw]),
+            bus_keys=policy.bus_keys,
             now=datetime.now(UTC),
         )
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sealbus_broker.errors import ClocksApart, FolderUnseen
+from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen
 from sealbus_broker.nats.jetstream import Json, time_ms
 
 SHARE: Final = 2
@@ -80,15 +80,15 @@ def check(stream: str, difference: int, skew_ms: int) -> None:
 
 class Apart:
     """The word that this relay must leave NATS for a while, from whoever finds out to the relay's
-    loop: the clocks are apart, or the policy is too old."""
+    loop: the clocks are apart, the policy is too old, or the bus key has ended."""
 
     def __init__(self) -> None:
         self.is_so = asyncio.Event()
         """Set once it must leave."""
-        self.error: ClocksApart | FolderUnseen | None = None
+        self.error: BusKeyEnded | ClocksApart | FolderUnseen | None = None
         """The reason."""
 
-    def tell(self, error: ClocksApart | FolderUnseen) -> None:
+    def tell(self, error: BusKeyEnded | ClocksApart | FolderUnseen) -> None:
         """Pass the word on."""
         self.error = error
         self.is_so.set()

@@ -219,7 +219,8 @@ class Following:
     @property
     def is_done(self) -> bool:
         """Whether all sessions obey the policy in force, and no older one has any effect."""
-        return self._done is self._in_force()
+        # By the digest: a new key of the bus makes another policy of the same rules.
+        return self._done is not None and self._done.digest == self._in_force().digest
 
     # ---- a look ---------------------------------------------------------------------------------
 
@@ -383,7 +384,7 @@ class Following:
         if until_us is not None:
             await _insist(partial(self._sessions.sweep, todo, until_us))
         await _insist(partial(remove_ungranted, self._nc, self._in_force()))
-        if self._done is policy is self._in_force():
+        if self._done is policy and self.is_done:
             digest = policy.digest.hex().encode()
             await self._stream_store.store([StreamMessage(self._obeyed_subject, digest, {})])
 

@@ -30,7 +30,7 @@ from typing import Final
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.notice import Notice, seal_notice
 from sealbus.protocol.subjects import notice_subject
 from sealbus_broker.gate.policy import Policy
@@ -64,7 +64,7 @@ class LiveSessions:
         self,
         *,
         nc: HardenedClient,
-        key: SigningKey,
+        key: Signer,
         bus: str,
         now_ms: Callable[[], int],
     ) -> None:

@@ -27,6 +27,7 @@ from sealbus_broker.gate.policy import Limits
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.policy.in_force import InForce
+from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clerk import Clerk
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import Health, Problem
@@ -36,7 +37,6 @@ from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
-from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.stream_store import StreamStore
 
@@ -50,7 +50,7 @@ class Parts:
         nc: HardenedClient,
         ledgers: Ledgers,
         policy: InForce,
-        secrets: BusSecrets,
+        keys: RelayKeys,
         relay: str,
         counters: VerdictCounters,
         now_ms: Callable[[], int],
@@ -64,7 +64,7 @@ class Parts:
             nc: The relay's connection.
             ledgers: The ledgers, which are read.
             policy: The policy in force, anew for each batch.
-            secrets: The bus's own keys.
+            keys: The bus keys: the one to seal with, and those to believe.
             relay: The relay's name.
             counters: Count verdicts.
             now_ms: The wall clock, in ms since 1970.
@@ -80,7 +80,7 @@ class Parts:
             nc=nc,
             stream_store=self.stream_store,
             policy=policy,
-            key=secrets.bus,
+            key=keys,
             relay=relay,
             counters=counters,
             now_ms=now_ms,
@@ -92,7 +92,7 @@ class Parts:
             stream_store=self.stream_store,
             ledgers=ledgers.by_delivery,
             policy=policy,
-            key=secrets.bus,
+            key=keys,
             relay=relay,
             services=self.services,
             counters=counters,
@@ -125,7 +125,7 @@ class Parts:
             now_ms=now_ms,
             supervisor=supervisor,
         )
-        self._prober = Prober(nc, secrets.bus, relay)
+        self._prober = Prober(nc, keys, relay, lambda: keys.trusted)
         self._health = Health(
             nc=nc,
             prober=self._prober,
@@ -135,13 +135,9 @@ class Parts:
             relay=relay,
             now_ms=now_ms,
             monotonic=time.monotonic,
-            surroundings=surroundings,
+            surroundings=lambda limits: [*surroundings(limits), *keys.problems()],
         )
-        self._clerk = (
-            None
-            if enrols_in is None
-            else Clerk(nc=nc, folder=enrols_in, policy=policy, own=secrets.bus.public)
-        )
+        self._clerk = None if enrols_in is None else Clerk(nc=nc, folder=enrols_in, policy=policy)
 
     @property
     def workers(self) -> Sequence[IngressWorker | LiveWorker]:

@@ -36,7 +36,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_bundle
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import MAX_BATCH, MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, open_stamp, seal_stamps
@@ -128,7 +128,7 @@ class Pipeline:
         stream_store: StreamStore,
         ledgers: Mapping[DeliveryClass, Ledger],
         policy: Callable[[], Policy],
-        key: SigningKey,
+        key: Signer,
         relay: str,
         services: Services,
         counters: VerdictCounters,

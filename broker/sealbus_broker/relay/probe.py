@@ -9,6 +9,7 @@ says whether the bus accepts messages, and how soon.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from sealbus.errors import Malformed
@@ -16,7 +17,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.codec import is_bundle, pack_json, split_bundle
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import INBOX, RELAY, ingress_subject
@@ -30,10 +31,23 @@ TTL_MS: Final = 10_000
 class Prober:
     """Sends probes and waits for their stamps. Any number may be under way."""
 
-    def __init__(self, nc: HardenedClient, key: SigningKey, sender: str) -> None:
-        """``key``: the bus key. ``sender``: who probes, for people who look at the envelope."""
+    def __init__(
+        self,
+        nc: HardenedClient,
+        key: Signer,
+        sender: str,
+        trusted: Callable[[], frozenset[bytes]] | None = None,
+    ) -> None:
+        """
+        Args:
+            nc: A connection with the relays' login.
+            key: The bus key.
+            sender: Who probes, for people who look at the envelope.
+            trusted: Gives the raw bus keys that other relays may stamp with. ``None``: the same.
+        """
         self._nc = nc
         self._key = key
+        self._trusted = trusted or (lambda: frozenset([key.public.raw]))
         self._sender = sender
         self._verifier = Verifier()
         self._waiting: dict[bytes, asyncio.Future[Stamp]] = {}
@@ -73,10 +87,8 @@ class Prober:
     def _on_stamp(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         try:
             stamps = split_bundle(data) if is_bundle(data) else [data]
-            opened = [
-                open_stamp(stamp, frozenset([self._key.public.raw]), self._verifier)
-                for stamp in stamps
-            ]
+            trusted = self._trusted()
+            opened = [open_stamp(stamp, trusted, self._verifier) for stamp in stamps]
         except Malformed:
             return
         for stamp in opened:

@@ -11,8 +11,9 @@ preparing  it makes the streams, reads the ledgers, and waits until     serving
 serving    it judges, admits bots, answers on the bus's own subjects    lost, apart, draining
 lost       the connection is lost. Nothing is judged; nats-py connects  serving, once the ledgers
            again                                                        are read
-apart      the clocks differ, or the policy is too old. There is no     connecting, every few
-           connection, so other relays do all the work                  seconds
+apart      the clocks differ, the policy is too old, or the bus key     connecting, every few
+           has ended. There is no connection, so other relays do all    seconds
+           the work
 draining   told to stop: it finishes the messages in hand               ended
 ========== ============================================================ ===========================
 
@@ -21,8 +22,9 @@ So does an error: NATS ends the connection for good, the streams are unusable, o
 keeps failing. A relay keeps nothing that it cannot lose: the messages in hand are delivered again,
 and the ledger recognises those that were accepted.
 
-While it serves, it follows its folder (:mod:`sealbus_broker.relay.following`). Where it may write
-the folder, it enrols invited bots (:mod:`sealbus_broker.relay.clerk`).
+While it serves, it follows its folder (:mod:`sealbus_broker.relay.following`), and the keys of the
+bus (:mod:`sealbus_broker.relay.bus_keys`). Where it may write the folder, it enrols invited bots
+(:mod:`sealbus_broker.relay.clerk`).
 
 The *door* (:mod:`sealbus_broker.door.process`), which admits bots, is another process. It runs in
 each of these states apart from the pauses while the clocks are apart, and is opened once the relay
@@ -48,7 +50,7 @@ from sealbus.supervision import Supervisor, beside, end, kind, outcome, pause
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
-from sealbus_broker.errors import ClocksApart, FolderUnseen
+from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connection import Link, disconnect
@@ -60,6 +62,7 @@ from sealbus_broker.policy.reading import Reading
 from sealbus_broker.policy.watching import Folder
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.background import tell
+from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clocks import Apart, clock_ms
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.following import Following, too_old
@@ -85,8 +88,15 @@ LOST_S: Final = 1.0
 """How long a stop waits for a connection that is lost. Nothing can be finished without it."""
 
 
-def _tell_apart(apart: ClocksApart | FolderUnseen) -> None:
-    event = "clocks.diverged" if isinstance(apart, ClocksApart) else "policy.too-old"
+_EVENTS: Final = {
+    BusKeyEnded: "bus-key.ended",
+    ClocksApart: "clocks.diverged",
+    FolderUnseen: "policy.too-old",
+}
+
+
+def _tell_apart(apart: BusKeyEnded | ClocksApart | FolderUnseen) -> None:
+    event = _EVENTS[type(apart)]
     text = f"error: {apart.what}\nhint: {apart.hint}"
     log.error(event, text=text, error=apart.what, hint=apart.hint)
 
@@ -118,6 +128,7 @@ class Relay:
         enrols_in: Path | None = None,
         make_door: MakeDoor = Door,
         surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
+        secrets_file: Path | None = None,
     ) -> None:
         """Prepare; :meth:`run` serves.
 
@@ -132,12 +143,15 @@ class Relay:
                 do that.
             make_door: Makes the door. In a test the door is in the same process.
             surroundings: Gives problems for the health that NATS does not know of.
+            secrets_file: The file of the bus's own keys, to follow. ``None``: they never change.
         """
         self._servers = servers
         self._tls = tls
         self._secrets = secrets
         self._policy = InForce(policy, time.monotonic)
         """The policy in force, anew for each batch."""
+        self._keys = RelayKeys(secrets, self._policy, now_ms=clock_ms, file=secrets_file)
+        """The bus keys: the one to seal with, and those to believe."""
         self._reading = None if folder is None else Reading(folder, self._policy)
         """Looks at the folder. ``None``: there is none to follow."""
         self._places = Places(policy)
@@ -208,22 +222,30 @@ class Relay:
         while not stopping.is_set():
             try:
                 await self._serve_once(stopping, ready)
-            except (ClocksApart, FolderUnseen) as apart:
+            except (BusKeyEnded, ClocksApart, FolderUnseen) as apart:
                 if time.monotonic() - told_at >= clocks.AGAIN_S:
                     told_at = time.monotonic()
                     _tell_apart(apart)
                 await pause(clocks.LOOK_S, until=stopping)
 
     async def _look(self) -> None:
-        """Look whether the folder can be read again. Raises :class:`FolderUnseen`."""
+        """Look whether the folder can be read again, and whether there is a key to seal with.
+
+        Raises:
+            FolderUnseen: There is no policy to judge by.
+            BusKeyEnded: There is no such key.
+        """
+        await self._keys.read_file()
+        if (ended := self._keys.ended) is not None:
+            raise ended
         if self._reading is not None and self._policy.is_too_old:
             await self._reading.look()
             if self._policy.is_too_old:
                 raise too_old(self._policy)
 
     async def _serve_once(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve on a connection of its own until ``stopping`` is set. Raise :class:`ClocksApart`
-        or :class:`FolderUnseen`."""
+        """Serve on a connection of its own until ``stopping`` is set. Raise :class:`BusKeyEnded`,
+        :class:`ClocksApart` or :class:`FolderUnseen`."""
         self._nc = None
         self._closed = asyncio.Event()
         self._is_up = asyncio.Event()
@@ -303,6 +325,8 @@ class Relay:
             # Before the ledgers are read: on a new bus, and after each start of nats-server, there
             # is no LIVE to read.
             await provision(nc, self._policy(), least=self._policy.windows)
+            # Bots have to find a key before anything is sealed with it.
+            await self._keys.look(nc)
             # A grant may have been taken away while no relay ran, and its bot could still pull.
             await remove_ungranted(nc, self._policy())
             await ledgers.read()
@@ -350,7 +374,7 @@ class Relay:
             nc=nc,
             ledgers=ledgers,
             policy=self._policy,
-            secrets=self._secrets,
+            keys=self._keys,
             relay=self._name,
             counters=self.counters,
             now_ms=clock_ms,
@@ -376,6 +400,11 @@ class Relay:
         watching = [
             *parts.watch(stopping),
             keep("comparing the clocks", partial(ledgers.compare_clocks, stopping), until=stopping),
+            keep(
+                "following the bus's keys",
+                partial(self._keys.run, nc, self._apart, stopping),
+                until=stopping,
+            ),
         ]
         if following is not None:
             work = partial(following.run, stopping)
@@ -396,7 +425,6 @@ class Relay:
     ) -> Following | None:
         if self._reading is None:
             return None
-        key = self._secrets.bus
         return Following(
             nc=nc,
             reading=self._reading,
@@ -405,7 +433,7 @@ class Relay:
             apart=self._apart,
             door=door,
             ledgers=ledgers,
-            sessions=LiveSessions(nc=nc, key=key, bus=self._policy().bus, now_ms=clock_ms),
+            sessions=LiveSessions(nc=nc, key=self._keys, bus=self._policy().bus, now_ms=clock_ms),
             stream_store=parts.stream_store,
             settled=parts.pipeline.settle,
             relay=self._name,

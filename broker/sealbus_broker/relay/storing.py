@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sealbus.protocol.delivery import pack_delivery
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import MAX_BATCH
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
@@ -126,7 +126,7 @@ class Storing:
         self,
         *,
         stream_store: StreamStore,
-        key: SigningKey,
+        key: Signer,
         relay: str,
         verifier: Verifier,
         meters: RateMeters,

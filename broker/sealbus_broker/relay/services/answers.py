@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sealbus.protocol.answer import ERROR_ID, ERROR_VERSION, error_payload
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Draft, Header, Parent, seal_envelopes
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.shelf_life import shelf_life_ms
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.streams import LIVE_PREFIX
@@ -56,7 +56,7 @@ class Answers:
         *,
         stream_store: StreamStore,
         policy: Callable[[], Policy],
-        key: SigningKey,
+        key: Signer,
         relay: str,
         now_ms: Callable[[], int],
         shares: Shares,

@@ -37,7 +37,7 @@ from sealbus.own import (
 )
 from sealbus.protocol.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE
 from sealbus.protocol.codec import pack_json, unpack_json
-from sealbus.protocol.keys import SigningKey
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.protocol.subjects import is_pattern, overlap
 from sealbus.supervision import Supervisor, kind
@@ -88,7 +88,7 @@ class ServiceRouter:
         nc: HardenedClient,
         stream_store: StreamStore,
         policy: Callable[[], Policy],
-        key: SigningKey,
+        key: Signer,
         relay: str,
         counters: VerdictCounters,
         now_ms: Callable[[], int],
