@@ -127,6 +127,11 @@ OFFLINE = {
         ["keys", "rotate", "greeter", "--overlap", BAD, "--dir", "{sound}"],
         ["keys", "rotate", "greeter", "--out", BAD + "/x", "--dir", "{sound}"],
     ],
+    "keys rotate-bus": [
+        ["keys", "rotate-bus", "--overlap", BAD, "--dir", "{sound}"],
+        ["keys", "rotate-bus", "--dir", "{bus}"],
+    ],
+    "keys show-bus": [["keys", "show-bus", "--dir", "{bus}"]],
     "keys sessions": [["keys", "sessions", BAD, "--dir", BAD + "/nowhere"]],
     "reload": [["reload", "--dir", BAD + "/nowhere"], ["reload", "--dir", "{bus}"]],
     "inspect": [

@@ -190,6 +190,9 @@ CASES = {
         ("keys", "rotate", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")
     ),
     "keys issuer": Case(("keys", "issuer", "--dir", "{folder}")),
+    # No rotation is under way, and a second call of one that is would wait for the bus.
+    "keys rotate-bus": Case(("keys", "rotate-bus", "--finish", "--dir", "{folder}")),
+    "keys show-bus": Case(("keys", "show-bus", "--dir", "{folder}")),
     "keys sessions": Case(("keys", "sessions", "--dir", "{folder}"), online=True),
     "reload": Case(("reload", "--wait", "--dir", "{folder}"), online=True),
     "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from sealbus.protocol.keyring import Link, seal_link
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.gate.policy import BotKey, BotRule, Invitation, Limits, Policy
-from sealbus_broker.policy.key_ages import OVER_MS, SOON_MS, due_keys
+from sealbus_broker.policy.bus_file import BusFile
+from sealbus_broker.policy.key_ages import OVER_MS, SOON_MS, due_bus_keys, due_keys
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
@@ -90,3 +93,42 @@ def test_invitation_that_is_long_over_is_noted() -> None:
         found = due_keys(Policy("shop", bytes(32), frozenset(), {"order": bot}, ()), NOW)
         assert len(found) == count
         assert {one.hint for one in found} <= {"sealbus invites rm order"}
+
+
+FIRST, NEXT = (SigningKey.generate(KeyKind.BUS) for _ in range(2))
+
+
+def a_bus(made_ms: int | None, from_ms: int | None = None) -> BusFile:
+    """A bus whose first key was made at ``made_ms``, and whose next one begins at ``from_ms``."""
+    bus = BusFile("shop", ("nats://a",), (FIRST.public, NEXT.public), made_ms=made_ms)
+    if from_ms is None:
+        return bus
+    link = Link("shop", 1, FIRST.public.raw, NEXT.public.raw, from_ms, from_ms + DAY)
+    return replace(bus, links=(seal_link(FIRST, link),))
+
+
+@pytest.mark.parametrize(
+    ("bus", "old"),
+    [
+        (a_bus(NOW - 10 * DAY), None),
+        (a_bus(NOW - 10 * DAY - 1), FIRST),
+        (a_bus(None), None),
+        (a_bus(NOW - 20 * DAY, NOW - 10 * DAY), None),
+        (a_bus(NOW - 20 * DAY, NOW - 10 * DAY - 1), NEXT),
+        (a_bus(None, NOW - 11 * DAY), NEXT),
+        # The next key is not in use yet.
+        (a_bus(NOW - 11 * DAY, NOW + 1), FIRST),
+        (a_bus(None, NOW + 1), None),
+    ],
+)
+def test_bus_key_that_is_too_old_is_noted(bus: BusFile, old: SigningKey | None) -> None:
+    found = due_bus_keys(bus, Limits(key_age_ms=10 * DAY), NOW)
+    assert [one.got for one in found] == ([] if old is None else [old.public.text])
+    for one in found:
+        assert one.file == "bus.toml"
+        assert one.expected == "at most 10 days (limits.key_age)"
+        assert one.hint == "sealbus keys rotate-bus"
+
+
+def test_bus_key_may_be_of_any_age_without_a_limit() -> None:
+    assert due_bus_keys(a_bus(0), Limits(key_age_ms=None), NOW) == []

@@ -40,7 +40,7 @@ class Office:
         )
 
     def read(self) -> Policy:
-        found = load(self.bus.root).policy
+        found = load(self.bus.root, frozenset([OWN.public])).policy
         assert found is not None
         return found
 

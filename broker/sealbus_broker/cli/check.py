@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import click
@@ -15,8 +16,8 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.errors import SecretsUnusable
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.policy.bus_file import FILE, read_bus_file
-from sealbus_broker.policy.key_ages import due_keys
+from sealbus_broker.policy.bus_file import FILE, BusFile, read_bus_file
+from sealbus_broker.policy.key_ages import due_bus_keys, due_keys
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.relay.secrets import BusSecrets
@@ -30,23 +31,28 @@ from sealbus_broker.relay.secrets import BusSecrets
 def check(folder: str | None, as_json: bool) -> int:
     """Say whether a relay would load the bus's folder, and list every problem.
 
-    If the folder has credentials, notes name those that do not work on this bus. Other notes name
-    the bots that have no valid key, or none in two weeks, and the keys that are older than the
-    limit key_age. The exit code is 0 if a relay would load the folder, and 3 if not. The command
+    If the folder has credentials, notes name those that do not work on this bus, and those that
+    name only ended keys of the bus. Other notes name the bots that have no valid key, or none in
+    two weeks, the keys that are older than the limit key_age, and a rotation of the bus key that
+    can be finished. The exit code is 0 if a relay would load the folder, and 3 if not. The command
     starts nothing and changes nothing.
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
+    now_ms = time.time_ns() // 1_000_000
     problems = list(loaded.problems)
     notes = list(loaded.notes)
     facts = read_bus_file(bus.path, [])  # its problems are among those of the folder
     if facts is not None:
         problems += _other_keys(bus)
         notes += bus.strangers(facts)
+        notes += _ended_bus_keys(bus, facts, now_ms)
+        if loaded.policy is not None:
+            notes += due_bus_keys(facts, loaded.policy.limits, now_ms)
     if loaded.policy is not None:
         notes += _strange_keys(bus, loaded.policy)
         notes += _other_issuer(bus, loaded.policy)
-        notes += due_keys(loaded.policy, time.time_ns() // 1_000_000)
+        notes += due_keys(loaded.policy, now_ms)
     rows = [("problem", problem) for problem in problems] + [("note", one) for one in notes]
     for kind, row in rows:
         click.echo(json_line({"kind": kind, **row.as_dict()}) if as_json else f"{kind}: {row}")
@@ -94,6 +100,35 @@ def _other_issuer(bus: BusFolder, policy: Policy) -> list[Problem]:
     what = "does not have the session-issuer key of this folder's relays, so they exchange no token"
     hint = "`sealbus keys issuer` adds it"
     return [Problem(f"keys/{RELAY}.yaml", 0, 0, what, hint=hint)]
+
+
+def _ended_bus_keys(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem]:
+    """Notes about keys of the bus that have ended, or that other ones follow."""
+    found: list[Problem] = []
+    with contextlib.suppress(SecretsUnusable):
+        secrets = BusSecrets.load(bus.secrets_file)
+        if secrets.next is not None and secrets.chain[-1].from_ms <= now_ms:
+            what = "the old bus key is not needed any more, and its private half is still here"
+            hint = "sealbus keys rotate-bus --finish"
+            found.append(Problem(".sealbus/relay.toml", 0, 0, what, hint=hint))
+    ends = {link.old: link.end_ms for link in facts.chain}
+    files = []
+    with contextlib.suppress(OSError):  # reported already
+        files = bus.credential_files()
+    for file in files:
+        shown = f"credentials/{readable(file.name, 100)}"
+        try:
+            one = Credentials.load(file, unlock=False)
+        except CredentialsError:
+            continue  # reported already
+        if one.bus_keys and all(ends.get(key, now_ms) < now_ms for key in one.bus_keys):
+            what = "names only keys of the bus that have ended"
+            hint = (
+                "the bot finds the present key by them; give it new credentials when it is"
+                f" convenient: sealbus keys rotate {one.bot}"
+            )
+            found.append(Problem(shown, 0, 0, what, hint=hint))
+    return found
 
 
 def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:

@@ -73,7 +73,8 @@ def _time(_: click.Context, __: click.Parameter, given: str | None) -> datetime 
     return _utc(found)
 
 
-def _duration(_: click.Context, __: click.Parameter, given: str | None) -> int | None:
+def read_duration(_: click.Context, __: click.Parameter, given: str | None) -> int | None:
+    """Read an option such as ``--overlap`` into ms."""
     if given is None:
         return None
     if (found := duration_ms(given)) is None:
@@ -208,7 +209,7 @@ def void(
 @click.argument("bot")
 @click.argument("key")
 @click.option("--at", callback=_time, metavar="TIME", help="Time in UTC: 2026-11-24T08:00:00Z.")
-@click.option("--after", callback=_duration, metavar="DURATION", help="From now: 90s, 12h, 7d.")
+@click.option("--after", callback=read_duration, metavar="DURATION", help="From now: 90s, 12h, 7d.")
 @wait_options
 @dir_option
 def expire(
@@ -248,7 +249,7 @@ def expire(
     "--overlap",
     default=OVERLAP,
     show_default=True,
-    callback=_duration,
+    callback=read_duration,
     metavar="DURATION",
     help="How long the old keys stay valid.",
 )

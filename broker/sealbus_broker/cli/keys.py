@@ -9,6 +9,7 @@ import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import RELAY
+from sealbus_broker.cli.bus_keys import rotate_bus, show_bus
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.issuer import issuer
@@ -69,5 +70,18 @@ def ls(folder: str | None, as_json: bool) -> None:
             )
 
 
-for command in (enrol, protect, show, pins, revoke, void, expire, rotate, issuer, sessions):
+for command in (
+    enrol,
+    protect,
+    show,
+    pins,
+    revoke,
+    void,
+    expire,
+    rotate,
+    issuer,
+    sessions,
+    show_bus,
+    rotate_bus,
+):
     keys.add_command(command)

@@ -12,7 +12,8 @@ from typing import Final
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.gate.policy import BotKey, BotRule, Policy
+from sealbus_broker.gate.policy import BotKey, BotRule, Limits, Policy
+from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.keys import FOLDER
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import time_text
@@ -50,6 +51,35 @@ def due_keys(policy: Policy, now_ms: int) -> list[Problem]:
             found += _void(owner, now_ms)
             found += _old(owner, policy.limits.key_age_ms, now_ms)
     return found
+
+
+def due_bus_keys(bus: BusFile, limits: Limits, now_ms: int) -> list[Problem]:
+    """Return a note if the bus key that is in use is older than ``limits.key_age``.
+
+    Args:
+        bus: The identity of the bus. Without a time of its first key, nothing is known of that.
+        limits: Those of the policy.
+        now_ms: The time (ms since 1970).
+    """
+    begins = [(link.from_ms, link.new) for link in bus.chain if link.from_ms <= now_ms]
+    if not begins and bus.made_ms is not None:
+        begins = [(bus.made_ms, bus.chain[0].old if bus.chain else bus.bus_keys[0].raw)]
+    if not begins or limits.key_age_ms is None:
+        return []
+    begin, raw = max(begins)
+    if now_ms - begin <= limits.key_age_ms:
+        return []
+    return [
+        Problem(
+            FILE,
+            0,
+            0,
+            f"the key of the bus is {_span(now_ms - begin)} old",
+            got=PublicKey(raw, KeyKind.BUS).text,
+            expected=f"at most {_span(limits.key_age_ms)} (limits.key_age)",
+            hint="sealbus keys rotate-bus",
+        )
+    ]
 
 
 @dataclass(frozen=True, slots=True)
