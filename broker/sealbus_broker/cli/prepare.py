@@ -172,7 +172,7 @@ def _server_tls(bus: BusFolder, folder: str | None, *, copy: bool) -> ServerTls 
     if copy:
         from sealbus_broker.cli.cert_files import put
 
-        # The key first, and the certificate last: whoever sees the new one finds its key.
+        # The certificate last: whoever sees the new one finds its key and its authority.
         for source, target, mode in (
             (here.ca, there.ca, 0o644),
             (here.key, there.key, 0o600),
