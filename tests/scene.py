@@ -61,9 +61,7 @@ def a_policy(*bots: BotRule, limits: Limits = LIMITS) -> Policy:
     return Policy("shop", bytes(32), frozenset(), {bot.name: bot for bot in bots}, (), limits)
 
 
-def a_config(
-    folder: Path, secrets: BusSecrets, port: int | None = None, tls: ServerTls | None = None
-) -> NatsConfig:
+def a_config(folder: Path, secrets: BusSecrets, port: int | None = None) -> NatsConfig:
     """The bus's NATS configuration on a free port.
 
     It is without fsync, because no test here is about power failures.
@@ -74,7 +72,6 @@ def a_config(
         issuer=secrets.issuer.public,
         port=port or free_port(),
         sync_interval="2m",
-        tls=tls,
     )
 
 
@@ -239,7 +236,8 @@ async def raise_curtain(folder: Path, tls: ServerTls | None = None) -> Scene:
         bot_rule("inventory", keys["inventory"], subscribe=("orders.>",)),
         bot_rule("thief", keys["thief"], subscribe=("news.>",)),
     )
-    server = NatsServer(a_config(folder, secrets, tls=tls), folder)
+    config = a_config(folder, secrets)
+    server = NatsServer(config if tls is None else replace(config, tls=tls), folder)
     own = None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key)
     await server.start()
     scene: Scene
