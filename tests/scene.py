@@ -106,6 +106,13 @@ class Door:
         )
 
 
+async def read_as_stranger(nc: Client, asked: str) -> bytes:
+    """A record, or the list of bus keys, as a client without the library reads it."""
+    answer = await nc.request(asked, b"", PATIENCE_S)
+    assert "Status" not in (answer.headers or {})
+    return answer.data
+
+
 @dataclass(slots=True)
 class Scene:
     """Everything that a test needs around it."""

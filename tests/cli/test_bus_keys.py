@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -220,6 +221,18 @@ def test_running_bus_follows_without_a_restart(tmp_path: Path) -> None:
         assert "do not learn" not in told.err
         assert running.run(*sent).code == 0
         assert "bus-key.changed" not in log.read_text()
+        # A copy of the folder from before, as another machine may have it.
+        other = tmp_path / "copy"
+        shutil.copytree(bus, other, ignore=shutil.ignore_patterns("jetstream"))
+        made = secrets(bus)
+        (other / ".sealbus/relay.toml").unlink()
+        replace(made, next=None, links=()).write(other / ".sealbus/relay.toml")
+        before = everything(other)
+        told = running.run("keys", "rotate-bus", "--dir", str(other))
+        assert told.code == 1
+        assert "this relay has an old bus key" in told.err
+        assert "copy .sealbus/relay.toml here" in told.err
+        assert everything(other) == before
     (tmp_path / "other").mkdir()
     with running_bus(tmp_path / "other") as running:
         bus, log = tmp_path / "other/mybus", tmp_path / "other/up.log"

@@ -131,7 +131,7 @@ OFFLINE = {
         ["keys", "rotate-bus", "--overlap", BAD, "--dir", "{sound}"],
         ["keys", "rotate-bus", "--dir", "{bus}"],
     ],
-    "keys show-bus": [["keys", "show-bus", "--dir", "{bus}"]],
+    "keys show-bus": [["keys", "show-bus", "--dir", BAD + "/nowhere"]],
     "keys sessions": [["keys", "sessions", BAD, "--dir", BAD + "/nowhere"]],
     "reload": [["reload", "--dir", BAD + "/nowhere"], ["reload", "--dir", "{bus}"]],
     "inspect": [

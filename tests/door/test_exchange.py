@@ -13,7 +13,7 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
-from sealbus.nats.records import read, read_subject, record_subject
+from sealbus.nats.records import read_subject, record_subject
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import Certificate, SessionKey
@@ -21,6 +21,7 @@ from sealbus.protocol.exchange import PREFIX, TOKEN, ExchangeRecord, inbox, reco
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_TOKEN_BYTES
 from sealbus.protocol.seal import Verifier, sign_connect
+from sealbus_broker.door import exchange
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.gate.identities import Identity
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
@@ -28,12 +29,13 @@ from sealbus_broker.nats.config import ServerTls
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.nats.connections import list_sessions
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.records import write_once
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.process import NatsServer
 from tests.client.certificates import Authority
 from tests.oidc.issuer import Issuer
-from tests.scene import Scene, a_config, a_policy, no_quiet, now_ms
-from tests.waiting import PATIENCE_S, until
+from tests.scene import Scene, a_config, a_policy, no_quiet, now_ms, read_as_stranger
+from tests.waiting import until
 
 
 @dataclass
@@ -69,8 +71,7 @@ class Exchanging:
         text = admission(token, key, bot)
         client = await self.client(text, key, inbox_prefix=inbox(record_id(token)))
         asked = read_subject(record_subject(TOKEN, record_id(token)))
-        data = await read(client, asked, PATIENCE_S)
-        assert data is not None
+        data = await read_as_stranger(client, asked)
         await client.close()
         return ExchangeRecord.decode(data)
 
@@ -376,6 +377,23 @@ async def test_identity_taken_away_during_an_exchange_counts(
         serve(handler)
 
     bus.issuer._serve = change_first  # type: ignore[method-assign]
+    key = a_key()
+    why = "the policy has no identities of this bot"
+    await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)
+
+
+async def test_identity_taken_away_during_the_record_counts(
+    bus: Exchanging, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate is in the record then, and the bot must not read it."""
+    bots = bus.scene.policy.bots
+    write = write_once
+
+    async def change_first(*given: Any) -> bytes:
+        bus.scene.change(bots={**bots, "order": replace(bots["order"], identities=())})
+        return await write(*given)
+
+    monkeypatch.setattr(exchange, "write_once", change_first)
     key = a_key()
     why = "the policy has no identities of this bot"
     await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)

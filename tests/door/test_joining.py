@@ -13,7 +13,7 @@ import nats
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus.nats.records import read, read_subject, record_subject
+from sealbus.nats.records import read_subject, record_subject
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.joining import JOIN, JoinProof, JoinRecord, inbox, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
@@ -21,7 +21,7 @@ from sealbus.protocol.seal import sign_connect
 from sealbus_broker.door import joining
 from sealbus_broker.gate.policy import Invitation
 from sealbus_broker.nats.records import read_record, write_once
-from tests.scene import LIMITS, Door, Scene, now_ms
+from tests.scene import LIMITS, Door, Scene, now_ms, read_as_stranger
 from tests.waiting import PATIENCE_S, until
 
 HOUR = 3_600_000
@@ -77,8 +77,7 @@ class Host:
 
     async def first(self, door: Door) -> bytes:
         """The key in the record, as the session reads it."""
-        data = await read(door.nc, read_subject(self.record), PATIENCE_S)
-        assert data is not None
+        data = await read_as_stranger(door.nc, read_subject(self.record))
         return JoinRecord.decode(data).key
 
     async def refused(self, **how: Any) -> str:

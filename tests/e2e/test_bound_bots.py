@@ -9,7 +9,7 @@ import pytest
 
 from sealbus import Bot
 from tests.cli.folders import up
-from tests.e2e.test_tls_renewal import made
+from tests.e2e.tls_bus import made
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow

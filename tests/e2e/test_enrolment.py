@@ -16,6 +16,7 @@ import pytest
 from sealbus.credentials import Credentials
 from sealbus.invitation import JoinToken
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.server.process import find_binary
 from tests.cli.bus import clean_environment, wait_until
 from tests.cli.command import SEALBUS, Ran, sealbus, wait_for
 from tests.cli.folders import up
@@ -279,4 +280,39 @@ def test_host_joins_over_mutual_tls(tmp_path: Path) -> None:
         files = ("--ca", "ca.crt", "--cert", "shop.pem", "--cert-key", "shop.key")
         joined = bus.join(token, *files)
         assert joined.code == 0, joined.err
+        assert bus.publishes(bus.host / "shop.toml")
+
+
+@contextmanager
+def running(folder: Path, *command: str) -> Iterator[Path]:
+    """A process that runs until the end of the block, and its log."""
+    log = folder / f"{Path(command[0]).name}-{len(list(folder.glob('*.log')))}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=output, env=clean_environment()
+        )
+    try:
+        yield log
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def test_relay_of_its_own_leaves_the_folder_to_an_operator(tmp_path: Path) -> None:
+    """Its folder may be a copy, so it writes nothing there."""
+    port = free_port()
+    assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
+    bus = Bus(tmp_path)
+    store = str(tmp_path / "store")
+    bus.operator("prepare", "--listen", f"127.0.0.1:{port}", "--store", store, "--sync", "2m")
+    nats = running(tmp_path, str(find_binary()), "-c", str(bus.folder / ".sealbus/nats.conf"))
+    with nats, running(bus.folder, *SEALBUS, "relay") as log:
+        wait_for(log, "is up at")
+        token = bus.invite()
+        with bus.joining(token) as (process, words):
+            wait_for(words, "the bus has the key")
+            key = key_of(bus.host / "shop.toml")
+            assert key not in (bus.folder / "keys/shop.yaml").read_text()
+            bus.operator("invites", "accept", "shop", "--key", key)
+            assert process.wait(PATIENCE_S) == 0, words.read_text()
         assert bus.publishes(bus.host / "shop.toml")

@@ -85,6 +85,10 @@ def stamps() -> Iterable[bytes]:
     return _hex("stamps", "sealed")
 
 
+def keyrings() -> Iterable[bytes]:
+    return _hex("keyrings", "keyring")
+
+
 def notices() -> Iterable[bytes]:
     return _hex("notices", "sealed")
 

@@ -36,6 +36,7 @@ from sealbus.protocol.codec import (
 )
 from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
 from sealbus.protocol.envelope import Envelope, Header, Parent
+from sealbus.protocol.keyring import Link, pack_keyring, split_keyring
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_NODES
 from sealbus.protocol.notice import Notice, check_notice, open_notice
@@ -54,6 +55,7 @@ from sealbus.protocol.subjects import (
     overlap,
     split_schema,
 )
+from sealbus.trust import Trust
 from sealbus_broker.cli.json_lines import parse_json
 from sealbus_broker.door.admission import decide
 from sealbus_broker.gate.certificates import objection
@@ -159,6 +161,18 @@ def notice(data: bytes) -> None:
         assert Notice.decode(data).encode() == data
     with contextlib.suppress(Malformed):
         check_notice(open_notice(data, BUS_KEYS), bus="shop", bot="order", now_ms=NOW)
+
+
+def keyring(data: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        assert Link.decode(data).encode() == data
+    with contextlib.suppress(Malformed):
+        links = split_keyring(data)
+        assert pack_keyring(links) == data
+    trust = Trust("shop", BUS_KEYS)
+    with contextlib.suppress(Malformed):
+        trust.take(data)
+    assert trust.keys >= BUS_KEYS
 
 
 def certificate(data: bytes) -> None:
@@ -378,6 +392,7 @@ TARGETS: Final[dict[str, Target]] = {
     "seal": Target(seal, seeds.seals),
     "stamp": Target(stamp, seeds.stamps),
     "notice": Target(notice, seeds.notices),
+    "keyring": Target(keyring, seeds.keyrings),
     "certificate": Target(certificate, seeds.certificates),
     "delivery": Target(delivery, seeds.deliveries),
     "bundle": Target(bundle, seeds.bundles),

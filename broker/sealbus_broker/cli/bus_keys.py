@@ -10,6 +10,7 @@ file. So a command that was killed half-way is said again, and goes on.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import Final
@@ -78,11 +79,19 @@ def rotate_bus(overlap: int, finish: bool, servers: tuple[str, ...], folder: str
     if finish:
         secrets = _finish(bus, secrets, now_ms)
     elif secrets.next is None:
+        with contextlib.suppress(ConnectionFailed):
+            # Before anything is made: a second rotation elsewhere would contradict the first.
+            _agree(bus, secrets, policy, servers)
         secrets = _begin(bus, secrets, policy, now_ms, overlap)
     bus.record(replace(facts, bus_keys=secrets.publics, links=secrets.links))
     if not secrets.links:
         return
-    _publish(bus, secrets, policy, servers)
+    try:
+        _agree(bus, secrets, policy, servers)
+    except ConnectionFailed as error:
+        bus.talk.note(
+            f"bots do not learn the new key yet: {error.what}; a relay tells them when it runs"
+        )
     click.echo(secrets.publics[-1].text)
     _say_phase(bus, secrets, now_ms)
 
@@ -130,24 +139,23 @@ def _finish(bus: BusFolder, secrets: BusSecrets, now_ms: int) -> BusSecrets:
     return finished
 
 
-def _publish(bus: BusFolder, secrets: BusSecrets, policy: Policy, servers: tuple[str, ...]) -> None:
-    """Store the list for bots, if the bus is up. A relay that starts does it otherwise."""
+def _agree(bus: BusFolder, secrets: BusSecrets, policy: Policy, servers: tuple[str, ...]) -> None:
+    """Have the list for bots stored, and see that it is that of this folder.
+
+    Raises:
+        ConnectionFailed: The bus does not answer.
+        Unusable: Another machine has rotated the bus key, or a list contradicts this one.
+    """
     keys = RelayKeys(secrets, InForce(policy, time.monotonic), now_ms=clock_ms)
 
-    async def store(_: Stop) -> None:
+    async def look(_: Stop) -> None:
         tls = bus.tls(servers)
         async with as_relay(bus.servers(servers), secrets, "sealbus keys", CONNECT_S, tls) as nc:
             await keys.look(nc)
 
-    try:
-        run(store)
-    except ConnectionFailed as error:
-        bus.talk.note(
-            f"bots do not learn the new key yet: {error.what}; a relay tells them when it runs"
-        )
-        return
+    run(look)
     for problem in keys.problems():
-        bus.talk.note(f"{problem.what}; {problem.hint}")
+        raise Unusable(problem.what, hint=problem.hint)
 
 
 def _say_phase(bus: BusFolder, secrets: BusSecrets, now_ms: int) -> None:

@@ -185,7 +185,8 @@ def void(
     a new session key and comes back by itself. This helps only where the bot's enrolled key was not
     in reach: it is in the memory of each process whose credentials have it. Otherwise revoke the
     key. If the bot's clock may be ahead, say it again a minute later. KEY is a public key (U…), or
-    its first eight characters or more.
+    its first eight characters or more. With sealbus as BOT, it voids the session keys of all bots
+    that logged in with a token of an identity provider.
     """
     bus = BusFolder.find(folder)
     now = datetime.now(UTC)
