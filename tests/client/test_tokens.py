@@ -67,6 +67,8 @@ async def test_file_is_read_anew_each_time(tmp_path: Path) -> None:
         (a_token(more="x" * 5 * MAX_TOKEN_BYTES), "is larger than"),
         ("\udcff", "is not UTF-8 text"),
     ],
+    # A token has the time in it, and each process of the tests has to find the same names.
+    ids=["empty", "a word", "five parts", "a dot too much", "over", "large", "huge", "no text"],
 )
 async def test_unusable_file_is_named_and_not_shown(
     tmp_path: Path, content: str, told: str
