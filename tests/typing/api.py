@@ -22,6 +22,7 @@ from sealbus import (
     CredentialsError,
     Grants,
     InvalidInput,
+    InvitationRefused,
     Malformed,
     Message,
     NoReply,
@@ -252,6 +253,8 @@ def handle(error: SealbusError) -> None:
             assert_type(error.part, str)
             assert_type(error.kind, str)
         case NoReply() | ConnectionFailed() | NotConnected() | CredentialsError():
+            pass
+        case InvitationRefused():
             pass
         case InvalidInput() | Malformed():
             as_builtin: ValueError = error
