@@ -15,7 +15,7 @@
 :class:`NotServed` stands apart: it ends one request on the bus's own subjects, and goes no further.
 
 A bot's mistake is never raised. It is a verdict, or a
-:class:`~sealbus_broker.door.admission.Denial`.
+:class:`~sealbus_broker.door.deciding.Denial`.
 """
 
 from __future__ import annotations

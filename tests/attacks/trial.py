@@ -17,7 +17,7 @@ from typing import Final
 
 from examples.robbery.frames import client_name
 from sealbus.protocol.reason import Reason
-from sealbus_broker.door.admission import Admitted, Denial, bind, decide
+from sealbus_broker.door.deciding import Admitted, Denial, bind, decide
 from sealbus_broker.escape import printable, readable, readable_json, reshown
 from tests.attacks.connections import with_vault
 from tests.attacks.corpus import (

@@ -9,7 +9,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from sealbus.nats.records import KEYRING_READ, read, read_subject, record_subject
-from sealbus_broker.door import admission
+from sealbus_broker.door import deciding
 from sealbus_broker.door.rights import Rights, rights
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import BotRule
@@ -33,7 +33,7 @@ def _may_read(monkeypatch: pytest.MonkeyPatch) -> None:
         usual = rights(bot, consumers)
         return replace(usual, publish=(*usual.publish, read_subject(OWN), KEYRING_READ))
 
-    monkeypatch.setattr(admission, "rights", more)
+    monkeypatch.setattr(deciding, "rights", more)
 
 
 async def test_record_is_written_once(bus: Ground) -> None:

@@ -23,7 +23,8 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS, MAX_NAME_CHARS
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import consumer_name
-from sealbus_broker.door.admission import CALLOUT_SUBJECT, Admission, Denial, decide
+from sealbus_broker.door.admission import CALLOUT_SUBJECT, Admission
+from sealbus_broker.door.deciding import Denial, decide
 from sealbus_broker.door.sessions import Entry
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.nats import jwt

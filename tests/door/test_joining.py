@@ -181,7 +181,7 @@ async def test_session_ends_after_half_a_minute(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert joining.SESSION_MS == 30_000
-    monkeypatch.setattr("sealbus_broker.door.admission.JOIN_SESSION_MS", 1500)
+    monkeypatch.setattr("sealbus_broker.door.deciding.JOIN_SESSION_MS", 1500)
     door = await host.login()
     await until(lambda: door.nc.is_closed, "the session is over")
     assert "expired" in str(door.nc.last_error)

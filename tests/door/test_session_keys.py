@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.seal import sign_connect
-from sealbus_broker.door.admission import CLIENT_CHARS, Denial, decide
+from sealbus_broker.door.deciding import CLIENT_CHARS, Denial, decide
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.nats.connections import LiveSession, list_sessions
 from sealbus_broker.nats.session_name import Certified

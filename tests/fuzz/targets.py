@@ -57,7 +57,7 @@ from sealbus.protocol.subjects import (
 )
 from sealbus.trust import Trust
 from sealbus_broker.cli.json_lines import parse_json
-from sealbus_broker.door.admission import decide
+from sealbus_broker.door.deciding import decide
 from sealbus_broker.gate.certificates import objection
 from sealbus_broker.gate.policy import BotKey, DeliveryClass, Limits
 from sealbus_broker.nats import jwt

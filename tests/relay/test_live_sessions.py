@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import MAX_MESSAGE_BYTES
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.door.admission import CLIENT_CHARS
+from sealbus_broker.door.deciding import CLIENT_CHARS
 from sealbus_broker.nats.config import kick_subject, renew_subject
 from sealbus_broker.nats.connections import OVERLAP, PAGE
 from sealbus_broker.policy.succession import Succession

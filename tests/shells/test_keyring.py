@@ -19,7 +19,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.notice import Ended, Notice, seal_notice
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
 from sealbus.protocol.subjects import notice_subject, receipts_subject
-from sealbus_broker.door import admission
+from sealbus_broker.door import deciding
 from sealbus_broker.door.rights import Rights, rights
 from sealbus_broker.gate.policy import BotRule
 from sealbus_broker.nats.records import write_keyring
@@ -164,7 +164,7 @@ async def test_session_without_the_right_is_used_all_the_same(
         publish = tuple(one for one in usual.publish if "KEYRING" not in one)
         return Rights(publish, usual.subscribe, usual.deny)
 
-    monkeypatch.setattr(admission, "rights", fewer)
+    monkeypatch.setattr(deciding, "rights", fewer)
     monkeypatch.setattr(reading, "READ_S", 0.2)
     async with bot_of(bus) as bot:
         assert bot._session.is_up
