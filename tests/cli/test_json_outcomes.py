@@ -87,6 +87,8 @@ CASES = [
     Case("keys ls: no folder", ("keys", "ls", "--dir", "missing"), 1, failed("Unusable")),
     Case("keys show: a key", ("keys", "show", "greeter"), 0, ({"state": "valid"},)),
     Case("keys show: no bot", ("keys", "show", "nobody"), 1, failed("Unusable")),
+    Case("keys show-bus: a key", ("keys", "show-bus"), 0, ({"state": "in use"},)),
+    Case("keys show-bus: no folder", ("keys", "show-bus", "--dir", "no"), 1, failed("Unusable")),
     Case("keys sessions: nothing", ("keys", "sessions", "clock"), 0, ()),
     Case("keys sessions: no bus", ("keys", "sessions", "--server", "nats://127.0.0.1:1"), 1),
     Case("reload: newest", ("reload",), 0, ({"relay": "relay", "newest": True},)),

@@ -8,6 +8,7 @@ import pytest
 from nats.errors import NoRespondersError
 
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.nats.config import MAX_CONTROL_LINE_BYTES
 from tests.contract.ground import Ground, Inbox
 from tests.waiting import PATIENCE_S, until
 
@@ -91,7 +92,7 @@ async def test_subscription_ends_after_its_limit(ground: Ground) -> None:
     [
         (b"NONSENSE\r\n", "unknown protocol operation"),
         (b"PUB a 1048577\r\n", "maximum payload violation"),
-        (b"PUB " + b"a" * 5000 + b" 1\r\n", "maximum control line exceeded"),
+        (b"PUB " + b"a" * MAX_CONTROL_LINE_BYTES + b" 1\r\n", "maximum control line exceeded"),
         (b"PUB a nan\r\n", "parser error"),
     ],
     ids=["nonsense", "too large", "long line", "no size"],
