@@ -116,7 +116,12 @@ async def test_request_to_a_replaced_connection_changes_nothing(
     first = await kept.session.client()
     with kept.session.hold(first):
         ask(stage)
-        await until(lambda: len(kept.attached) == 2, "it was renewed")
+
+        async def is_renewed() -> bool:
+            return await kept.session.client() is not first
+
+        # A connection that is attached is not in use yet.
+        await until(is_renewed, "it was renewed")
         second = await kept.session.client()
         first.is_to_leave = False
         # The older one alone, which has the lower number.
