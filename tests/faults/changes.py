@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.faults.changes [--edits 100] [--certificates 20] [--session-keys 10] [--json]
+    python -m tests.faults.changes [--edits 100] [--certificates 20] [--bus-keys 1] … [--json]
 
 The bus is `sealbus up` with TLS. One bot publishes without a pause, and another one has a durable
 subscription. Both renew their sessions every few seconds. Meanwhile the operator does
@@ -13,6 +13,8 @@ this, in an order that a seed gives:
 * *session-keys*: voids the session keys of a bot.
 * *rotations*: gives the publisher another enrolled key. A process with the new key takes over. Then
   the old key is revoked.
+* *bus-keys*: gives the bus another key of its own, and deletes the old one. It takes as long as the
+  longest session, and a minute.
 
 Each message has to arrive once, in the order sent, and none may be refused.
 The program prints the longest time between two publishes, and between two deliveries, during each
@@ -47,10 +49,19 @@ from tests.waiting import PATIENCE_S, until
 RENEW_S: Final = 3.0
 """How often the bots renew their sessions: eighty times as often as usual."""
 
+SESSION: Final = "10s"
+"""The longest session, in the policy. A rotation of the bus key waits for that, and a minute."""
+
 MORE: Final = 3
 """How many messages are published between two changes at least."""
 
-COUNTS: Final = {"edits": 100, "certificates": 20, "session-keys": 10, "rotations": 1}
+COUNTS: Final = {
+    "edits": 100,
+    "certificates": 20,
+    "session-keys": 10,
+    "rotations": 1,
+    "bus-keys": 1,
+}
 """By kind of change: how many the program makes."""
 
 
@@ -123,6 +134,7 @@ class Scene:
             "certificates": self._renew_certificates,
             "session-keys": self._void,
             "rotations": self._rotate,
+            "bus-keys": self._rotate_bus,
         }
 
     async def play(self, steps: list[str]) -> None:
@@ -217,6 +229,16 @@ class Scene:
         await old.close()
         await self._run("keys", "revoke", "greeter", old.credentials.key.public.text, "--wait")
 
+    async def _rotate_bus(self, _: int) -> None:
+        before = self._log.read_text().count("bus-key.changed")
+        await self._run("keys", "rotate-bus")
+        await until(
+            lambda: self._log.read_text().count("bus-key.changed") > before,
+            "relays seal with the new bus key",
+        )
+        await self._goes_on()
+        await self._run("keys", "rotate-bus", "--finish")
+
     async def _run(self, *arguments: str) -> None:
         ran = await sealbus_beside(*arguments, cwd=self._bus)
         assert ran.code == 0, ran.err
@@ -231,6 +253,8 @@ def _logins(log: str) -> int:
 async def play(counts: Mapping[str, int], seed: int, folder: Path) -> Report:
     """Play the changes in ``counts``, by their kind, on a bus below ``folder``."""
     bus = await asyncio.to_thread(made, folder)
+    policy = bus / "policy.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", f"limits:\n  session: {SESSION}\n"))
     steps = [kind for kind, count in counts.items() for _ in range(count)]
     Random(seed).shuffle(steps)
     with up(bus) as log:
