@@ -434,7 +434,7 @@ async def test_logins_by_one_token_are_bounded(
     bus: Exchanging, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sealbus_broker.door.exchange.MOST_LOGINS", 2)
-    monkeypatch.setattr("sealbus_broker.door.exchange.SESSION_MS", 10**15)
+    monkeypatch.setattr("sealbus_broker.door.errands.SESSION_MS", 10**15)
     token, key = bus.issuer.token(), a_key()
     await bus.exchange(token, key)
     await bus.exchange(token, key)

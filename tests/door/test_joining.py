@@ -18,7 +18,7 @@ from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.joining import JOIN, JoinProof, JoinRecord, inbox, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.seal import sign_connect
-from sealbus_broker.door import joining
+from sealbus_broker.door import errands, joining
 from sealbus_broker.gate.policy import Invitation
 from sealbus_broker.nats.records import read_record, write_once
 from tests.scene import LIMITS, Door, Scene, now_ms, read_as_stranger
@@ -180,8 +180,8 @@ async def test_session_may_read_its_record_and_do_nothing_else(host: Host) -> No
 async def test_session_ends_after_half_a_minute(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert joining.SESSION_MS == 30_000
-    monkeypatch.setattr("sealbus_broker.door.deciding.JOIN_SESSION_MS", 1500)
+    assert errands.SESSION_MS == 30_000
+    monkeypatch.setattr("sealbus_broker.door.deciding.SESSION_MS", 1500)
     door = await host.login()
     await until(lambda: door.nc.is_closed, "the session is over")
     assert "expired" in str(door.nc.last_error)

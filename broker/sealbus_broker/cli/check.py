@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 import click
 
@@ -102,6 +103,17 @@ def _other_issuer(bus: BusFolder, policy: Policy) -> list[Problem]:
     return [Problem(f"keys/{RELAY}.yaml", 0, 0, what, hint=hint)]
 
 
+def _credentials(bus: BusFolder) -> Iterator[tuple[str, Credentials]]:
+    """The credentials in the folder that can be read, each with its path. The others are reported
+    elsewhere."""
+    files = []
+    with contextlib.suppress(OSError):
+        files = bus.credential_files()
+    for file in files:
+        with contextlib.suppress(CredentialsError):
+            yield f"credentials/{readable(file.name, 100)}", Credentials.load(file, unlock=False)
+
+
 def _ended_bus_keys(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem]:
     """Notes about keys of the bus that have ended, or that other ones follow."""
     found: list[Problem] = []
@@ -112,15 +124,7 @@ def _ended_bus_keys(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem
             hint = "sealbus keys rotate-bus --finish"
             found.append(Problem(".sealbus/relay.toml", 0, 0, what, hint=hint))
     ends = {link.old: link.end_ms for link in facts.chain}
-    files = []
-    with contextlib.suppress(OSError):  # reported already
-        files = bus.credential_files()
-    for file in files:
-        shown = f"credentials/{readable(file.name, 100)}"
-        try:
-            one = Credentials.load(file, unlock=False)
-        except CredentialsError:
-            continue  # reported already
+    for shown, one in _credentials(bus):
         if one.bus_keys and all(ends.get(key, now_ms) < now_ms for key in one.bus_keys):
             what = "names only keys of the bus that have ended"
             hint = (
@@ -137,16 +141,7 @@ def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:
     Nobody is admitted with them.
     """
     found: list[Problem] = []
-    try:
-        files = bus.credential_files()
-    except OSError:
-        return []  # reported already
-    for file in files:
-        shown = f"credentials/{readable(file.name, 100)}"
-        try:
-            one = Credentials.load(file, unlock=False)
-        except CredentialsError:
-            continue  # reported already
+    for shown, one in _credentials(bus):
         rule = policy.bots.get(one.bot)
         if rule is None:
             found.append(

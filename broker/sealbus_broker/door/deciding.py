@@ -32,9 +32,8 @@ from sealbus.protocol.limits import MAX_CONSUMERS
 from sealbus.protocol.seal import Verifier, verify_connect
 from sealbus.protocol.subjects import consumer_owner
 from sealbus_broker.door.client_certificate import certificate_end_ms
-from sealbus_broker.door.exchange import SESSION_MS as EXCHANGE_MS
+from sealbus_broker.door.errands import SESSION_MS
 from sealbus_broker.door.exchange import Exchange, judge_exchange
-from sealbus_broker.door.joining import SESSION_MS as JOIN_SESSION_MS
 from sealbus_broker.door.joining import Joining, judge_join
 from sealbus_broker.door.rights import Rights, rights
 from sealbus_broker.gate.certificates import ends_ms, objection
@@ -137,7 +136,7 @@ def _check_join(
     joining = judge_join(said, proof, bot, policy, now_ms)
     if isinstance(joining, str):
         return Denial(bot.name, joining)
-    ends_at_ms = now_ms + JOIN_SESSION_MS
+    ends_at_ms = now_ms + SESSION_MS
     session = Admitted(bot.name, proof.token_key, joining.rights, ends_at_ms, joining)
     return _Opening(joining.key, session)
 
@@ -151,7 +150,7 @@ def _check_token(said: AdmissionText, bot: BotRule, now_ms: int) -> _Opening | D
     if isinstance(exchange, str):
         return Denial(bot.name, exchange)
     key = exchange.key
-    session = Admitted(bot.name, key, exchange.rights, now_ms + EXCHANGE_MS, exchange)
+    session = Admitted(bot.name, key, exchange.rights, now_ms + SESSION_MS, exchange)
     return _Opening(key, session)
 
 

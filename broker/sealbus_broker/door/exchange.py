@@ -28,14 +28,12 @@ again with the same key, and gets the same certificate.
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.nats.records import read_subject, record_subject
@@ -44,21 +42,17 @@ from sealbus.protocol.certificate import certify
 from sealbus.protocol.exchange import TOKEN, ExchangeRecord, inbox
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_SESSION_KEY_MS
+from sealbus_broker.door.errands import Latest, NotRecorded, write
 from sealbus_broker.door.rights import Rights
-from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.identities import Identity, Provider
 from sealbus_broker.gate.policy import BotRule, Limits, Policy
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.records import write_once
 from sealbus_broker.oidc.keys import Keys
 from sealbus_broker.oidc.providers import Providers
 from sealbus_broker.oidc.token import Token
 from sealbus_broker.oidc.verifying import Proven, verify
 
 log = get_logger(__name__)
-
-SESSION_MS: Final = 30_000
-"""How long such a session lasts. A bot reads one record, within milliseconds of its login."""
 
 MOST_LOGINS: Final = 4
 """How many logins by one token one relay admits within :data:`SESSION_MS`. A bot makes one, and
@@ -136,7 +130,7 @@ class Exchanges:
         self._issuer = issuer
         self._providers = providers
         self._monotonic = monotonic
-        self._latest: dict[str, list[float]] = {}
+        self._latest = Latest(monotonic)
         self._written: defaultdict[str, deque[float]] = defaultdict(deque)
         """By bot: when its latest records were written here."""
         self._followed: Policy | None = None
@@ -163,23 +157,21 @@ class Exchanges:
             proven = self._prove(exchange, policy(), keys, now_ms)
         if isinstance(proven, str):
             return proven
-        if self._is_too_much(exchange.token.digest):
-            return f"more than {MOST_LOGINS} logins by one token within {SESSION_MS // 1000} s"
+        if (why := self._latest.refuse(exchange.token.digest, MOST_LOGINS)) is not None:
+            return why
         if (why := self._has_enough(exchange.bot, policy().limits)) is not None:
             return why
         mine = self._certified(exchange, policy(), now_ms)
         if isinstance(mine, str):
             return mine
         try:
-            async with asyncio.timeout(RECORD_S):
-                stored = await write_once(self._nc, exchange.subject, mine.encode(), RECORD_S)
-            first = ExchangeRecord.decode(stored)
-        except StreamsUnusable as error:
-            return error.what
+            first = ExchangeRecord.decode(
+                await write(self._nc, exchange.subject, mine.encode(), RECORD_S)
+            )
+        except NotRecorded as error:
+            return str(error)
         except Malformed as error:
             return f"the record of the token is not readable: {error.what}"
-        except (NatsError, OSError, TimeoutError) as error:
-            return f"JetStream did not record the token in time ({type(error).__name__})"
         if first == mine:
             self._written[exchange.bot].append(self._monotonic())
         # And by the policy after this wait. A bot that is no longer named must not read the
@@ -252,19 +244,6 @@ class Exchanges:
         if len(times) < most:
             return None
         return f"the bot has exchanged {most} tokens within {within_s:g} s, as many as it may"
-
-    def _is_too_much(self, digest: str) -> bool:
-        since = self._monotonic() - SESSION_MS / 1000
-        # Only tokens that hold come here, so they are few.
-        self._latest = {
-            one: times for one, times in self._latest.items() if times and times[-1] > since
-        }
-        times = [at for at in self._latest.get(digest, []) if at > since]
-        self._latest[digest] = times
-        if len(times) >= MOST_LOGINS:
-            return True
-        times.append(self._monotonic())
-        return False
 
 
 def _identities(policy: Policy, bot: str) -> tuple[Identity, ...]:

@@ -29,29 +29,23 @@ record, and believes it no more than the door believes the bot.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.nats.records import read_subject, record_subject
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.joining import JOIN, JoinProof, JoinRecord, inbox, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus_broker.door.errands import Latest, NotRecorded, write
 from sealbus_broker.door.rights import Rights
-from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import BotRule, Policy
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.records import write_once
 
 log = get_logger(__name__)
-
-SESSION_MS: Final = 30_000
-"""How long such a session lasts. A bot reads one record, within milliseconds of its login."""
 
 MOST_LOGINS: Final = 16
 """How many logins by one token one relay admits within :data:`SESSION_MS`. A bot that waits for an
@@ -127,27 +121,24 @@ class Joins:
 
     def __init__(self, nc: Client, monotonic: Callable[[], float]) -> None:
         self._nc = nc
-        self._monotonic = monotonic
-        self._latest: dict[bytes, list[float]] = {}
+        self._latest = Latest(monotonic)
 
     async def record(self, joining: Joining, now_ms: int) -> str | None:
         """Record a login, or return the reason why it is refused.
 
         ``now_ms``: the time of the login (ms since 1970).
         """
-        if self._is_too_much(joining.proof.token_key):
-            return f"more than {MOST_LOGINS} logins by one token within {SESSION_MS // 1000} s"
+        if (why := self._latest.refuse(joining.proof.token_key, MOST_LOGINS)) is not None:
+            return why
         mine = JoinRecord(joining.key, joining.proof, now_ms)
         try:
-            async with asyncio.timeout(RECORD_S):
-                stored = await write_once(self._nc, joining.subject, mine.encode(), RECORD_S)
-            first = JoinRecord.decode(stored)
-        except StreamsUnusable as error:
-            return error.what
+            first = JoinRecord.decode(
+                await write(self._nc, joining.subject, mine.encode(), RECORD_S)
+            )
+        except NotRecorded as error:
+            return str(error)
         except Malformed as error:
             return f"the record of the invitation is not readable: {error.what}"
-        except (NatsError, OSError, TimeoutError) as error:
-            return f"JetStream did not record the key in time ({type(error).__name__})"
         fields = {
             "bot": joining.bot,
             "key": _text(joining.key),
@@ -159,19 +150,6 @@ class Joins:
             # Two hosts have the token. An operator has to look which is the right one.
             log.warning("invitation.joined-twice", **fields, first=_text(first.key))
         return None
-
-    def _is_too_much(self, token_key: bytes) -> bool:
-        since = self._monotonic() - SESSION_MS / 1000
-        # Only keys of open invitations come here, so they are few.
-        self._latest = {
-            one: times for one, times in self._latest.items() if times and times[-1] > since
-        }
-        times = [at for at in self._latest.get(token_key, []) if at > since]
-        self._latest[token_key] = times
-        if len(times) >= MOST_LOGINS:
-            return True
-        times.append(self._monotonic())
-        return False
 
 
 def _text(raw: bytes) -> str:

@@ -23,7 +23,6 @@ token and the same file goes on, and needs no token any more once the key is enr
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from sealbus.errors import (
 from sealbus.file_hints import file_hint
 from sealbus.invitation import JoinToken
 from sealbus.life.connecting import ATTEMPT_S, Connector
+from sealbus.life.login import login_options
 from sealbus.nats.addresses import is_encrypted
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import NO_RELAY_S, explain
@@ -56,7 +56,6 @@ from sealbus.protocol.certificate import SESSION_KEY_MS
 from sealbus.protocol.joining import JOIN, JoinProof, JoinRecord, inbox, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import CERTIFICATE_AHEAD_MS
-from sealbus.protocol.seal import sign_connect
 
 JOIN_S: Final = 600.0
 """How long joining takes at most by default: an operator has ten minutes to accept the key."""
@@ -236,7 +235,14 @@ class _Joining:
         proof = JoinProof.make(token.key, raw, bus=token.bus, bot=token.bot)
         said = AdmissionText(token.bot, self._key.public.text, (), proof.word)
         try:
-            client = await self._login(_options(said, self._key, inbox(proof.token_key)))
+            client = await self._login(
+                login_options(
+                    said,
+                    self._key,
+                    inbox_prefix=inbox(proof.token_key),
+                    attempt_s=ATTEMPT_S,
+                )
+            )
         except _Denied:
             self._refuse_in_time()
             return False
@@ -456,27 +462,6 @@ def _check_tls(token: JoinToken, tls: TlsFiles | None) -> None:
             hint="leave --ca, --cert and --cert-key out; or have an operator give the bus TLS, and"
             " make another token",
         )
-
-
-def _options(said: AdmissionText, key: SigningKey, inbox_prefix: str) -> dict[str, Any]:
-    """nats-py's options for a login by the token."""
-    admission = said.encode()
-
-    def answer(challenge: str) -> bytes:
-        return base64.b64encode(sign_connect(key, challenge.encode(), admission.encode()))
-
-    async def on_error(_: Exception) -> None:
-        pass  # the attempt ends with it
-
-    return {
-        "name": said.client_name,
-        "token": admission,
-        "signature_cb": answer,
-        "allow_reconnect": False,
-        "connect_timeout": ATTEMPT_S,
-        "inbox_prefix": inbox_prefix,
-        "error_cb": on_error,
-    }
 
 
 def _is_denial(error: Exception) -> bool:

@@ -19,7 +19,6 @@ that until there is a connection. The attempts go on, because an operator may ta
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import secrets
 import time
@@ -31,13 +30,13 @@ from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, Malformed
 from sealbus.life.certifying import Certifier
 from sealbus.life.exchanging import Exchanger
+from sealbus.life.login import login_options
 from sealbus.log import log
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import NO_RELAY_S, ended, explain, is_denied, shortly
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.notice import Ended, check_notice, open_notice
-from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import BUS, INBOX
 from sealbus.trust import Trust
 
@@ -266,12 +265,6 @@ class Connector:
         """nats-py's options: the admission text as token, and how the challenge is answered."""
         bot = self._credentials.bot
         said = AdmissionText.of(key, bot, tuple(sorted(consumers)))
-        admission = said.encode()
-
-        def answer(challenge: str) -> bytes:
-            return base64.b64encode(
-                sign_connect(key.key, challenge.encode(), admission.encode()),
-            )
 
         async def on_error(error: Exception) -> None:
             if (denied := _NOT_ALLOWED.search(str(error))) is not None:
@@ -281,17 +274,10 @@ class Connector:
             else:
                 log.debug("nats: %s", shortly(error))
 
-        return {
-            "name": said.client_name,
-            "token": admission,
-            "signature_cb": answer,
-            "allow_reconnect": False,
-            "connect_timeout": ATTEMPT_S,
-            # The grants allow no other inbox, and nats-py's own begins with `_INBOX`.
-            "inbox_prefix": f"{INBOX}.{bot}",
-            "ping_interval": PING_S,
-            "error_cb": on_error,
-        }
+        options = login_options(
+            said, key.key, inbox_prefix=f"{INBOX}.{bot}", attempt_s=ATTEMPT_S, on_error=on_error
+        )
+        return options | {"ping_interval": PING_S}
 
 
 def _now_ms() -> int:

@@ -27,12 +27,12 @@ once: the next attempt waits for the same answer.
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from typing import Any, Final
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, CredentialsError, Malformed, SealbusError
+from sealbus.life.login import login_options
 from sealbus.log import log
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import NO_RELAY_S, explain, is_denied
@@ -41,7 +41,6 @@ from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.exchange import PREFIX, TOKEN, ExchangeRecord, inbox, record_id
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.value import value
 from sealbus.supervision import kind, spawn
 from sealbus.tokens import TokenSource
@@ -225,20 +224,4 @@ class Exchanger:
     def _options(self, token: str, identity: str, key: SigningKey) -> dict[str, Any]:
         bot = self._credentials.bot
         said = AdmissionText(bot, key.public.text, certificate=PREFIX + token)
-        admission = said.encode()
-
-        def answer(challenge: str) -> bytes:
-            return base64.b64encode(sign_connect(key, challenge.encode(), admission.encode()))
-
-        async def ignore(_: Exception) -> None:
-            """The attempt fails with the same error."""
-
-        return {
-            "name": said.client_name,
-            "token": admission,
-            "signature_cb": answer,
-            "allow_reconnect": False,
-            "connect_timeout": EXCHANGE_S,
-            "inbox_prefix": inbox(identity),
-            "error_cb": ignore,
-        }
+        return login_options(said, key, inbox_prefix=inbox(identity), attempt_s=EXCHANGE_S)
