@@ -229,27 +229,47 @@ async def test_flush_does_not_wait_for_a_task_that_a_reconnect_may_end(
     await end(client._flusher_task)
 
 
-async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancellation can be lost, as in Python 3.11's wait_for(). Here it is always lost."""
-    listener, client, attempting = Listener(), HardenedClient(), asyncio.Event()
+def lose_cancellations(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Have each attempt to connect lose its cancellation, as Python 3.11's wait_for() may. Returns
+    an event that an attempt sets."""
+    attempting = asyncio.Event()
 
-    async def lose_cancellation(*_: object, **__: object) -> None:
+    async def attempt(*_: object, **__: object) -> None:
         attempting.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise ConnectionRefusedError from None
 
+    monkeypatch.setattr(TcpTransport, "connect", attempt)
+    return attempting
+
+
+async def test_after_a_close_nothing_goes_on_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener, client = Listener(), HardenedClient()
     async with listening(listener.serve) as port:
         await client.connect(
             f"nats://127.0.0.1:{port}", max_reconnect_attempts=-1, reconnect_time_wait=0
         )
-        monkeypatch.setattr(TcpTransport, "connect", lose_cancellation)
+        attempting = lose_cancellations(monkeypatch)
         await client.force_reconnect()
         await patiently(attempting.wait())
         await client.close()
         assert client._reconnection_task is not None
         await patiently(client._reconnection_task)
+
+
+async def test_connecting_ends_when_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, attempting = HardenedClient(), lose_cancellations(monkeypatch)
+    server = "nats://127.0.0.1:1"
+    connecting = asyncio.ensure_future(
+        client.connect(server, max_reconnect_attempts=-1, reconnect_time_wait=0)
+    )
+    await patiently(attempting.wait())
+    connecting.cancel()
+    await asyncio.wait([connecting], timeout=PATIENCE_S)
+    assert connecting.cancelled()
+    assert client.is_closed
 
 
 # ---- a cancellation that meets the answer --------------------------------------------------------

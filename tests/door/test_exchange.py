@@ -21,7 +21,7 @@ from sealbus.protocol.exchange import PREFIX, TOKEN, ExchangeRecord, inbox, reco
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_TOKEN_BYTES
 from sealbus.protocol.seal import Verifier, sign_connect
-from sealbus_broker.door import exchange
+from sealbus_broker.door import errands
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.gate.identities import Identity
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
@@ -393,7 +393,7 @@ async def test_identity_taken_away_during_the_record_counts(
         bus.scene.change(bots={**bots, "order": replace(bots["order"], identities=())})
         return await write(*given)
 
-    monkeypatch.setattr(exchange, "write_once", change_first)
+    monkeypatch.setattr(errands, "write_once", change_first)
     key = a_key()
     why = "the policy has no identities of this bot"
     await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)

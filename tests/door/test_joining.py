@@ -291,13 +291,13 @@ async def test_stranger_and_invited_bot_get_the_same_words(host: Host) -> None:
 
 async def test_logins_by_one_token_are_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "MOST_LOGINS", 3)
-    monkeypatch.setattr(host.scene.admission._joins, "_monotonic", lambda: 100.0)
+    monkeypatch.setattr(host.scene.admission._joins._latest, "_monotonic", lambda: 100.0)
     for _ in range(3):
         await host.login()
     with capture_logs() as logs, pytest.raises(nats.errors.Error):
         await host.login()
     assert "more than 3 logins by one token" in logs[0]["why"]
-    monkeypatch.setattr(host.scene.admission._joins, "_monotonic", lambda: 130.5)
+    monkeypatch.setattr(host.scene.admission._joins._latest, "_monotonic", lambda: 130.5)
     await host.login()
 
 

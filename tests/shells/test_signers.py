@@ -33,6 +33,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(connecting, "BACKOFF_MOST_S", 0.01)
     monkeypatch.setattr(connecting, "ATTEMPT_S", 0.3)
+    monkeypatch.setattr(certifying.Certifier, "within_s", 0.3)
 
 
 class Elsewhere:
@@ -225,7 +226,7 @@ async def test_bots_with_the_same_credentials_ask_in_turn(stage: Stage, signer: 
 async def test_attempt_that_is_given_up_names_the_signer(
     stage: Stage, signer: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "ATTEMPT_S", PATIENCE_S)
+    monkeypatch.setattr(certifying.Certifier, "within_s", PATIENCE_S)
     hanging = Hanging(signer)
     one = kept(stage, signer)
     opening = asyncio.create_task(one.session.open())
@@ -242,6 +243,7 @@ async def test_slow_signer_is_not_taken_for_a_slow_bus(
 ) -> None:
     """A refusal after some time would mean that no relay is there."""
     monkeypatch.setattr(connecting, "ATTEMPT_S", PATIENCE_S)
+    monkeypatch.setattr(certifying.Certifier, "within_s", PATIENCE_S)
     monkeypatch.setattr(diagnosis, "NO_RELAY_S", 0.4)
 
     def slowly(message: bytes) -> bytes:

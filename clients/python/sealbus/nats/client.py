@@ -17,9 +17,10 @@ not UTF-8 become U+FFFD, which no valid subject contains.
 More promises that it keeps:
 
 * When ``flush()`` returns, everything sent before has reached the server.
-* A task that is cancelled while it waits in ``request()`` or ``flush()`` ends. nats-py waits by
-  Python's ``asyncio.wait_for()``, which in 3.11 loses a cancellation that meets the answer. A loop
-  of requests then goes on for ever, and a deadline (``asyncio.timeout()``) passes without effect.
+* A task that is cancelled while it waits in ``connect()``, ``request()`` or ``flush()`` ends.
+  nats-py waits by Python's ``asyncio.wait_for()``, which in 3.11 loses a cancellation that meets
+  the answer. A loop of attempts then goes on for ever, and a deadline (``asyncio.timeout()``)
+  passes without effect.
 * After ``close()`` nothing goes on connecting, and ``close()`` itself ends, also after a failed TLS
   handshake.
 * To a server named as ``tls://`` nothing is sent before TLS is there. nats-py goes on in the clear
@@ -92,6 +93,8 @@ class HardenedClient(WatchedClient):
         """Functions of :meth:`subscribe_direct`, by the number of their subscription."""
         self._leaving = False
         """Whether pending bytes will be sent in the next turn of the event loop."""
+        self._connecting: tuple[asyncio.Task[Any] | None, int] = None, 0
+        """The task that waits in :meth:`connect`, and how often it had been cancelled before."""
         self.reached = False
         """Whether a server has accepted a connection, which is not yet a session."""
         self.tried: str | None = None
@@ -117,6 +120,21 @@ class HardenedClient(WatchedClient):
             ),
             self._direct,
         )
+
+    async def connect(self, *arguments: Any, **options: Any) -> None:
+        """Connect, as the original does. A cancellation is never lost: see the module."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connecting = task, task.cancelling()
+        try:
+            with _obeying_cancellation():
+                await super().connect(*arguments, **options)
+        except asyncio.CancelledError:
+            # It may be connected by now, and nobody has it.
+            self.abort()
+            raise
+        finally:
+            self._connecting = None, 0
 
     async def subscribe_direct(
         self,
@@ -260,7 +278,10 @@ class HardenedClient(WatchedClient):
         # close() cancels the task that reconnects, but a cancellation that meets a refused
         # connection is lost in Python 3.11's wait_for(): the attempts would go on for ever, and
         # asyncio.run() would never return.
-        if self._ended:
+        task, before = self._connecting
+        if self._ended or (
+            task is not None and task is asyncio.current_task() and task.cancelling() > before
+        ):
             raise asyncio.CancelledError
         # In place of nats-py's method, which makes a transport of its own.
         s.last_attempt = self._tried_at = time.monotonic()
