@@ -6,10 +6,13 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from sealbus import Bot, Credentials
 from tests.cli.command import sealbus
 from tests.cli.folders import up
 from tests.e2e.test_identities import made
+from tests.e2e.tls_bus import made as made_with_tls
 from tests.oidc.issuer import Issuer
 from tests.ports import free_port
 
@@ -46,3 +49,29 @@ async def test_bot_without_key_and_certificate_publishes(tmp_path: Path, issuer:
             sealbus, "pub", "greetings.sent", '{"text": "hi"}', "--as", "greeter", cwd=bus
         )
         assert ran.code == 0, ran.err
+
+
+BOUND = "  greeter:\n    certificate: sealbus://mybus/greeter\n"
+
+
+@pytest.fixture
+def bound_bus(tmp_path: Path) -> Path:
+    """A bus with TLS, whose greeter is bound to its certificate."""
+    bus = made_with_tls(tmp_path)
+    policy = bus / "policy.yaml"
+    policy.write_text(policy.read_text().replace("  greeter:\n", BOUND))
+    return bus
+
+
+def test_server_of_ones_own_asks_nobody_either(bound_bus: Path) -> None:
+    conf = bound_bus / ".sealbus/nats.conf"
+    for options, verifies in (((), True), (("--any-client",), False)):
+        ran = sealbus("prepare", *options, cwd=bound_bus)
+        assert ran.code == 0, ran.err
+        assert ("verify: true" in conf.read_text()) is verifies
+        assert ("are refused: greeter" in ran.err) is not verifies
+
+
+def test_bots_that_it_locks_out_are_named_at_the_start(bound_bus: Path) -> None:
+    with up(bound_bus, "--any-client") as log:
+        assert "are refused: greeter" in log.read_text()

@@ -102,7 +102,14 @@ def test_bot_and_invitation_are_made_in_one_step(bus: Path) -> None:
 def test_bot_add_takes_no_file_beside_an_invitation(bus: Path) -> None:
     before = everything(bus)
     assert run(bus, "bot", "add", "shop", "--invite", "--out", "x.toml").code == 2
+    assert run(bus, "bot", "add", "shop", "--approve").code == 2
     assert everything(bus) == before
+
+
+def test_bot_add_may_demand_an_approval(bus: Path) -> None:
+    assert run(bus, "bot", "add", "shop", "--invite", "--approve").code == 0
+    (row,) = run(bus, "invites", "ls", "shop", "--json").out.splitlines()
+    assert json.loads(row)["approve"] is True
 
 
 def test_failed_invitation_takes_the_bot_back(bus: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from sealbus import Credentials
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_TOKEN_BYTES
 from sealbus.tokens import ClientCredentials, TokenFile, TokenFunction
@@ -45,13 +46,15 @@ def test_variables_of_the_pod_are_credentials() -> None:
     (container,) = pod["containers"]
     variables = {one["name"]: one["value"] for one in container["env"]}
     made = Credentials.from_environment(variables)
-    (mount,) = container["volumeMounts"]
-    (volume,) = pod["volumes"]
-    (source,) = volume["projected"]["sources"]
-    path = Path(mount["mountPath"], source["serviceAccountToken"]["path"])
+    mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert mounts.keys() == volumes.keys()
+    (source,) = volumes["token"]["projected"]["sources"]
+    path = Path(mounts["token"], source["serviceAccountToken"]["path"])
     assert made.tokens == TokenFile(path)
     assert source["serviceAccountToken"]["audience"] == "sealbus:shop"
-    assert mount["name"] == volume["name"]
+    tls = Path(mounts["tls"])
+    assert made.tls == TlsFiles(tls / "ca.crt", tls / "tls.crt", tls / "tls.key")
 
 
 def test_program_of_the_ci_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,11 @@ def bot() -> None:
     is_flag=True,
     help="Make no key: print a token for `sealbus join`, as `sealbus invite` does.",
 )
+@click.option(
+    "--approve",
+    is_flag=True,
+    help="With --invite: enrol the key only when `sealbus invites accept` has confirmed it.",
+)
 @server_option
 @dir_option
 def add(
@@ -80,6 +85,7 @@ def add(
     roles: tuple[str, ...],
     out: str | None,
     is_invited: bool,
+    approve: bool,
     servers: tuple[str, ...],
     folder: str | None,
 ) -> None:
@@ -93,6 +99,8 @@ def add(
     """
     if is_invited and out is not None:
         raise click.UsageError("--out has no meaning with --invite: no credentials are made here")
+    if approve and not is_invited:
+        raise click.UsageError("--approve needs --invite: a key that is made here is approved")
     bus = BusFolder.find(folder)
     check_bot(name)
     facts = the_bus(bus, servers)
@@ -105,7 +113,7 @@ def add(
     invited = None
     try:
         if is_invited:
-            invited = make_invitation(bus, name, facts, life_ms=MAX_LIFE_MS, approve=False)
+            invited = make_invitation(bus, name, facts, life_ms=MAX_LIFE_MS, approve=approve)
             made = invited.token.encode()
         else:
             made = str(make_key(bus, name, facts, datetime.now(UTC), Path(out) if out else None))

@@ -1,4 +1,4 @@
-"""The certificates of the server of ``sealbus up``, checked before it starts."""
+"""The certificates of nats-server, checked before it starts, and the clients that it lets in."""
 
 from __future__ import annotations
 
@@ -6,17 +6,37 @@ import ipaddress
 from datetime import UTC, datetime
 from typing import Final
 
+import click
+
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
 from sealbus.nats.tls_files import TlsFiles, UnusableTls
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import reading
 from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import ServerTls
 from sealbus_broker.policy.bus_file import FILE
 from sealbus_broker.server.process import reached_at
 
 _RENEW: Final = "`sealbus certs init --renew` makes a new one"
+
+any_client_option: Final = click.option(
+    "--any-client",
+    is_flag=True,
+    help="With TLS, let clients without a certificate connect, as bots that log in with tokens. No"
+    " certificate of a client is verified then, so bots with `certificate` are refused.",
+)
+"""``--any-client``: whether nats-server asks no client for a certificate."""
+
+
+def locked_out(policy: Policy) -> str | None:
+    """A sentence about the bots that a server with ``--any-client`` locks out, if there are any."""
+    bots = sorted(bot.name for bot in policy.bots.values() if bot.certificate_names)
+    if not bots:
+        return None
+    why = "--any-client has nats-server verify no certificate"
+    return f"{why}, so bots with `certificate` in the policy are refused: {', '.join(bots)}"
 
 
 def server_tls(tls: TlsFiles, *, asks_clients: bool = True) -> ServerTls:

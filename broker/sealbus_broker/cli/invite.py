@@ -109,7 +109,7 @@ class Invited:
                 f"the bus has TLS: the host needs --ca, and perhaps a certificate of its own, which"
                 f" `sealbus certs new {token.bot}` makes"
             )
-        elif all(address(server)[0] in ("127.0.0.1", "::1") for server in token.servers):
+        if all(address(server)[0] in ("127.0.0.1", "::1") for server in token.servers):
             note(
                 f"the token names {token.servers[0]}, which only this machine reaches: name another"
                 " address with --server"

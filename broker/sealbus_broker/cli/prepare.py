@@ -11,7 +11,7 @@ import click
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
-from sealbus_broker.cli.embedded_tls import is_loopback, server_tls
+from sealbus_broker.cli.embedded_tls import any_client_option, is_loopback, locked_out, server_tls
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import reading, writing
 from sealbus_broker.cli.folder import BusFolder, encrypted
@@ -71,6 +71,7 @@ from sealbus_broker.policy.bus_file import BusFile
     is_flag=True,
     help="Copy the certificates of the bus into --tls-dir, and not the key of the authority.",
 )
+@any_client_option
 @server_option
 @new_keys_option
 def prepare(
@@ -83,6 +84,7 @@ def prepare(
     tls_names: tuple[str, ...],
     tls_dir: str | None,
     copy_tls: bool,
+    any_client: bool,
     servers: tuple[str, ...],
     new_keys: bool,
 ) -> None:
@@ -122,6 +124,10 @@ def prepare(
     if tls is None and not is_loopback(host.strip("[]")):
         what = f"{readable(host, 80)} can be reached from other machines, and the server has no TLS"
         bus.talk.note(f"{what}; `sealbus certs init` makes certificates")
+    if tls is not None and any_client:
+        tls = replace(tls, asks_clients=False)
+        if (locked := locked_out(policy)) is not None:
+            bus.talk.note(locked)
     config = NatsConfig(
         store_dir=Path(store),
         relay=secrets.relay.public,

@@ -17,7 +17,14 @@ from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
-from sealbus_broker.cli.embedded_tls import check_address, check_server, is_loopback, server_tls
+from sealbus_broker.cli.embedded_tls import (
+    any_client_option,
+    check_address,
+    check_server,
+    is_loopback,
+    locked_out,
+    server_tls,
+)
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
@@ -70,11 +77,7 @@ name_option = click.option(
     is_flag=True,
     help="Let other machines reach a server without TLS. All who see the network see the payloads.",
 )
-@click.option(
-    "--any-client",
-    is_flag=True,
-    help="With TLS, let clients without a certificate connect, as bots that log in with tokens.",
-)
+@any_client_option
 @click.option(
     "--sync",
     default="always",
@@ -149,6 +152,8 @@ def up(
             log.info("nats-server.started", text=text, url=server.url, log=log_file)
             if tls is None:
                 _warn_without_tls(host)
+            elif any_client and (what := locked_out(policy)) is not None:
+                log.warning("bots.locked-out", text=f"warning: {what}")
             await _watch(server, relay, stopping, lambda: _say_ready(policy, name, server.url))
             log.info("bus.stopped", text="stopped")
 
