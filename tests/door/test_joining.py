@@ -67,7 +67,7 @@ class Host:
             return base64.b64encode(sign(self.key, challenge.encode(), text.encode()))
 
         client = await self.scene.client(
-            name=f"{self.bot} {self.token.public.text}" if name is None else name,
+            name=f"{self.bot} join {self.token.public.text}" if name is None else name,
             token=text,
             signature_cb=answer,
             inbox_prefix=inbox(self.token.public.raw),

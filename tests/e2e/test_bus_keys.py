@@ -272,3 +272,24 @@ async def test_file_with_keys_of_another_bus_changes_nothing(shop: Shop) -> None
     async with shop.bot("order") as sender:
         await sender.publish("orders.placed", order(1))
     await nc.close()
+
+
+async def test_relay_that_starts_with_an_ended_key_seals_nothing(
+    shop: Shop, tmp_path: Path
+) -> None:
+    old = tmp_path / "other"
+    left_out = shutil.ignore_patterns("jetstream", "*.log")
+    shutil.copytree(shop.bus.path, old, ignore=left_out)
+    made = rotate(shop, overlap_ms=2000)
+    await published(shop, 1)
+    await past(made.chain[-1].end_ms)
+    shop.relays[0].terminate()
+    await shop.relays[0].wait()
+    log = old / "other.log"
+    async with sealing_keys(shop) as keys:
+        keys.clear()
+        command = ("sealbus_broker", "relay", "--dir", str(old), "--server", shop.url)
+        shop.relays.append(ForkedProgram(command, log))
+        await until(lambda: log.exists() and b"bus-key.ended" in log.read_bytes(), "it leaves NATS")
+        assert made.bus.public.raw not in keys
+    assert b"is up at" not in log.read_bytes()

@@ -348,10 +348,8 @@ def test_invitation_changes_no_session() -> None:
     assert effect(invited, bot(VALID, OTHER)) == ("", [])
 
 
-def test_joining_session_is_no_loss_after_a_restart() -> None:
-    """It is known by the key of its invitation, which opens nothing else."""
-    token = SigningKey(B, KeyKind.BOT).public
-    held = [("order", token.text)]
-    invited = policy(bot(VALID, invitations={token.raw: Invitation(token.raw, 0, NOW + 1)}))
-    assert not strangers(invited, held, NOW)
-    assert strangers(policy(bot(VALID)), held, NOW).narrow == {"order"}
+def test_errand_is_no_loss_after_a_restart() -> None:
+    """Its name has no key of the bot."""
+    assert not strangers(policy(bot(VALID)), [("order", "")], NOW)
+    other = SigningKey(B, KeyKind.BOT).public.text
+    assert strangers(policy(bot(VALID)), [("order", other)], NOW).narrow == {"order"}

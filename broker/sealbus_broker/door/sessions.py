@@ -154,7 +154,8 @@ class Sessions:
             listing = await list_sessions(self._nc)
         self._server = listing.server
         self._listed = {(listing.server, one.number): one.bot for one in listing.sessions}
-        self._counts = Counter(self._listed.values())
+        # An errand has no key of the bot in its name, and takes none of its places.
+        self._counts = Counter(one.bot for one in listing.sessions if one.key)
         # By the time of the question: the answer may lack logins that came after it.
         self._listed_at, self._took_s = began, self._monotonic() - began
         coming = {

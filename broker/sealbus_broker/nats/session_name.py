@@ -36,7 +36,7 @@ class SessionName:
 
     bot: str
     key: str
-    """The enrolled key (``U…``). ``""`` in a session that an earlier version admitted."""
+    """The enrolled key (``U…``). ``""``: the login is an errand, which reads one record."""
     certified: Certified | None
     """The session key. ``None``: the enrolled key seals itself."""
 

@@ -88,7 +88,7 @@ def strangers(policy: Policy, sessions: Iterable[tuple[str, str]], now_ms: int) 
 
     Args:
         policy: The policy in force.
-        sessions: The bot of each session, and its public key as text. ``""``: the key is not known.
+        sessions: The bot of each session, and its public key as text. ``""``: it is an errand.
         now_ms: The time (ms since 1970).
     """
     ended, narrow = set(), set()
@@ -99,12 +99,11 @@ def strangers(policy: Policy, sessions: Iterable[tuple[str, str]], now_ms: int) 
             ended.add(bot)
             losses[bot] = (Loss(Ended.BOT_REMOVED, None),)
             continue
-        raw = PublicKey.parse(text, KeyKind.BOT).raw if text else None
-        if raw in rule.invitations:
+        if not text:
             continue  # it may read one record, for half a minute
-        if raw is None or not _opens(rule.keys.get(raw), now_ms):
+        raw = PublicKey.parse(text, KeyKind.BOT).raw
+        if not _opens(rule.keys.get(raw), now_ms):
             narrow.add(bot)
-        if raw is not None and not _opens(rule.keys.get(raw), now_ms):
             losses[bot] = (*losses.get(bot, ()), Loss(Ended.KEY_REVOKED, raw))
     return Succession(frozenset(ended), frozenset(narrow), frozenset(), MappingProxyType(losses))
 

@@ -208,6 +208,11 @@ class RelayKeys:
             return ()
         own = {link.number: link for link in self._own}
         keys = {key for link in links for key in (link.old, link.new)}
+        if not keys & {key.raw for key in self._secrets.publics}:
+            # It leads from none of this bus's keys, so no bot of it follows it. A bus that was
+            # given new keys after a theft finds the list of before there.
+            log.warning("bus-key.strange-list", text="ignored a list of other bus keys in KEYRING")
+            return ()
         is_fork = any(own.get(link.number, link) != link for link in links)
         is_strange = self._secrets.bus.public.raw not in keys and _last(links) >= _last(self._own)
         if is_fork or is_strange:

@@ -327,6 +327,8 @@ class Relay:
             await provision(nc, self._policy(), least=self._policy.windows)
             # Bots have to find a key before anything is sealed with it.
             await self._keys.look(nc)
+            if (ended := self._keys.ended) is not None:
+                raise ended
             # A grant may have been taken away while no relay ran, and its bot could still pull.
             await remove_ungranted(nc, self._policy())
             await ledgers.read()

@@ -205,7 +205,7 @@ class BusSecrets:
             bus: The bus's name.
             now_ms: The time (ms since 1970, as all others).
             from_ms: When relays begin to seal with it.
-            end_ms: The end of the present one.
+            end_ms: The end of the present one, and not before that of the one before it.
             kept_ms: How long after the end of a key there are messages that it has stamped.
 
         Raises:
@@ -226,6 +226,8 @@ class BusSecrets:
         key = SigningKey.generate(KeyKind.BUS)
         chain = self.chain
         number = chain[-1].number + 1 if chain else 1
+        # An older key does not outlive a later one.
+        end_ms = max(end_ms, chain[-1].end_ms) if chain else end_ms
         link = Link(bus, number, self.bus.public.raw, key.public.raw, from_ms, end_ms)
         # Without the oldest: a bot with so old a key needs new credentials.
         links = (*self.links, seal_link(self.bus, link))[-MAX_LINKS:]

@@ -70,15 +70,15 @@ class AdmissionText:
 
         nats-server shows it in its list of connections. The relay admits no other name, so an
         operator can believe it: ``<bot> <enrolled key> <session key> <not-before> <life>``,
-        ``<bot> <enrolled key>`` without a certificate, ``<bot> <key of the invitation>`` with a
-        join proof, and ``<bot>`` with a token. Raises :class:`Malformed` for a certificate or proof
-        that is none.
+        ``<bot> <enrolled key>`` without a certificate, ``<bot> join <key of the invitation>`` with
+        a join proof, and ``<bot>`` with a token. Raises :class:`Malformed` for a certificate or
+        proof that is none.
         """
         if self.token is not None:
             return self.bot
         proof = self.read_proof()
         if proof is not None:
-            return f"{self.bot} {record_id(proof.token_key)}"
+            return f"{self.bot} join {record_id(proof.token_key)}"
         certificate = self.read_certificate()
         if certificate is None:
             return f"{self.bot} {self.key}"
