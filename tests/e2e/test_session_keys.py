@@ -129,8 +129,8 @@ async def test_traffic_goes_on_while_session_keys_are_voided(
             await followed(shop)
             await seen.goes_on()
     seen.check()
-    # Times are whole seconds, so two of them may be one.
-    assert 2 <= seen.lost.count("order") <= VOIDS
+    # Times are whole seconds, so several of them may be one.
+    assert 1 <= seen.lost.count("order") <= VOIDS
 
 
 async def test_message_that_waited_for_a_relay_across_a_void_is_accepted(shop: Shop) -> None:

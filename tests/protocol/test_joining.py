@@ -84,7 +84,7 @@ def test_text_with_a_proof_names_its_bot_and_invitation() -> None:
     said = AdmissionText("courier", KEYS["courier"].public.text, (), PROOF.word)
     assert AdmissionText.decode(said.encode()) == said
     assert said.read_proof() == PROOF
-    assert said.client_name == f"courier {TOKEN.public.text}"
+    assert said.client_name == f"courier join {TOKEN.public.text}"
 
 
 def test_proof_is_no_certificate() -> None:
