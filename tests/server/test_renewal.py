@@ -54,11 +54,15 @@ async def following(
     await task
 
 
+async def _told_times(told: list[bytes], count: int) -> None:
+    await until(lambda: len(told) >= count, "the server was told")
+
+
 async def test_each_renewal_is_loaded_once(tls: ServerTls, monkeypatch: pytest.MonkeyPatch) -> None:
     async with following(tls, monkeypatch) as told:
         for count in (1, 2, 3):
             renew(tls)
-            await until(lambda count=count: len(told) >= count, "the server was told")  # type: ignore[misc]  # mypy cannot infer a default
+            await _told_times(told, count)
             assert told[-1] == tls.key.read_bytes()
         await asyncio.sleep(0.1)
         assert len(told) == 3

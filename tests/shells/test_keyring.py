@@ -91,11 +91,22 @@ async def test_bus_without_a_list_is_believed_by_its_key(
     assert "the list of the bus's keys" not in caplog.text
 
 
+async def knows(bot: Bot, keys: int) -> None:
+    """Wait until the bot believes that many bus keys."""
+    await until(lambda: len(known(bot)) == keys, "it is learned")
+
+
+async def is_renewed(bot: Bot) -> None:
+    """Wait until the bot has another session key."""
+    before = bot._session.key
+    await until(lambda: bot._session.key is not before, "it is renewed")
+
+
 async def test_next_key_is_learned_with_a_renewal(bus: Stage) -> None:
     async with bot_of(bus, renew_s=0.3) as bot:
         for length in (1, 2, 3):
             await write_keyring(bus.relay, chain(bus, length), PATIENCE_S)
-            await until(lambda length=length: len(known(bot)) == length + 1, "it is learned")  # type: ignore[misc]
+            await knows(bot, length + 1)
 
 
 async def test_stamp_by_an_unknown_key_has_the_list_read(bus: Stage) -> None:
@@ -137,8 +148,7 @@ async def test_bot_goes_back_to_no_older_list_and_into_no_fork(
         assert len(learned) == 3
         for data in (chain(bus, 1), fork):
             await write_keyring(bus.relay, data, PATIENCE_S)
-            before = bot._session.key
-            await until(lambda before=before: bot._session.key is not before, "it is renewed")  # type: ignore[misc]
+            await is_renewed(bot)
             assert known(bot) == learned
         await until(lambda: "a fork" in caplog.text, "it is told")
         assert known(bot) == learned

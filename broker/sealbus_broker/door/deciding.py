@@ -224,7 +224,7 @@ def _check_consumers(said: AdmissionText) -> str | None:
 
 
 def _check_names(said: AdmissionText, connect: dict[str, Any]) -> str | None:
-    """Return why a client may not call itself what it does, or ``None``.
+    """Return the objection to the names that a client gives itself, or ``None``.
 
     Operators and relays believe the list of sessions, which tells no more of a session than this.
     """

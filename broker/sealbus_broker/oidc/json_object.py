@@ -18,7 +18,7 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
 
     Args:
         data: UTF-8, of a size that the caller has bounded.
-        what: What it is, for the error.
+        what: The name of the object in the error.
 
     Raises:
         Malformed: It is no JSON object, or a name occurs twice in one. The text has nothing of it.

@@ -94,7 +94,7 @@ class RelayKeys:
         self._stored: tuple[Link, ...] = ()
         """The links of the stream, as far as they agree with the file."""
         self._troubles: dict[str, str] = {}
-        """What is wrong with the file and with the stream, by the hint that helps."""
+        """The problems of the file and of the stream, by the name of the hint that helps."""
         self._key = secrets.bus
         self.trusted = BusKeys(in_force().bus_keys, {})
         """The keys whose stamps this relay believes."""

@@ -73,7 +73,7 @@ class TokenSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is, for errors and logs."""
+        """The name of the source, for errors and logs."""
 
     async def get(self) -> str:
         """Return a token. Raises :class:`CredentialsError`."""
@@ -87,7 +87,7 @@ class TokenFile:
 
     @property
     def name(self) -> str:
-        """What it is."""
+        """The name of the source."""
         return f"the token in {self.path}"
 
     async def get(self) -> str:
@@ -110,7 +110,7 @@ class TokenFunction:
 
     @property
     def name(self) -> str:
-        """What it is."""
+        """The name of the source."""
         return "the token that the program gives"
 
     async def get(self) -> str:
@@ -148,7 +148,7 @@ class ClientCredentials:
 
     @property
     def name(self) -> str:
-        """What it is."""
+        """The name of the source."""
         return f"the token from {self.url}"
 
     async def get(self) -> str:
@@ -217,7 +217,8 @@ class NoKey:
 def check_token(given: object, name: str) -> str:
     """Return ``given`` if it has the form of a token, and has not ended by this machine's clock.
 
-    The signature is for the bus to verify. ``name``: what it is. Raises :class:`CredentialsError`.
+    The signature is for the bus to verify. ``name``: the source of the token. Raises
+    :class:`CredentialsError`.
     """
     if not isinstance(given, str) or not given:
         raise CredentialsError(f"{name} is missing, or is not a text")

@@ -13,7 +13,7 @@ How it works. The bot begins with the *pinned* keys, which its credentials name.
   the last is a fork, and is refused: one of the two is by a thief.
 
 It does no input or output: :mod:`sealbus.life.keyring` fetches the list. If there is none, or it is
-lost or refused, the bot goes on with the keys that it has. What it has learned is in memory alone.
+lost or refused, the bot goes on with the keys that it has. Its knowledge is in memory alone.
 After a start it reads the list again.
 """
 
