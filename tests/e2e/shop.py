@@ -68,6 +68,7 @@ class Shop:
         folder.mkdir()
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
+        self.urls = self._find_urls()
         if make_folder is None:
             self._make_example(folder)
         else:
@@ -82,9 +83,13 @@ class Shop:
         assert SKEW in policy
         (folder / "policy.yaml").write_text(policy.replace(SKEW, "clock_skew: 100ms"))
         shutil.copytree(ROOT / "schemas", folder / "schemas")
-        facts = BusFile("shop", (self.url,), (self.bus.open_secrets().bus.public,))
+        facts = BusFile("shop", self.urls, (self.bus.open_secrets().bus.public,))
         for bot in BOTS:
             make_key(self.bus, bot, facts, datetime.now(UTC))
+
+    def _find_urls(self) -> tuple[str, ...]:
+        """The addresses at which bots and relays find NATS."""
+        return (self.url,)
 
     def _make_server(self) -> NatsServer:
         config = NatsConfig(
@@ -122,7 +127,8 @@ class Shop:
         with log.open("ab") as output:
             before = output.tell()
         command = (*self.relay_module, "relay", "--dir", str(self.bus.path))
-        relay = ForkedProgram((*command, "--server", self.url, "--name", name), log)
+        servers = [part for url in self.urls for part in ("--server", url)]
+        relay = ForkedProgram((*command, *servers, "--name", name), log)
         self.relays.append(relay)
 
         def is_up() -> bool:
@@ -156,7 +162,8 @@ class Shop:
         async def ignore(_: Exception) -> None:
             pass
 
-        return await connect([self.url], self.secrets.relay.seed_text, name="test", on_error=ignore)
+        seed = self.secrets.relay.seed_text
+        return await connect(list(self.urls), seed, name="test", on_error=ignore)
 
     async def stored(self, stream: str) -> int:
         """The number of messages in a stream."""

@@ -120,6 +120,8 @@ class Limits:
     """How many sessions a bot may have at a time. Thirty processes that all renew their sessions at
     once have 60. It takes 127 such bots to use up the 8,128 connections that nats-server takes from
     bots."""
+    replicas: int = 1
+    """On how many nodes of a cluster each stream is kept."""
 
 
 @dataclass(frozen=True, slots=True)

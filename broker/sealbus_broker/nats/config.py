@@ -174,6 +174,26 @@ class ServerTls:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """A nats-server as one node of a cluster.
+
+    Each node has a ``server_name`` of its own, which never changes, because JetStream knows its
+    nodes by their names.
+    """
+
+    name: str
+    """The cluster's name, the same on all nodes."""
+    host: str
+    """The address on which it listens for the other nodes."""
+    port: int
+    routes: tuple[tuple[str, int], ...]
+    """Hosts and ports of the nodes. One of them may be this node."""
+    tls: ServerTls | None = None
+    """The certificates between the nodes. Their authority is for nodes alone, because a node may do
+    everything in each account. ``None``: there is no TLS, which is for one machine."""
+
+
+@dataclass(frozen=True, slots=True)
 class NatsConfig:
     """The values of a configuration."""
 
@@ -207,6 +227,8 @@ class NatsConfig:
     """The certificates with which it listens. ``None``: it has no TLS."""
     max_connections: int = 8192
     """How many connections it takes, of relays and bots together."""
+    cluster: ClusterConfig | None = None
+    """Its cluster. ``None``: it stands alone."""
 
 
 def quote(text: str | Path) -> str:
@@ -247,6 +269,8 @@ def render(config: NatsConfig) -> str:
     if config.http_port is not None:
         monitoring = quote(f"127.0.0.1:{config.http_port}")
         optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
+    if config.cluster is not None:
+        optional += _cluster(config.cluster)
     relay = config.relay.text
     issuer = config.issuer.text
     exported = [f"{{ service: {quote(subject)} }}" for subject in _BY_BOTS]
@@ -335,6 +359,33 @@ authorization {{
   }}
 }}
 """
+
+
+def _cluster(cluster: ClusterConfig) -> list[str]:
+    """The block of a node. Clients are not told of the other nodes: their credentials name all."""
+    routes = [f"    {quote(f'nats-route://{_host(host)}:{port}')}" for host, port in cluster.routes]
+    mutual = []
+    if cluster.tls is not None:
+        mutual = [
+            "  tls {",
+            f"    ca_file: {quote(cluster.tls.ca)}",
+            f"    cert_file: {quote(cluster.tls.cert)}",
+            f"    key_file: {quote(cluster.tls.key)}",
+            "    verify: true",
+            '    min_version: "1.3"',
+            "  }",
+        ]
+    return [
+        "cluster {",
+        f"  name: {quote(cluster.name)}",
+        f"  listen: {quote(f'{_host(cluster.host)}:{cluster.port}')}",
+        "  no_advertise: true",
+        "  routes: [",
+        *routes,
+        "  ]",
+        *mutual,
+        "}",
+    ]
 
 
 def _tls(tls: ServerTls) -> list[str]:

@@ -53,7 +53,7 @@ _NO_ROOM: Final = frozenset({10023, 10028, 10047})
 """JetStream's errors for insufficient resources, memory and storage."""
 
 _MAY_CHANGE: Final = frozenset(
-    {"description", "duplicate_window", "max_age", "max_bytes", "allow_atomic"}
+    {"description", "duplicate_window", "max_age", "max_bytes", "num_replicas", "allow_atomic"}
 )
 """The fields that a start may change in a live stream. They follow the policy, except
 ``allow_atomic``, which earlier versions switched on."""

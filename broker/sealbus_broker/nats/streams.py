@@ -123,7 +123,7 @@ def stream_configs(policy: Policy, least: Windows = NO_WINDOWS) -> tuple[Json, .
     windows = policy.windows.widened(least)
     window = windows.stream_ms * _NS_PER_MS
     live_window = windows.live_ms * _NS_PER_MS
-    return (
+    streams = (
         _plain(INGRESS, f"{SEND}.*")
         | {
             "description": "unjudged envelopes, by partition and bot",
@@ -224,6 +224,7 @@ def stream_configs(policy: Policy, least: Windows = NO_WINDOWS) -> tuple[Json, .
             "allow_direct": True,
         },
     )
+    return tuple(stream | {"num_replicas": limits.replicas} for stream in streams)
 
 
 def _plain(name: str, subjects: str) -> Json:

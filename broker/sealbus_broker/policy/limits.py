@@ -61,6 +61,9 @@ MAX_CONNECTIONS: Final = 8128
 (``sealbus_broker.nats.config``).
 """
 
+MAX_REPLICAS: Final = 5
+"""Most copies of a stream: as many as JetStream keeps."""
+
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
 
@@ -85,11 +88,12 @@ RANGES: Final = {
     "attempts": (1, MAX_ATTEMPTS),
     "subscriptions": (1, MAX_CONSUMERS),
     "connections": (MIN_CONNECTIONS, MAX_CONNECTIONS),
+    "replicas": (1, MAX_REPLICAS),
 }
 """Each limit, as it is written in the file, with its least and its greatest value."""
 
 _COUNTS: Final = frozenset(
-    {"ingress_messages", "bot_share", "attempts", "subscriptions", "connections"}
+    {"ingress_messages", "bot_share", "attempts", "subscriptions", "connections", "replicas"}
 )
 
 

@@ -154,10 +154,12 @@ class NatsServer:
                 and ``nats.lock``.
         """
         self._folder = ServerFolder(folder)
-        # A random name tells this server from any other that may answer on the port.
-        self._config = replace(
-            config, server_name=f"sealbus-{secrets.token_hex(4)}", log_file=self._folder.log_file
-        )
+        self._config = replace(config, log_file=self._folder.log_file)
+        if config.cluster is None:
+            # A random name tells this server from any other that may answer on the port. A node of
+            # a cluster keeps its name, because its streams are known by it.
+            random = f"sealbus-{secrets.token_hex(4)}"
+            self._config = replace(self._config, server_name=random)
         self._log = ServerLog(self._folder.log_file)
         self._process: asyncio.subprocess.Process | None = None
         """The child, or the last one that there was."""

@@ -1,0 +1,64 @@
+"""The example shop on a cluster of three nats-servers, on this machine.
+
+Bots and relays know the addresses of all nodes, and connect to any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sealbus_broker.nats.config import ClusterConfig, NatsConfig
+from sealbus_broker.server.process import NatsServer
+from tests.e2e.shop import Shop
+from tests.ports import free_port
+
+NODES: Final = 3
+
+
+class ClusterShop(Shop):
+    """One bus on three nodes. Its streams have three replicas."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ports = [free_port() for _ in range(NODES)]
+        self._routes = [free_port() for _ in range(NODES)]
+        super().__init__(folder)
+        policy = self.bus.path / "policy.yaml"
+        text = policy.read_text()
+        assert text.count("limits:\n") == 1
+        policy.write_text(text.replace("limits:\n", f"limits:\n  replicas: {NODES}\n"))
+        self.nodes = [self.make_node(number) for number in range(NODES)]
+
+    def _find_urls(self) -> tuple[str, ...]:
+        return tuple(f"nats://127.0.0.1:{port}" for port in self._ports)
+
+    def make_node(self, number: int, **fields: Any) -> NatsServer:
+        """A node that is not started yet. It has the store of an earlier one of its number."""
+        folder = self.bus.state / f"node-{number}"
+        folder.mkdir(exist_ok=True)
+        routes = tuple(("127.0.0.1", port) for port in self._routes)
+        config = NatsConfig(
+            store_dir=folder / "jetstream",
+            relay=self.secrets.relay.public,
+            issuer=self.secrets.issuer.public,
+            port=self._ports[number],
+            server_name=f"node-{number}",
+            cluster=ClusterConfig("shop", "127.0.0.1", self._routes[number], routes),
+            **fields,
+        )
+        return NatsServer(config, folder)
+
+    async def restart_node(self, number: int) -> None:
+        """Stop a node in order, if it runs, and start it again on the same port and store."""
+        await self.nodes[number].stop()
+        self.nodes[number] = self.make_node(number)
+        await self.nodes[number].start()
+
+    async def __aenter__(self) -> Self:
+        self._stack.push_async_callback(self._stop_nodes)
+        await asyncio.gather(*(node.start() for node in self.nodes))
+        return self
+
+    async def _stop_nodes(self) -> None:
+        await asyncio.gather(*(node.stop() for node in self.nodes))
