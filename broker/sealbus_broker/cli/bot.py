@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.errors import InvalidInput
+from sealbus.errors import InvalidInput, SealbusError
 from sealbus.file_hints import file_hint
 from sealbus.text_file import decode_text
 from sealbus_broker.cli.bus_options import dir_option, server_option
@@ -28,7 +28,7 @@ from sealbus_broker.policy.document import MAX_FILE_BYTES, read_file
 from sealbus_broker.policy.invitations import MAX_LIFE_MS
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem, nearest
-from sealbus_broker.policy.replace import replace_file
+from sealbus_broker.policy.replace import alone, replace_file
 
 _FOLLOWED = "running relays follow, as `sealbus reload` shows"
 
@@ -104,12 +104,13 @@ def add(
     bus = BusFolder.find(folder)
     check_bot(name)
     facts = the_bus(bus, servers)
-    before = _policy_text(bus)
-    after = add_bot(before, name, BotEntry(roles, publish, subscribe))
-    _try(bus, after, added=name)
     path = bus.path / FILE
-    with writing(path):
-        replace_file(path, after)
+    with alone(bus.path):
+        before = _policy_text(bus)
+        after = add_bot(before, name, BotEntry(roles, publish, subscribe))
+        _try(bus, after, added=name)
+        with writing(path):
+            replace_file(path, after)
     invited = None
     try:
         if is_invited:
@@ -118,9 +119,7 @@ def add(
         else:
             made = str(make_key(bus, name, facts, datetime.now(UTC), Path(out) if out else None))
     except BaseException:
-        try:
-            replace_file(path, before)
-        except OSError:
+        if not _put_back(bus, before, after):
             click.echo(
                 f"{path} still declares {name}, without a key: `sealbus bot rm {name}` removes it",
                 err=True,
@@ -171,6 +170,15 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
                 "nobody can confirm this without a terminal: give --yes to remove it"
             )
         click.confirm(f"Remove {name}?", abort=True, err=True)
+    with alone(bus.path):
+        if _policy_text(bus) != before:
+            what = f"{bus.path / FILE} has changed since the command showed its changes"
+            raise Unusable(what, hint="say it again")
+        _remove(bus, name, files, after)
+    click.echo(f"removed {name}; {_FOLLOWED}", err=True)
+
+
+def _remove(bus: BusFolder, name: str, files: list[Path], policy: str) -> None:
     # The keys first: without them a bot is not admitted, even if the rest fails. And relays
     # refuse a folder that has a key file of an unknown bot.
     done: list[Path] = []
@@ -180,12 +188,26 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
                 file.unlink()
             done.append(file)
         with writing(bus.path / FILE):
-            replace_file(bus.path / FILE, after)
+            replace_file(bus.path / FILE, policy)
     except BaseException:
         gone = ", ".join(f"{file}" for file in done) or "nothing"
         click.echo(f"deleted {gone}; `sealbus bot rm {name}` goes on with the rest", err=True)
         raise
-    click.echo(f"removed {name}; {_FOLLOWED}", err=True)
+
+
+def _put_back(bus: BusFolder, before: str, after: str) -> bool:
+    """Undo a change of policy.yaml. Return whether it is undone.
+
+    It stays where another command has changed the file since.
+    """
+    try:
+        with alone(bus.path):
+            is_ours = _policy_text(bus) == after
+            if is_ours:
+                replace_file(bus.path / FILE, before)
+            return is_ours
+    except (OSError, SealbusError):
+        return False
 
 
 def _policy_text(bus: BusFolder) -> str:

@@ -32,6 +32,7 @@ from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.reader import time_text
+from sealbus_broker.policy.replace import alone
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clocks import clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
@@ -76,13 +77,17 @@ def rotate_bus(overlap: int, finish: bool, servers: tuple[str, ...], folder: str
     secrets = bus.secrets()
     policy = bus.policy(secrets.bus.public)
     now_ms = clock_ms()
-    if finish:
-        secrets = _finish(bus, secrets, now_ms)
-    elif secrets.next is None:
+    if not finish and secrets.next is None:
         with contextlib.suppress(ConnectionFailed):
             # Before anything is made: a second rotation elsewhere would contradict the first.
             _agree(bus, secrets, policy, servers)
-        secrets = _begin(bus, secrets, policy, now_ms, overlap)
+    with alone(bus.state):
+        # Read again: another command may have written the file meanwhile.
+        secrets = bus.secrets()
+        if finish:
+            secrets = _finish(bus, secrets, now_ms)
+        elif secrets.next is None:
+            secrets = _begin(bus, secrets, policy, now_ms, overlap)
     bus.record(replace(facts, bus_keys=secrets.publics, links=secrets.links))
     if not secrets.links:
         return

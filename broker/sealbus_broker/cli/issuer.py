@@ -21,6 +21,7 @@ from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import FOLDER, MAX_KEY_FILE_BYTES, add_key, read_keys, set_time
 from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.replace import alone
 
 OVERLAP: Final = timedelta(days=1)
 """How long the key of before stays valid. A relay signs with it until its next start, and its
@@ -43,10 +44,12 @@ def issuer(*, new: bool, folder: str | None) -> None:
     bus = BusFolder.find(folder)
     now = datetime.now(UTC)
     there = _keys(bus)
-    secrets = bus.secrets()
-    path = bus.state / "relay.toml"
-    is_made = new or secrets.session_issuer is None
-    secrets = secrets.with_session_issuer(path, new=new)
+    bus.secrets()  # a clone has none, and is told where they are
+    path = bus.secrets_file
+    with alone(bus.state):
+        secrets = bus.secrets()
+        is_made = new or secrets.session_issuer is None
+        secrets = secrets.with_session_issuer(path, new=new)
     assert secrets.session_issuer is not None
     public = secrets.session_issuer.public
     with writing(bus.path / _FILE):
