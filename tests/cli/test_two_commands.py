@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sealbus_broker.cli import bot
-from sealbus_broker.policy import replace
+from sealbus_broker.policy import inviting, replace
+from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.replace import alone
 from tests.cli.command import quickly
 from tests.cli.folders import everything
@@ -60,3 +61,25 @@ def test_removal_that_was_shown_does_not_undo_another_change(
     assert (bus / "keys/clock.yaml").exists()
     assert quickly("bot", "rm", "clock", "--yes", cwd=bus).code == 0
     assert file.read_text().endswith("# changed\n")
+
+
+def test_withdrawal_tells_that_an_invitation_is_gone(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert quickly("invite", "greeter", cwd=bus).code == 0
+    policy = load(bus).policy
+    assert policy is not None
+
+    @contextlib.contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        """The clerk takes the invitation out before this command has its turn."""
+        patch.undo()
+        inviting.withdraw(folder, "greeter", [*policy.bots["greeter"].invitations])
+        with alone(folder):
+            yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inviting, "alone", late)
+        told = quickly("invites", "rm", "greeter", cwd=bus)
+    assert (told.code, "was accepted or withdrawn meanwhile" in told.err) == (0, True), told.err
+    assert "withdrew" not in told.err

@@ -21,6 +21,7 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_bot
 from sealbus_broker.cli.operator import table
 from sealbus_broker.cli.signals import CONNECT_S, Stop, run
+from sealbus_broker.cli.talk import note
 from sealbus_broker.escape import json_line, printable
 from sealbus_broker.gate.policy import Invitation, Policy
 from sealbus_broker.nats.records import read_record
@@ -107,9 +108,15 @@ def rm(bot: str, invitation: str | None, folder: str | None) -> None:
         click.echo(f"nothing to do: {bot} has no invitation{which}", err=True)
         return
     with writing(bus.path / FOLDER / f"{bot}.yaml"):
-        withdraw(bus.path, bot, chosen)
+        withdrawn = withdraw(bus.path, bot, chosen)
     for raw in chosen:
-        click.echo(f"withdrew the invitation {record_id(raw)} of {bot}", err=True)
+        name = f"the invitation {record_id(raw)} of {bot}"
+        if raw in withdrawn:
+            click.echo(f"withdrew {name}", err=True)
+        else:
+            note(
+                f"{name} was accepted or withdrawn meanwhile; `sealbus keys show {bot}` says which"
+            )
 
 
 @invites.command("accept")

@@ -7,7 +7,7 @@ changes the file in one step. So it may be called again after any failure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -66,14 +66,21 @@ def add_invitation(
     return ends
 
 
-def withdraw(folder: Path, bot: str, keys: Iterable[bytes]) -> None:
+def withdraw(folder: Path, bot: str, keys: Collection[bytes]) -> frozenset[bytes]:
     """Take the invitations with the raw public ``keys`` out of the file of ``bot``.
 
-    One that is not there is no error. A file without any key then goes. Raises
-    :class:`InvalidInput` and ``OSError`` as :func:`add_invitation`.
+    Return those that were there. The others were accepted or withdrawn meanwhile. A file without
+    any key then goes. Raises :class:`InvalidInput` and ``OSError`` as :func:`add_invitation`.
     """
+    there = set[bytes]()
+
+    def take_out(file: KeyFile) -> None:
+        there.update(file.invitations.keys() & keys)
+        _take_out(file, keys)
+
     with alone(folder):
-        edit(folder, bot, lambda file: _take_out(file, keys), ())
+        edit(folder, bot, take_out, ())
+    return frozenset(there)
 
 
 @dataclass(frozen=True, slots=True)
