@@ -11,6 +11,8 @@
         ├── SecretsUnusable  .sealbus/relay.toml cannot be made or read
         ├── ServerFailed     nats-server cannot be started, or does not stay up
         └── StreamsUnusable  a stream or consumer cannot be made, or is not as the bus needs it
+            ├── StreamsAway  JetStream has no leader now, or does not answer
+            └── TooFewNodes  NATS has fewer nodes than a stream asks for
 
 :class:`NotServed` stands apart: it ends one request on the bus's own subjects, and goes no further.
 
@@ -54,6 +56,15 @@ class ServerFailed(RelayError):
 
 class StreamsUnusable(RelayError):
     """JetStream is not as the bus needs it. It could lose, double or let through messages."""
+
+
+class StreamsAway(StreamsUnusable):
+    """JetStream has no leader now, or does not answer. Nothing is wrong with the streams: it may
+    pass by itself, as an election does."""
+
+
+class TooFewNodes(StreamsUnusable):
+    """NATS has fewer nodes that run, or that have room, than a stream has replicas."""
 
 
 class NotServed(Exception):

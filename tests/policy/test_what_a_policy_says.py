@@ -63,6 +63,16 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
         ),
         (
             "bus: shop",
+            "bus: shop\nlimits: {replicas: 2}",
+            "policy.yaml:3:10: 2 replicas survive the loss of no more nodes than 1 do",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {replicas: 4}",
+            "policy.yaml:3:10: 4 replicas survive the loss of no more nodes than 3 do",
+        ),
+        (
+            "bus: shop",
             "bus: shop\nlimits: {subscriptions: 33}",
             "policy.yaml:3:10: subscriptions is out of range",
         ),

@@ -47,6 +47,11 @@ DEFAULT_PAYLOAD_BYTES: Final = 64 * 1024
 of this size costs a relay 5 ms to decode at most."""
 
 
+REPLICAS: Final = (1, 3, 5)
+"""How many nodes may keep a stream. The stream goes on while more than half of them run, so two
+nodes survive no more losses than one, and four no more than three. JetStream keeps five at most."""
+
+
 class DeliveryClass(StrEnum):
     """The delivery class of a subject's messages."""
 
@@ -121,7 +126,7 @@ class Limits:
     once have 60. It takes 127 such bots to use up the 8,128 connections that nats-server takes from
     bots."""
     replicas: int = 1
-    """On how many nodes of a cluster each stream is kept."""
+    """On how many nodes of a cluster each stream is kept: one of :data:`REPLICAS`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
-from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.errors import StreamsAway, StreamsUnusable, TooFewNodes
 from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
@@ -41,7 +41,30 @@ NOT_FOUND: Final = 404
 NO_MESSAGE: Final = 10037
 """JetStream's own code for a message that does not exist."""
 
+NO_PEERS: Final = 10005
+"""JetStream's code for a cluster with too few nodes that run and have room."""
+
+NOT_CLUSTERED: Final = 10074
+"""JetStream's code for replicas on a server that stands alone."""
+
+NO_LEADER: Final = frozenset({10004, 10006, 10008, 10009, 10118, 10119})
+"""JetStream's codes for a cluster, a stream or a consumer without a leader, or with too few nodes
+for one. An election takes seconds, and a node may come back."""
+
+_KINDS: Final[Mapping[int, type[StreamsUnusable]]] = {
+    **dict.fromkeys(NO_LEADER, StreamsAway),
+    NO_PEERS: TooFewNodes,
+    NOT_CLUSTERED: TooFewNodes,
+}
+"""Errors of a type of their own, by JetStream's error code."""
+
 _HINTS: Final[Mapping[int, str]] = {
+    10004: "a majority of the nodes has to run: start the others, and look into their logs",
+    NO_PEERS: "start the other nodes of the cluster, or lower `replicas` in policy.yaml",
+    10008: "a majority of the nodes has to run: start the others, and look into their logs",
+    NOT_CLUSTERED: "this nats-server stands alone: set `replicas: 1`, or make it a cluster",
+    10118: "a majority of the nodes that keep the stream has to run: start the others",
+    10119: "a majority of the nodes that keep the consumer has to run: start the others",
     10023: "JetStream's storage is full: free disk space, or lower *_bytes limits in policy.yaml",
     10028: "JetStream's memory limit is too small: lower live_bytes in policy.yaml",
     10047: "the disk has no room for the streams: free it, or lower *_bytes limits in policy.yaml",
@@ -165,15 +188,15 @@ def without_nulls(config: Json) -> Json:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def unanswered(what: str) -> StreamsUnusable:
+def unanswered(what: str) -> StreamsAway:
     """Make the error for a call without an answer."""
-    return StreamsUnusable(
-        what, hint="look into nats-server's log; if it has just started, try again"
-    )
+    return StreamsAway(what, hint="look into nats-server's log; if it has just started, try again")
 
 
 def refused(what: str, error: Json) -> StreamsUnusable:
     """Make the error for an error of JetStream's."""
     described = error.get("description", "no description")
-    hint = _HINTS.get(int(error.get("err_code", 0)), "look into nats-server's log")
-    return StreamsUnusable(f"{what}: {described}", hint=hint)
+    code = int(error.get("err_code", 0))
+    hint = _HINTS.get(code, "look into nats-server's log")
+    kind = _KINDS.get(code, StreamsUnusable)
+    return kind(f"{what}: {described}", hint=hint)

@@ -11,6 +11,14 @@ A ledger whose window grows is complete only for the time of the old window: nat
 has forgotten the older ids, and reads its store again only when it starts. The stream's metadata
 say from when on it is complete (:data:`COMPLETE_SINCE`), for all relays and for later starts.
 
+A stream has as many replicas as NATS gives, up to those of the policy. One server gives one, and a
+cluster with too few nodes gives fewer. A later call raises them. A stream that has more than the
+policy asks for keeps them, because that is better than expected, unless the caller says that the
+policy was lowered.
+
+Without a leader, as in an election, the call fails with
+:class:`~sealbus_broker.errors.StreamsAway`, and may be made again.
+
 Several relays may do so at once. Nothing is kept here between two calls. When the connection is
 lost, the call fails, and the relay makes it again once it is back.
 """
@@ -19,13 +27,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from nats.aio.client import Client
 
 from sealbus.protocol.streams import INGRESS
-from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.gate.policy import NO_WINDOWS, Policy, Windows
+from sealbus_broker.errors import StreamsUnusable, TooFewNodes
+from sealbus_broker.gate.policy import NO_WINDOWS, REPLICAS, Policy, Windows
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import (
     Json,
@@ -36,7 +46,7 @@ from sealbus_broker.nats.jetstream import (
     time_ms,
     without_nulls,
 )
-from sealbus_broker.nats.streams import consumer_configs, differences, stream_configs
+from sealbus_broker.nats.streams import STREAMS, consumer_configs, differences, stream_configs
 
 log = get_logger(__name__)
 
@@ -65,7 +75,12 @@ its ids (ms since 1970, by the server's clock)."""
 
 
 async def provision(
-    nc: Client, policy: Policy, *, least: Windows = NO_WINDOWS, timeout_s: float = 10.0
+    nc: Client,
+    policy: Policy,
+    *,
+    least: Windows = NO_WINDOWS,
+    lowers: bool = False,
+    timeout_s: float = 10.0,
 ) -> None:
     """Make the streams and consumers that are missing, let limits follow the policy, check the
     rest.
@@ -74,27 +89,37 @@ async def provision(
         nc: A connection that is logged in as the relay.
         policy: The policy whose limits the streams follow.
         least: How long the ledgers remember at least.
+        lowers: Streams with more replicas than the policy says lose the others.
         timeout_s: How long JetStream may take for one answer.
 
     Raises:
+        StreamsAway: JetStream has no leader now, or does not answer.
         StreamsUnusable: A stream or consumer cannot be made, or is not as the bus needs it.
     """
     for wanted in stream_configs(policy, least):
-        await _provision_stream(nc, wanted, timeout_s)
+        await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
     for wanted in consumer_configs():
         await _provision_consumer(nc, wanted, timeout_s)
 
 
-async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
+async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lowers: bool) -> None:
     name = wanted["name"]
     info = await ask(nc, f"STREAM.INFO.{name}", None, timeout_s)
     if is_missing(info):
         log.info("stream.created", stream=name)
         what = f"stream {name} cannot be made"
-        await _create(nc, f"STREAM.CREATE.{name}", wanted, f"STREAM.INFO.{name}", timeout_s, what)
+        look = f"STREAM.INFO.{name}"
+        await _with_replicas(
+            wanted,
+            1,
+            lambda config: _create(nc, f"STREAM.CREATE.{name}", config, look, timeout_s, what),
+        )
     elif "error" in info:
         raise refused(f"stream {name} cannot be read", info["error"])
     else:
+        has = info["config"].get("num_replicas", 1)
+        if has > wanted["num_replicas"] and not lowers:
+            wanted = wanted | {"num_replicas": has}
         found = differences(info["config"], wanted)
         # One field that may not change is enough: nothing is updated then, and the error below
         # names it.
@@ -107,12 +132,68 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float) -> None:
             )
             what = f"stream {name} cannot follow the policy's limits"
             update = wanted | {"metadata": _metadata(info, wanted)}
-            await ask_well(nc, f"STREAM.UPDATE.{name}", update, timeout_s, what)
+            call = f"STREAM.UPDATE.{name}"
+            await _with_replicas(update, has, partial(_update, nc, call, timeout_s, what))
     # The server may have changed or ignored a field of the request, so only its own answer counts.
     info = await ask_well(
         nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read"
     )
-    _assert_same(f"stream {name}", info["config"], wanted)
+    # The number of replicas is the one field that NATS may give otherwise: see
+    # sealbus_broker.nats.promises.
+    given = {"num_replicas": info["config"].get("num_replicas", 1)}
+    _assert_same(f"stream {name}", info["config"], wanted | given)
+
+
+async def raise_replicas(nc: Client, replicas: int, *, timeout_s: float = 10.0) -> None:
+    """Give each stream that exists ``replicas`` replicas, where it has fewer and there are nodes.
+
+    Nothing else of it changes.
+
+    Raises:
+        StreamsUnusable: JetStream refuses it for another reason, or does not answer.
+    """
+    for name in STREAMS:
+        info = await ask(nc, f"STREAM.INFO.{name}", None, timeout_s)
+        has = info.get("config", {}).get("num_replicas", replicas)
+        if has < replicas:
+            call = f"STREAM.UPDATE.{name}"
+            what = f"stream {name} cannot have more replicas"
+            await _with_replicas(
+                info["config"] | {"num_replicas": replicas},
+                has,
+                partial(_update, nc, call, timeout_s, what),
+            )
+
+
+async def _update(nc: Client, call: str, timeout_s: float, what: str, config: Json) -> None:
+    await ask_well(nc, call, config, timeout_s, what)
+
+
+async def _with_replicas(
+    wanted: Json, least: int, call: Callable[[Json], Awaitable[object]]
+) -> None:
+    """Make ``call`` with the replicas of ``wanted``, or with as many as there are nodes.
+
+    Args:
+        wanted: The configuration of a stream.
+        least: The number of replicas that the stream has, or 1.
+        call: Creates or updates the stream with a configuration.
+    """
+    most = wanted["num_replicas"]
+    for replicas in [most, *(one for one in reversed(REPLICAS) if least <= one < most)]:
+        try:
+            await call(wanted | {"num_replicas": replicas})
+        except TooFewNodes as error:
+            log.warning(
+                "stream.has-fewer-replicas",
+                stream=wanted["name"],
+                asked=replicas,
+                because=error.what,
+            )
+            refusal = error
+        else:
+            return
+    raise refusal
 
 
 async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:

@@ -10,7 +10,7 @@ from sealbus.protocol.limits import (
     MAX_SESSION_KEY_MS,
     MAX_TTL_MS,
 )
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import REPLICAS, Limits
 from sealbus_broker.policy.reader import Reader
 
 MIN_TIME_MS: Final = 100
@@ -61,8 +61,7 @@ MAX_CONNECTIONS: Final = 8128
 (``sealbus_broker.nats.config``).
 """
 
-MAX_REPLICAS: Final = 5
-"""Most copies of a stream: as many as JetStream keeps."""
+_ODD: Final = "a stream goes on while more than half of its nodes do"
 
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
@@ -88,7 +87,7 @@ RANGES: Final = {
     "attempts": (1, MAX_ATTEMPTS),
     "subscriptions": (1, MAX_CONSUMERS),
     "connections": (MIN_CONNECTIONS, MAX_CONNECTIONS),
-    "replicas": (1, MAX_REPLICAS),
+    "replicas": (REPLICAS[0], REPLICAS[-1]),
 }
 """Each limit, as it is written in the file, with its least and its greatest value."""
 
@@ -105,6 +104,8 @@ def read_limits(reader: Reader, value: Any) -> Limits:
         if name in _COUNTS:
             number = reader.count(text, path, name, least, most)
             field = name
+            if name == "replicas" and number is not None and number not in REPLICAS:
+                _refuse_even(reader, path, number)
         elif name.endswith("_bytes"):
             number = reader.size(text, path, name, least, most)
             field = name
@@ -114,3 +115,11 @@ def read_limits(reader: Reader, value: Any) -> Limits:
         if number is not None:
             numbers[field] = number
     return Limits(**numbers)
+
+
+def _refuse_even(reader: Reader, path: tuple[str, ...], number: int) -> None:
+    """Refuse two and four replicas, which look safer than one and three, and are not."""
+    what = f"{number} replicas survive the loss of no more nodes than {number - 1} do"
+    reader.problem(
+        path, what, got=number, expected=", ".join(str(one) for one in REPLICAS), hint=_ODD
+    )

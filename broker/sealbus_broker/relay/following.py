@@ -320,7 +320,12 @@ class Following:
             return
         # From here on, whether the change succeeds or not, another relay may judge by it.
         self._in_force.widen(policy)
-        await provision(self._nc, policy, least=self._in_force.windows)
+        await provision(
+            self._nc,
+            policy,
+            least=self._in_force.windows,
+            lowers=policy.limits.replicas < before.limits.replicas,
+        )
         if self._in_force.windows != least:
             await self._ledgers.refresh()
 

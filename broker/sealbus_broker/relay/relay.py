@@ -50,7 +50,7 @@ from sealbus.supervision import Supervisor, beside, end, kind, outcome, pause
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
-from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen
+from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen, StreamsAway
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connection import Link, disconnect
@@ -83,6 +83,10 @@ log = get_logger(__name__)
 DRAIN_S: Final = 10.0
 """How long a stop waits for the messages in hand. A message that is not finished by then is
 delivered to another relay, or at the next start."""
+
+AWAY_S: Final = 1.0
+"""The pause before the streams of a JetStream without a leader are looked at again. An election
+takes about as long."""
 
 LOST_S: Final = 1.0
 """How long a stop waits for a connection that is lost. Nothing can be finished without it."""
@@ -333,7 +337,17 @@ class Relay:
             await remove_ungranted(nc, self._policy())
             await ledgers.read()
 
-        await self._unbroken(nc, prepare)
+        while True:
+            try:
+                await self._unbroken(nc, prepare)
+                break
+            except StreamsAway as error:
+                # An election, or nodes that are still to start. A supervisor that starts the relay
+                # again could do no more.
+                what = f"JetStream is without a leader, and the relay waits: {error.what}"
+                text = f"{what}\nhint: {error.hint}"
+                log.warning("streams.awaited", text=text, error=error.what, hint=error.hint)
+                await asyncio.sleep(AWAY_S)
         # From here on a lost connection makes them invalid, and they are read again.
         self._ledgers = ledgers
 

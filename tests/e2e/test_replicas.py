@@ -1,0 +1,123 @@
+"""How many nodes keep a stream: what the policy asks for, and what NATS gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from sealbus.nats.client import HardenedClient
+from sealbus_broker.errors import StreamsAway
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.provision import provision, raise_replicas
+from sealbus_broker.nats.streams import STREAMS
+from sealbus_broker.policy.loader import load
+from tests.e2e.nodes import NODES, ClusterShop
+from tests.e2e.shop import Shop
+from tests.waiting import PATIENCE_S, until
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[ClusterShop]:
+    async with ClusterShop(tmp_path / "shop") as running:
+        yield running
+
+
+def policy_with(shop: Shop, replicas: int) -> Policy:
+    policy = load(shop.bus.path, frozenset([shop.secrets.bus.public])).policy
+    assert policy is not None
+    return replace(policy, limits=replace(policy.limits, replicas=replicas))
+
+
+async def info(nc: HardenedClient, stream: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)).data
+    )
+    return found
+
+
+async def kept_on(nc: HardenedClient) -> set[int]:
+    """On how many nodes the streams are kept."""
+    infos = [await info(nc, stream) for stream in STREAMS]
+    return {one["config"]["num_replicas"] for one in infos if "error" not in one}
+
+
+async def provisioned(nc: HardenedClient, policy: Policy, *, lowers: bool = False) -> set[int]:
+    """Provision, in spite of elections."""
+    while True:
+        try:
+            await provision(nc, policy, lowers=lowers, timeout_s=PATIENCE_S / 4)
+            return await kept_on(nc)
+        except StreamsAway:
+            await asyncio.sleep(0.2)
+
+
+async def test_more_replicas_than_asked_are_kept_until_lowered(cluster: ClusterShop) -> None:
+    nc = await cluster.nats()
+    try:
+        assert await provisioned(nc, policy_with(cluster, NODES)) == {NODES}
+        assert await provisioned(nc, policy_with(cluster, 1)) == {NODES}
+        assert await provisioned(nc, policy_with(cluster, 1), lowers=True) == {1}
+        assert await provisioned(nc, policy_with(cluster, NODES)) == {NODES}
+    finally:
+        await nc.close()
+
+
+async def test_streams_have_as_many_replicas_as_there_are_nodes(cluster: ClusterShop) -> None:
+    nc = await cluster.nats()
+    try:
+        assert await provisioned(nc, policy_with(cluster, 5)) == {NODES}
+    finally:
+        await nc.close()
+
+
+async def test_a_single_server_keeps_one_replica_and_says_so(empty_shop: Shop) -> None:
+    nc = await empty_shop.nats()
+    try:
+        with structlog.testing.capture_logs() as told:
+            assert await provisioned(nc, policy_with(empty_shop, 3)) == {1}
+            # Again, where the streams exist.
+            assert await provisioned(nc, policy_with(empty_shop, 3)) == {1}
+        asked = {line["stream"] for line in told if line["event"] == "stream.has-fewer-replicas"}
+        assert asked == set(STREAMS)
+    finally:
+        await nc.close()
+
+
+async def test_replicas_are_raised_when_the_nodes_come(cluster: ClusterShop) -> None:
+    nc = await cluster.nats()
+    try:
+        assert await provisioned(nc, policy_with(cluster, 1)) == {1}
+
+        async def is_raised() -> bool:
+            await raise_replicas(nc, NODES, timeout_s=PATIENCE_S / 4)
+            return await kept_on(nc) == {NODES}
+
+        await until(is_raised, "each stream is on all nodes")
+    finally:
+        await nc.close()
+
+
+async def test_a_relay_waits_for_a_majority_of_nodes(tmp_path: Path) -> None:
+    """It starts before the cluster has a leader, and serves once there is one."""
+    shop = ClusterShop(tmp_path / "shop")
+    starting: list[asyncio.Task[Any]] = []
+    try:
+        await shop.nodes[0].start()
+        starting.append(asyncio.create_task(shop.start_relay()))
+        log = shop.bus.path / "relay.log"
+        await until(lambda: log.exists() and b"is without a leader" in log.read_bytes(), "it waits")
+        await asyncio.gather(*(node.start() for node in shop.nodes[1:]))
+        relay = await starting[0]
+        assert relay.returncode is None
+    finally:
+        for task in starting:
+            task.cancel()
+        await shop._stop_nodes()
+        await shop.__aexit__()
