@@ -180,20 +180,18 @@ async def _with_replicas(
         call: Creates or updates the stream with a configuration.
     """
     most = wanted["num_replicas"]
-    for replicas in [most, *(one for one in reversed(REPLICAS) if least <= one < most)]:
+    *tries, last = [most, *(one for one in reversed(REPLICAS) if least <= one < most)]
+    for replicas in tries:
         try:
             await call(wanted | {"num_replicas": replicas})
         except TooFewNodes as error:
+            name = wanted["name"]
             log.warning(
-                "stream.has-fewer-replicas",
-                stream=wanted["name"],
-                asked=replicas,
-                because=error.what,
+                "stream.has-fewer-replicas", stream=name, asked=replicas, because=error.what
             )
-            refusal = error
         else:
             return
-    raise refusal
+    await call(wanted | {"num_replicas": last})
 
 
 async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:
