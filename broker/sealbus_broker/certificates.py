@@ -2,7 +2,9 @@
 
 The authority of a bus signs one certificate for the bus itself, with which nats-server, relays and
 commands speak, and one for each bot. Each names its owner in a URI: ``sealbus://BUS/BOT``, and
-``sealbus://BUS/sealbus`` for the bus. The extensions are those that Python 3.13 and Go want.
+``sealbus://BUS/sealbus`` for the bus. The nodes of a cluster have an authority of their own,
+because a node may do everything: no certificate of a bot passes between nodes. A node's URI is
+``sealbus-node://BUS/NODE``. The extensions are those that Python 3.13 and Go want.
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ month: two runs of a monthly job may fail."""
 
 MAX_NAMES: Final = 64
 """Most names of a server. A cluster has a few, and each costs bytes in every handshake."""
+
+
+_BOTH_ENDS: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""The uses of a certificate whose owner is called, and calls others."""
 
 
 class State(StrEnum):
@@ -92,8 +98,17 @@ class Facts:
 
 def make_authority(bus: str, now: datetime) -> Pair:
     """Make an authority for a bus: it signs certificates, and no further authorities."""
+    return _make_authority(f"Sealbus authority of {bus}", now)
+
+
+def make_node_authority(bus: str, now: datetime) -> Pair:
+    """Make an authority for the nodes of the bus's cluster, and for nobody else."""
+    return _make_authority(f"Sealbus nodes of {bus}", now)
+
+
+def _make_authority(shown: str, now: datetime) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name(f"Sealbus authority of {bus}")
+    name = _name(shown)
     made = (
         _draft(name, name, key.public_key(), now, AUTHORITY_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -115,13 +130,30 @@ def make_bus(authority: Pair, bus: str, names: Sequence[str], now: datetime) -> 
             hint="name the hosts by which bots find it",
         )
     shown = [_host(one) for one in names]
-    uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    return _issue(authority, bus, RELAY, shown, uses, now)
+    return _issue(authority, f"sealbus://{bus}/{RELAY}", shown, _BOTH_ENDS, now)
 
 
 def make_bot(authority: Pair, bus: str, bot: str, now: datetime) -> Pair:
     """Make the certificate of a bot. Raises :class:`InvalidInput`: the authority cannot sign."""
-    return _issue(authority, bus, bot, [], [ExtendedKeyUsageOID.CLIENT_AUTH], now)
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    return _issue(authority, f"sealbus://{bus}/{bot}", [], uses, now)
+
+
+def make_node(authority: Pair, bus: str, node: str, hosts: Sequence[str], now: datetime) -> Pair:
+    """Make the certificate of a node, with which it speaks to the other nodes.
+
+    Args:
+        authority: That of the nodes, from :func:`make_node_authority`.
+        bus: The bus's name.
+        node: The node's name.
+        hosts: The hosts at which the others find it.
+        now: The time.
+
+    Raises:
+        InvalidInput: A host is no host name and no address, or the authority cannot sign.
+    """
+    shown = [_host(one) for one in hosts]
+    return _issue(authority, f"sealbus-node://{bus}/{node}", shown, _BOTH_ENDS, now)
 
 
 def read(certificate: bytes) -> Facts:
@@ -171,10 +203,9 @@ def covers(facts: Facts, host: str) -> bool:
 
 def _issue(
     authority: Pair,
-    bus: str,
     owner: str,
     hosts: list[x509.GeneralName],
-    uses: list[x509.ObjectIdentifier],
+    uses: Sequence[x509.ObjectIdentifier],
     now: datetime,
 ) -> Pair:
     signer = _parse(authority.certificate)
@@ -187,7 +218,7 @@ def _issue(
     if secret.public_key() != signer.public_key():
         raise InvalidInput("the authority's key is not that of its certificate")
     key = ec.generate_private_key(ec.SECP256R1())
-    uri = x509.UniformResourceIdentifier(f"sealbus://{bus}/{owner}")
+    uri = x509.UniformResourceIdentifier(owner)
     # Never longer than the authority's own: no client would accept it.
     life = min(LIFE, signer.not_valid_after_utc - now)
     if life <= timedelta():
@@ -196,7 +227,7 @@ def _issue(
             hint="move its files away, and make another with `sealbus certs init`",
         )
     made = (
-        _draft(_name(f"{bus}/{owner}"), signer.subject, key.public_key(), now, life)
+        _draft(_name(owner.partition("://")[2]), signer.subject, key.public_key(), now, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)

@@ -8,6 +8,8 @@
 ``credentials/ca.crt``          a copy of ``ca.pem``, for bots
 ``credentials/BOT.pem``         the certificate of a bot, beside its credentials
 ``credentials/BOT.key``         its private key
+``.sealbus/nodes-ca.pem``       the authority of the nodes of a cluster, and of nobody else
+``.sealbus/nodes/``             a folder for each node: :mod:`sealbus_broker.cli.node_files`
 ==============================  ====================================================================
 """
 
@@ -44,12 +46,13 @@ from sealbus_broker.policy.bus_file import FILE, BusFile, address
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 """Names that the bus's certificate always has: `sealbus up` and its relay meet there."""
 
-_SECRET: Final = SecretFile(
+SECRET: Final = SecretFile(
     MAX_BYTES,
     Unusable,
     missing="`sealbus certs init` makes it; if it was lost, restore it from a copy",
     exposed="or mount it read-only; if somebody may have read it, make a new authority",
 )
+"""How the private key of an authority is written and read."""
 
 
 class Authority:
@@ -69,10 +72,10 @@ class Authority:
     @classmethod
     def load(cls, bus: BusFolder, name: str) -> Authority:
         """Read the authority of the bus ``name``. Raises :class:`Unusable`."""
-        key = _SECRET.read(bus.state / "ca.key")
+        key = SECRET.read(bus.state / "ca.key")
         with reading(bus.state / "ca.pem"):
             certificate = (bus.state / "ca.pem").read_bytes()
-        _facts(bus.state / "ca.pem")
+        facts_of(bus.state / "ca.pem")
         return cls(bus, name, Pair(certificate, key))
 
     @classmethod
@@ -97,7 +100,7 @@ class Authority:
                 " give every bot a certificate of a new authority",
             )
         pair = make_authority(facts.name, now)
-        _SECRET.write(key, pair.key.decode())
+        SECRET.write(key, pair.key.decode())
         put(certificate, pair.certificate, 0o644)
         return cls(bus, facts.name, pair), [key, certificate]
 
@@ -117,13 +120,13 @@ class Authority:
             InvalidInput: A name is no host and no address.
         """
         certificate, key = self._bus.state / "bus.pem", self._bus.state / "bus.key"
-        known = _facts(certificate) if certificate.exists() else None
+        known = facts_of(certificate) if certificate.exists() else None
         hosts = given or (known.names if known else _hosts(facts))
         names = tuple(dict.fromkeys((*hosts, *LOCAL)))
         is_same = known is not None and set(known.names) == set(names)
         if is_same and not renew and not self._needs(certificate, key, now):
             return []
-        return _write(certificate, key, make_bus(self._pair, self._name, names, now))
+        return write_pair(certificate, key, make_bus(self._pair, self._name, names, now))
 
     def certify_bot(
         self, bot: str, credentials: Path, now: datetime, *, renew: bool = False
@@ -147,17 +150,11 @@ class Authority:
             written.append(files.ca)
         if renew or self._needs(files.cert, files.key, now):
             pair = make_bot(self._pair, self._name, bot, now)
-            written += _write(files.cert, files.key, pair)
+            written += write_pair(files.cert, files.key, pair)
         return files, written
 
     def _needs(self, certificate: Path, key: Path, now: datetime) -> bool:
-        """Whether a certificate is missing, due, or of another authority."""
-        if not certificate.exists() or not key.exists():
-            return True
-        content = certificate.read_bytes()
-        return _facts(certificate).state(now) is not State.VALID or not is_issued_by(
-            content, self._pair.certificate
-        )
+        return needs_renewal(certificate, key, self._pair.certificate, now)
 
 
 def name_certificates(path: Path, tls: TlsFiles, facts: BusFile) -> str | None:
@@ -178,11 +175,21 @@ def name_certificates(path: Path, tls: TlsFiles, facts: BusFile) -> str | None:
     return None
 
 
+def needs_renewal(certificate: Path, key: Path, authority: bytes, now: datetime) -> bool:
+    """Whether a certificate is missing, due, or of another authority than ``authority`` (PEM)."""
+    if not certificate.exists() or not key.exists():
+        return True
+    content = certificate.read_bytes()
+    valid = facts_of(certificate).state(now) is State.VALID
+    return not valid or not is_issued_by(content, authority)
+
+
 def _hosts(facts: BusFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(address(one)[0] for one in facts.servers))
 
 
-def _facts(path: Path) -> Facts:
+def facts_of(path: Path) -> Facts:
+    """The content of a certificate. Raises :class:`Unusable`."""
     with reading(path):
         content = path.read_bytes()
     try:
@@ -191,7 +198,7 @@ def _facts(path: Path) -> Facts:
         raise Unusable(f"{path} {error.what}", hint=error.hint) from None
 
 
-def _write(certificate: Path, key: Path, pair: Pair) -> list[Path]:
+def write_pair(certificate: Path, key: Path, pair: Pair) -> list[Path]:
     """Write both. A reader who meets one new file and one old one says so, and tries again."""
     put(key, pair.key, 0o600)
     put(certificate, pair.certificate, 0o644)

@@ -17,6 +17,7 @@ from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import reading
 from sealbus_broker.cli.folder import BusFolder, encrypted
 from sealbus_broker.cli.key_files import check_declared
+from sealbus_broker.cli.node_files import NodeAuthority, copy_tls, node_certificates
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.policy.bus_file import FILE, BusFile
 
@@ -48,8 +49,9 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
     The authority is made once, for ten years. The other certificates are valid for 90 days. A
     second call renews those that have less than a third of their life left. The addresses in
     bus.toml become tls://. Each bot with credentials in the folder gets a certificate beside them.
-    The certificate of the bus is always for localhost too. A bus that runs without TLS has to be
-    started again, and so have its bots.
+    The certificate of the bus is always for localhost too. The nodes of a cluster get the new
+    files in their folders below DIR/.sealbus/nodes. A bus that runs without TLS has to be started
+    again, and so have its bots.
     """
     bus = BusFolder.find(folder)
     facts = _facts(bus)
@@ -57,6 +59,7 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
     authority, written = Authority.open(bus, facts, now)
     written += authority.certify_bus(facts, names, now, renew=renew)
     _tell(written)
+    _certify_nodes(bus, facts, now, renew=renew)
     facts = encrypted(facts)
     with reading(bus.path / "credentials"):
         files = bus.credential_files()
@@ -110,6 +113,8 @@ def show(as_json: bool, folder: str | None) -> None:
     found = [] if tls is None else [one for one in (tls.ca, tls.cert) if one is not None]
     with reading(bus.path / "credentials"):
         found += sorted((bus.path / "credentials").glob("[!.]*.pem"))
+    if nodes := node_certificates(bus):
+        found += [bus.state / "nodes-ca.pem", *nodes]
     if not found:
         raise Unusable(
             f"there is no certificate in {readable(str(bus.path), 300)}",
@@ -165,6 +170,17 @@ def _certify(
 def _tell(written: list[Path]) -> None:
     for file in written:
         click.echo(f"wrote {readable(str(file), 300)}", err=True)
+
+
+def _certify_nodes(bus: BusFolder, facts: BusFile, now: datetime, *, renew: bool) -> None:
+    """Renew the certificates of nodes, and give them the present one of the bus."""
+    certificates = node_certificates(bus)
+    if not certificates:
+        return
+    authority, _ = NodeAuthority.open(bus, facts.name, now)
+    _tell(authority.renew_all(now, renew=renew))
+    for certificate in certificates:
+        _tell(copy_tls(bus, certificate.parent))
 
 
 def _facts(bus: BusFolder) -> BusFile:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import click
 
 from sealbus.credentials import Credentials
-from sealbus.errors import CredentialsError
+from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.bus_options import dir_option
 from sealbus_broker.cli.errors import Unusable
@@ -34,9 +36,9 @@ def check(folder: str | None, as_json: bool) -> int:
 
     If the folder has credentials, notes name those that do not work on this bus, and those that
     name only ended keys of the bus. Other notes name the bots that have no valid key, or none in
-    two weeks, the keys that are older than the limit key_age, and a rotation of the bus key that
-    can be finished. The exit code is 0 if a relay would load the folder, and 3 if not. The command
-    starts nothing and changes nothing.
+    two weeks, the keys that are older than the limit key_age, a rotation of the bus key that can be
+    finished, and the certificates of the bus and of its nodes that are due. The exit code is 0 if a
+    relay would load the folder, and 3 if not. The command starts nothing and changes nothing.
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
@@ -48,6 +50,7 @@ def check(folder: str | None, as_json: bool) -> int:
         problems += _other_keys(bus)
         notes += bus.strangers(facts)
         notes += _ended_bus_keys(bus, facts, now_ms)
+        notes += _due_certificates(bus, now_ms)
         if loaded.policy is not None:
             notes += due_bus_keys(facts, loaded.policy.limits, now_ms)
     if loaded.policy is not None:
@@ -133,6 +136,31 @@ def _ended_bus_keys(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem
             )
             found.append(Problem(shown, 0, 0, what, hint=hint))
     return found
+
+
+def _due_certificates(bus: BusFolder, now_ms: int) -> list[Problem]:
+    """Notes about certificates of the bus and of its nodes that are to be renewed."""
+    try:
+        own = bus.own_tls()
+        found = sorted((bus.state / "nodes").glob("*/node.pem"))
+    except (OSError, Unusable):
+        return []
+    if own is not None and own.cert is not None:
+        found.insert(0, own.cert)
+    if not found:
+        return []  # a bus without TLS does not wait for the library
+    from sealbus_broker.certificates import State, read
+
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    due: list[Problem] = []
+    for file in found:
+        with contextlib.suppress(OSError, InvalidInput):  # `sealbus certs show` tells it better
+            facts = read(file.read_bytes())
+            if facts.state(now) in (State.DUE, State.EXPIRED):
+                what = f"is {facts.state(now).value}: it ends at {facts.ends:%Y-%m-%dT%H:%M:%SZ}"
+                shown = readable(os.path.relpath(file, bus.path), 300)
+                due.append(Problem(shown, 0, 0, what, hint="renew it: sealbus certs init"))
+    return due
 
 
 def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:

@@ -1,4 +1,5 @@
-"""``sealbus prepare``: the configuration for a nats-server that runs elsewhere."""
+"""``sealbus prepare``: the configuration for nats-servers that run elsewhere, alone or as a
+cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from sealbus_broker.cli.files import reading, writing
 from sealbus_broker.cli.folder import BusFolder, encrypted
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.escape import readable
-from sealbus_broker.nats.config import NatsConfig, ServerTls, render
+from sealbus_broker.nats.config import ROUTES_PORT, NatsConfig, ServerTls, render
 from sealbus_broker.policy.bus_file import BusFile
 
 
@@ -71,6 +72,31 @@ from sealbus_broker.policy.bus_file import BusFile
     is_flag=True,
     help="Copy the certificates of the bus into --tls-dir, and not the key of the authority.",
 )
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Write the files of all nodes of a cluster, one folder a node, below DIR/.sealbus/nodes.",
+)
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="With --cluster, the address of a node. May be repeated. [default: from bus.toml]",
+)
+@click.option(
+    "--routes-port",
+    type=WholeNumber(1, 65535),
+    default=ROUTES_PORT,
+    show_default=True,
+    help="With --cluster, the port on which the nodes find each other.",
+)
+@click.option(
+    "--node-dir",
+    metavar="DIR",
+    help="With --cluster, the folder of a node's files on its machine. [default: where they are"
+    " here]",
+)
 @any_client_option
 @server_option
 @new_keys_option
@@ -84,6 +110,10 @@ def prepare(
     tls_names: tuple[str, ...],
     tls_dir: str | None,
     copy_tls: bool,
+    cluster: bool,
+    nodes: tuple[str, ...],
+    routes_port: int,
+    node_dir: str | None,
     any_client: bool,
     servers: tuple[str, ...],
     new_keys: bool,
@@ -96,10 +126,39 @@ def prepare(
 
     Where the bus has certificates, the server speaks mutual TLS 1.3 and nothing else. It reads
     them from the paths that they have here, or from --tls-dir under the same names.
+
+    With --cluster, the command writes a folder for each --node, and bus.toml names all of them. A
+    node's folder has everything that its machine needs: nats.conf, the certificates for bots and
+    relays, and a certificate for the other nodes, by an authority for nodes alone. Run the command
+    again when a certificate is due, or when nodes change.
     """
     bus = BusFolder.find(folder)
     secrets = bus.open_secrets(new_keys=new_keys)
     policy = bus.policy(secrets.bus.public)
+    if cluster:
+        for name, one in (
+            ("--nats-conf", nats_conf),
+            ("--tls-name", tls_names),
+            ("--tls-dir", tls_dir),
+            ("--copy-tls", copy_tls),
+            ("--server", servers),
+        ):
+            if one:
+                raise InvalidInput(
+                    f"{name} is for one server; --cluster writes the files of all nodes",
+                    hint="leave it out: --node says where the nodes are",
+                )
+        # A bus without a cluster does not wait for the library of certificates.
+        from sealbus_broker.cli.prepare_cluster import ClusterOptions, prepare_cluster
+
+        options = ClusterOptions(
+            nodes, routes_port, node_dir, store, sync, monitor_port, any_client
+        )
+        bus.record(prepare_cluster(bus, secrets, policy, options))
+        click.echo(secrets.bus.public.text)
+        return
+    if nodes or node_dir is not None:
+        raise InvalidInput("--node and --node-dir are for a cluster", hint="add --cluster")
     host, _, port = listen.rpartition(":")
     if not host or not DIGITS.fullmatch(port) or not 0 < int(port) < 65536:
         raise InvalidInput(

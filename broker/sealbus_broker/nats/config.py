@@ -161,6 +161,10 @@ RESERVED_CONNECTIONS: Final = 64
 """How many connections bots cannot use up, so that a relay can always come back."""
 
 
+ROUTES_PORT: Final = 6222
+"""The port on which a node listens for the other nodes. It is the one of NATS's own examples."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerTls:
     """The certificates of nats-server, as PEM files. Paths are whole."""

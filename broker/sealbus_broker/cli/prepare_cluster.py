@@ -1,0 +1,146 @@
+"""``sealbus prepare --cluster``: the files of all nodes of a cluster, one folder for each node.
+
+Another run with the same nodes writes the same names. It renews certificates that are due, and
+writes no file that has its content already. The nodes are those of ``--node``, or else the
+addresses in ``bus.toml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from sealbus.nats.addresses import ENCRYPTED
+from sealbus_broker.cli.cert_files import Authority
+from sealbus_broker.cli.embedded_tls import locked_out
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.node_files import (
+    Node,
+    NodeAuthority,
+    cluster_config,
+    copy_tls,
+    node_folder,
+    put_new,
+    read_nodes,
+)
+from sealbus_broker.escape import readable
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.config import NatsConfig, ServerTls, render
+from sealbus_broker.policy.bus_file import BusFile
+from sealbus_broker.relay.secrets import BusSecrets
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """The options of the command that concern all nodes."""
+
+    nodes: tuple[str, ...]
+    """``HOST`` or ``HOST:PORT`` of each. Empty: those of ``bus.toml``."""
+    routes_port: int
+    folder: str | None
+    """The folder of a node's files on its machine. ``None``: where they are here."""
+    store: str
+    sync: str
+    monitor_port: int | None
+    any_client: bool
+
+
+def prepare_cluster(
+    bus: BusFolder, secrets: BusSecrets, policy: Policy, options: ClusterOptions
+) -> BusFile:
+    """Write the files of all nodes; return ``bus.toml`` with their addresses.
+
+    Raises:
+        InvalidInput: The nodes are not usable.
+        Unusable: A file cannot be read or written.
+    """
+    now = datetime.now(UTC)
+    known = bus.bus_file()
+    given = options.nodes or tuple(
+        urlsplit(one).netloc for one in (known.servers if known is not None else ())
+    )
+    nodes = read_nodes(given, options.routes_port)
+    servers = tuple(f"{ENCRYPTED}://{node.address}" for node in nodes)
+    if known is None:
+        known = BusFile(policy.bus, servers, (secrets.bus.public,))
+    known = replace(known, servers=servers)
+    if known.tls is None:
+        authority, written = Authority.open(bus, known, now)
+        hosts = tuple(dict.fromkeys(node.host for node in nodes))
+        _tell([*written, *authority.certify_bus(known, hosts, now, renew=False)])
+    between, written = NodeAuthority.open(bus, known.name, now)
+    _tell(written)
+    for node in nodes:
+        _tell(between.certify(node.name, [node.host], now))
+        _tell(copy_tls(bus, node_folder(bus, node.name)))
+        config = _config(bus, known.name, secrets, node, nodes, options)
+        path = node_folder(bus, node.name) / "nats.conf"
+        _tell(put_new(path, render(config).encode(), 0o644))
+    if options.any_client and (locked := locked_out(policy)) is not None:
+        bus.talk.note(locked)
+    _say_where(bus, nodes, options)
+    tell_replicas(bus, policy, len(nodes))
+    return known
+
+
+def _config(
+    bus: BusFolder,
+    name: str,
+    secrets: BusSecrets,
+    node: Node,
+    nodes: Sequence[Node],
+    options: ClusterOptions,
+) -> NatsConfig:
+    here = node_folder(bus, node.name).absolute()
+    folder = here if options.folder is None else Path(options.folder)
+    return NatsConfig(
+        store_dir=Path(options.store),
+        relay=secrets.relay.public,
+        issuer=secrets.issuer.public,
+        host=node.listens_on,
+        port=node.port,
+        server_name=node.name,
+        http_port=options.monitor_port,
+        sync_interval=options.sync,
+        tls=ServerTls(
+            folder / "ca.pem",
+            folder / "bus.pem",
+            folder / "bus.key",
+            asks_clients=not options.any_client,
+        ),
+        cluster=cluster_config(name, node, nodes, folder),
+    )
+
+
+def tell_replicas(bus: BusFolder, policy: Policy, nodes: int) -> None:
+    """Note a policy that keeps its streams on one node, or on more than there are."""
+    asked = policy.limits.replicas
+    if asked == 1:
+        most = 5 if nodes >= 5 else 3
+        bus.talk.note(
+            f"each stream is on one node, and the bus stops with it: write `replicas: {most}` below"
+            " `limits` in policy.yaml"
+        )
+    elif asked > nodes:
+        bus.talk.note(f"policy.yaml asks for {asked} replicas, and there are {nodes} nodes")
+
+
+def _say_where(bus: BusFolder, nodes: Sequence[Node], options: ClusterOptions) -> None:
+    for node in nodes:
+        here = readable(str(node_folder(bus, node.name)), 300)
+        there = readable(options.folder or here, 300)
+        click.echo(
+            f"node {node.name}: copy {here} to {node.host}, as {there};"
+            f" its ports are {node.port} for bots and {node.routes} for the other nodes",
+            err=True,
+        )
+
+
+def _tell(written: Sequence[Path]) -> None:
+    for file in written:
+        click.echo(f"wrote {readable(str(file), 300)}", err=True)

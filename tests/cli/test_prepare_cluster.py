@@ -1,0 +1,180 @@
+"""``sealbus prepare --cluster``: the files of all nodes, and their certificates."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sealbus_broker.certificates import Pair, is_issued_by, make_node, read
+from tests.cli.command import Ran, quickly
+from tests.cli.folders import facts
+
+HOSTS = ("n1.example.com", "n2.example.com", "10.0.0.3:4223")
+NAMES = ("10.0.0.3-4223", "n1.example.com-4222", "n2.example.com-4222")
+FILES = ("bus.key", "bus.pem", "ca.pem", "nats.conf", "node.key", "node.pem", "nodes-ca.pem")
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Path:
+    assert quickly("init", "mybus", cwd=tmp_path).code == 0
+    return tmp_path / "mybus"
+
+
+def prepare(bus: Path, *options: str, hosts: tuple[str, ...] = HOSTS) -> Ran:
+    nodes = [part for host in hosts for part in ("--node", host)]
+    return quickly("prepare", "--cluster", *nodes, *options, cwd=bus)
+
+
+def contents(bus: Path) -> dict[str, bytes]:
+    nodes = bus / ".sealbus/nodes"
+    return {str(one.relative_to(nodes)): one.read_bytes() for one in nodes.glob("*/*")}
+
+
+def test_each_node_has_a_whole_folder(bus: Path) -> None:
+    ran = prepare(bus)
+    assert ran.code == 0, ran.err
+    assert sorted(contents(bus)) == sorted(f"{name}/{file}" for name in NAMES for file in FILES)
+    for name in NAMES:
+        assert f"node {name}: copy .sealbus/nodes/{name} to" in ran.err
+        for key in ("bus.key", "node.key"):
+            assert (bus / f".sealbus/nodes/{name}/{key}").stat().st_mode & 0o777 == 0o600
+    assert "write `replicas: 3` below" in ran.err
+
+
+def test_bus_file_names_all_nodes(bus: Path) -> None:
+    assert prepare(bus).code == 0
+    assert facts(bus)["servers"] == [
+        "tls://n1.example.com:4222",
+        "tls://n2.example.com:4222",
+        "tls://10.0.0.3:4223",
+    ]
+
+
+def test_configuration_names_the_node_and_all_routes(bus: Path) -> None:
+    assert prepare(bus, "--node-dir", "/etc/nats", "--routes-port", "7000").code == 0
+    config = contents(bus)["n1.example.com-4222/nats.conf"].decode()
+    for line in (
+        'server_name: "n1.example.com-4222"',
+        'name: "mybus"',
+        'listen: "0.0.0.0:7000"',
+        '"nats-route://n2.example.com:7000"',
+        '"nats-route://10.0.0.3:7000"',
+        'ca_file: "/etc/nats/nodes-ca.pem"',
+        'cert_file: "/etc/nats/node.pem"',
+        'cert_file: "/etc/nats/bus.pem"',
+    ):
+        assert line in config
+    assert config.count("verify: true") == 2
+    assert config.count('min_version: "1.3"') == 2
+
+
+def test_another_run_changes_nothing(bus: Path) -> None:
+    assert prepare(bus).code == 0
+    before = contents(bus)
+    for ran in (prepare(bus), prepare(bus, hosts=())):
+        assert ran.code == 0, ran.err
+        assert "wrote" not in ran.err
+        assert contents(bus) == before
+
+
+def test_nodes_on_one_machine_have_ports_of_their_own(bus: Path) -> None:
+    hosts = ("127.0.0.1:5001", "127.0.0.1:5002", "localhost:5003")
+    assert prepare(bus, hosts=hosts).code == 0
+    found = contents(bus)
+    ports = [
+        port
+        for port in (6222, 6223, 6224)
+        if any(f'listen: "127.0.0.1:{port}"'.encode() in one for one in found.values())
+    ]
+    assert ports == [6222, 6223, 6224]
+
+
+def test_nodes_have_an_authority_of_their_own(bus: Path) -> None:
+    """No certificate of a bot, or of the bus itself, is one of a node."""
+    assert prepare(bus).code == 0
+    assert quickly("certs", "init", cwd=bus).code == 0
+    state = bus / ".sealbus"
+    nodes, bots = ((state / name).read_bytes() for name in ("nodes-ca.pem", "ca.pem"))
+    for name in NAMES:
+        node = (state / "nodes" / name / "node.pem").read_bytes()
+        assert is_issued_by(node, nodes)
+        assert not is_issued_by(node, bots)
+        assert read(node).uris == (f"sealbus-node://mybus/{name}",)
+    for other in (state / "bus.pem", bus / "credentials/clock.pem"):
+        assert not is_issued_by(other.read_bytes(), nodes)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "told"),
+    [
+        (("a", "b"), "2 nodes; expected an odd number"),
+        (("a", "b", "c", "d"), "4 nodes; expected an odd number"),
+        (("a", "b", "a:4222"), "the node a:4222 occurs twice"),
+        (("a", "b", "c:0"), "--node c:0 is not an address"),
+        (("a", "b", "c d"), "--node c d is not an address"),
+        ((), "1 nodes; expected an odd number"),
+    ],
+)
+def test_unusable_nodes_are_refused(bus: Path, hosts: tuple[str, ...], told: str) -> None:
+    ran = prepare(bus, hosts=hosts)
+    assert ran.code != 0
+    assert told in ran.err
+    assert not (bus / ".sealbus/nodes").exists()
+
+
+@pytest.mark.parametrize("option", ["--nats-conf", "--tls-name", "--tls-dir", "--server"])
+def test_options_of_one_server_are_refused(bus: Path, option: str) -> None:
+    ran = prepare(bus, option, "tls://x:4222" if option == "--server" else "x")
+    assert ran.code != 0
+    assert f"{option} is for one server" in ran.err
+
+
+def test_nodes_without_a_cluster_are_refused(bus: Path) -> None:
+    ran = quickly("prepare", "--node", "a", cwd=bus)
+    assert ran.code != 0
+    assert "are for a cluster" in ran.err
+
+
+def age(bus: Path, name: str) -> None:
+    """Give a node a certificate that is due."""
+    state = bus / ".sealbus"
+    folder = state / "nodes" / name
+    pair = Pair((state / "nodes-ca.pem").read_bytes(), (state / "nodes-ca.key").read_bytes())
+    old = make_node(pair, "mybus", name, ["n1.example.com"], datetime.now(UTC) - timedelta(days=80))
+    (folder / "node.pem").write_bytes(old.certificate)
+    (folder / "node.key").write_bytes(old.key)
+
+
+def test_due_certificate_of_a_node_is_noted_and_renewed(bus: Path) -> None:
+    assert prepare(bus).code == 0
+    name = "n1.example.com-4222"
+    age(bus, name)
+    assert f".sealbus/nodes/{name}/node.pem: is due" in quickly("check", cwd=bus).out
+    assert "due" in quickly("certs", "show", cwd=bus).out
+    ran = quickly("certs", "init", cwd=bus)
+    assert f"wrote .sealbus/nodes/{name}/node.pem" in ran.err
+    assert "node.pem: is due" not in quickly("check", cwd=bus).out
+    assert read(contents(bus)[f"{name}/node.pem"]).names == ("n1.example.com",)
+
+
+def test_renewed_certificate_of_the_bus_comes_into_each_folder(bus: Path) -> None:
+    assert prepare(bus).code == 0
+    assert quickly("certs", "init", "--renew", cwd=bus).code == 0
+    for name in NAMES:
+        for file in ("bus.pem", "bus.key"):
+            assert contents(bus)[f"{name}/{file}"] == (bus / ".sealbus" / file).read_bytes()
+
+
+def test_lost_authority_of_nodes_is_made_anew_for_all(bus: Path) -> None:
+    assert prepare(bus).code == 0
+    for file in ("nodes-ca.pem", "nodes-ca.key"):
+        (bus / ".sealbus" / file).unlink()
+    shutil.rmtree(bus / ".sealbus/nodes" / NAMES[0])
+    assert prepare(bus).code == 0
+    authority = (bus / ".sealbus/nodes-ca.pem").read_bytes()
+    for name in NAMES:
+        assert contents(bus)[f"{name}/nodes-ca.pem"] == authority
+        assert is_issued_by(contents(bus)[f"{name}/node.pem"], authority)
