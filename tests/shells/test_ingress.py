@@ -88,8 +88,14 @@ async def test_judged_messages_leave_the_stream(bus: Stage, worker: Worker) -> N
 async def test_stop_finishes_and_gives_back_in_order(
     bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # One request brings all three, and there is no other one.
+    monkeypatch.setattr(pulling, "PULL_MESSAGES", 3)
+    monkeypatch.setattr(pulling, "MOST_EXTRA", 0)
+    monkeypatch.setattr(ingress_module, "PULL_MESSAGES", 2)
     monkeypatch.setattr(ingress_module, "IN_HAND", 1)
     worker.go.clear()
+    await until(lambda: worker.worker._pulling.is_under_way)
+    worker.worker.on_back()  # the request of before asks for more
     await send(bus, b"1")
     await until(lambda: worker.judged == [b"1"], "the first is being judged")
     await send(bus, b"2", b"3")
@@ -103,21 +109,35 @@ async def test_stop_finishes_and_gives_back_in_order(
     await second.stop()
 
 
-async def test_stop_waits_for_the_request_under_way(bus: Stage, worker: Worker) -> None:
-    """nats-server would take a message out of its queue for an inbox that is gone."""
+async def test_stop_goes_on_until_the_request_is_over(bus: Stage, worker: Worker) -> None:
+    """nats-server would take a message out of its queue for an inbox that is gone. And the messages
+    of the last request would wait here for its end."""
     await send(bus, b"1")
     await until(lambda: worker.judged == [b"1"], "it has the partition")
     await until(lambda: worker.worker._pulling.is_under_way, "and asks for more")
     stopping = asyncio.create_task(worker.stop())
     await until(worker.stopping.is_set)
     await send(bus, b"2", b"3")
-    await until(lambda: len(worker.worker._received) == 2, "they come in spite of the stop")
-    assert not stopping.done()
+    await until(lambda: worker.judged == [b"1", b"2", b"3"], "they are judged in spite of the stop")
     await stopping
-    assert worker.judged == [b"1"]
+    assert await left(bus) == 0
     second = Worker(bus, await bus.login())
-    await until(lambda: second.judged == [b"2", b"3"], "the next relay has them at once")
+    await send(bus, b"4")
+    await until(lambda: second.judged == [b"4"], "the next relay has the partition at once")
     await second.stop()
+
+
+async def test_refusal_is_not_told_after_a_lost_connection(bus: Stage, worker: Worker) -> None:
+    """Another relay may have taken the message over."""
+    worker.refuses = True
+    worker.go.clear()
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"], "it is being judged")
+    worker.worker.on_lost()
+    worker.go.set()
+    await until(lambda: worker.worker._under_way == 0, "it is settled")
+    assert await left(bus) == 0
+    assert not worker.told.is_set()
 
 
 async def test_second_relay_waits_for_the_pin(bus: Stage, worker: Worker) -> None:

@@ -26,6 +26,7 @@ from sealbus_broker.door.watch import Watch
 from sealbus_broker.errors import DoorFailed
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connection import Link, disconnect
+from sealbus_broker.nats.presence import say_that_a_door_is_there
 
 
 async def keep(relay: int, signs: int) -> None:
@@ -116,7 +117,9 @@ async def admit(
         client.when_closed.add(closed.set)
         await admission.start()
         opened()
-        await closed.wait()
+        saying = say_that_a_door_is_there(client, orders.relay)
+        async with beside(closed.wait(), saying, name="the door") as (ended, _):
+            await ended
         error: Exception | None = client.last_error
     except (NatsError, OSError) as raised:
         error = raised

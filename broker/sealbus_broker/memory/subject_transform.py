@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from sealbus_broker.nats.streams import hashed
+
 _CALL: Final = re.compile(r"\{\{\s*(\w+)\s*\(([\d,\s]+)\)\s*\}\}")
-_FNV_START: Final = 0x811C9DC5
-_FNV_PRIME: Final = 0x01000193
 
 
 def transform(source: str, destination: str, subject: str) -> str:
@@ -32,7 +32,4 @@ def transform(source: str, destination: str, subject: str) -> str:
 
 def partition(partitions: int, text: str) -> int:
     """The partition of ``text``: its 32-bit FNV-1a hash, as nats-server computes it."""
-    hashed = _FNV_START
-    for byte in text.encode("latin-1"):
-        hashed = ((hashed ^ byte) * _FNV_PRIME) & 0xFFFFFFFF
-    return hashed % partitions
+    return hashed(text) % partitions

@@ -21,6 +21,7 @@ subject                                   direction   use
 ``$SYS.REQ.ACCOUNT.BOTS.CONNZ``           SYS → BUS   who is connected
 ``$SYS.REQ.SERVER.*.KICK``                SYS → BUS   the end of one connection
 ``$SYS.REQ.SERVER.*.LDM``                 SYS → BUS   the order to one client to connect anew
+``relay.disconnected``                     SYS → BUS   a relay's connection has ended
 ========================================  ==========  ============================================
 
 Within ``BOTS`` the permissions of a session say which bot may do what: see
@@ -103,6 +104,15 @@ def renew_subject(server: str) -> str:
     """
     return f"$SYS.REQ.SERVER.{server}.LDM"
 
+
+DISCONNECTED_SUBJECT: Final = "relay.disconnected"
+"""The subject on which each nats-server tells that a connection of the account BUS has ended. So
+other relays learn of a relay's death within milliseconds. The body is JSON, in which ``server.id``
+and ``client.id`` name the connection. A server that an earlier version has configured does not tell
+it, and then a silent relay counts as dead."""
+
+_DISCONNECTED_EVENT: Final = f"$SYS.ACCOUNT.{BUS_ACCOUNT}.DISCONNECT"
+"""The server's own subject for it."""
 
 _SYSTEM_SERVICES: Final = (CONNECTIONS_SUBJECT, kick_subject("*"), renew_subject("*"))
 """The services of nats-server itself that relays use."""
@@ -290,6 +300,10 @@ def render(config: NatsConfig) -> str:
         f"{{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(subject)} }} }}"
         for subject in _SYSTEM_SERVICES
     ]
+    event = quote(_DISCONNECTED_EVENT)
+    system.append(f"{{ stream: {event}, accounts: [ {BUS_ACCOUNT} ] }}")
+    source = f"{{ account: {SYSTEM_ACCOUNT}, subject: {event} }}"
+    from_system.append(f"{{ stream: {source}, to: {quote(DISCONNECTED_SUBJECT)} }}")
     return f"""\
 # Written by sealbus at every start: edits are lost. No secret is in here.
 listen: {quote(f"{_host(config.host)}:{config.port}")}

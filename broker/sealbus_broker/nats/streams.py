@@ -100,6 +100,9 @@ MAX_QUARANTINED_PER_SUBJECT: Final = 10_000
 """How many messages of one reason and bot the quarantine keeps, so that one noisy bot cannot push
 out the messages of another."""
 
+_FNV_START: Final = 0x811C9DC5
+_FNV_PRIME: Final = 0x01000193
+
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
 _MIN_WINDOW_NS: Final = 100 * _NS_PER_MS
@@ -109,6 +112,20 @@ _MIN_WINDOW_NS: Final = 100 * _NS_PER_MS
 def partition_consumer(partition: int) -> str:
     """Return the name of the INGRESS consumer of ``partition`` (0 to :data:`PARTITIONS` - 1)."""
     return f"relay-{partition}"
+
+
+def partition_of(bot: str) -> int:
+    """Return the partition of ``bot``, as nats-server computes it: the 32-bit FNV-1a hash of its
+    name."""
+    return hashed(bot) % PARTITIONS
+
+
+def hashed(text: str) -> int:
+    """Return the hash by which nats-server spreads ``text`` over partitions."""
+    found = _FNV_START
+    for byte in text.encode("latin-1"):
+        found = ((found ^ byte) * _FNV_PRIME) & 0xFFFFFFFF
+    return found
 
 
 def stream_configs(policy: Policy, least: Windows = NO_WINDOWS) -> tuple[Json, ...]:

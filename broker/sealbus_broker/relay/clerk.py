@@ -1,6 +1,7 @@
 """The clerk of a running bus: it enrols the keys of invited bots that need no operator.
 
-``sealbus up`` has one, because its folder is on its own disk. Every :data:`LOOK_S` seconds the
+``sealbus up`` has one, because its folder is on its own disk. With several workers each has one,
+and one of them works (:mod:`sealbus_broker.relay.sharing`). Every :data:`LOOK_S` seconds the
 clerk looks for a join record of each open invitation in the policy in force, and hands it to
 :func:`sealbus_broker.policy.inviting.accept`, which verifies it and edits ``keys/``. The relay then
 follows its folder, and the invitation is gone.
@@ -53,6 +54,7 @@ class Clerk:
         nc: Client,
         folder: Path,
         policy: Callable[[], Policy],
+        is_due: Callable[[], bool] = lambda: True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; :meth:`run` works.
@@ -61,11 +63,13 @@ class Clerk:
             nc: A connection that is logged in as the relay.
             folder: The bus's folder.
             policy: Gives the policy in force.
+            is_due: Whether it is this clerk that looks, where several relays have one.
             monotonic: A clock that is never set, in seconds.
         """
         self._nc = nc
         self._folder = folder
         self._policy = policy
+        self._is_due = is_due
         self._monotonic = monotonic
         self._failed: dict[bytes, tuple[str, float]] = {}
         """By the key of an invitation: why its record was not accepted, and when it was tried."""
@@ -73,7 +77,8 @@ class Clerk:
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set."""
         while not stopping.is_set():
-            await self.look()
+            if self._is_due():
+                await self.look()
             await pause(LOOK_S, until=stopping)
 
     async def look(self) -> None:

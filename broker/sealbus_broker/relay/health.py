@@ -44,6 +44,7 @@ from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.quarantine import subject
+from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stream_store import StreamStore
 
 log = get_logger(__name__)
@@ -135,6 +136,7 @@ class Health:
         relay: str,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        sharing: Sharing | None = None,
         surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
     ) -> None:
         """Begin without problems.
@@ -148,6 +150,7 @@ class Health:
             relay: The relay's name.
             now_ms: The wall clock, in ms since 1970.
             monotonic: A clock that is never set, in seconds.
+            sharing: Knows the partitions that this relay works on, and the other relays.
             surroundings: Gives the problems that NATS does not know of, by the policy's limits.
                 It does not wait.
         """
@@ -159,6 +162,7 @@ class Health:
         self._relay = relay
         self._now_ms = now_ms
         self._monotonic = monotonic
+        self._sharing = sharing
         self._surroundings = surroundings
         self._looked_at: float | None = None
         """When the last look ended. ``None``: there was none."""
@@ -231,6 +235,8 @@ class Health:
             "problems": [asdict(problem) for problem in self._present()],
             "looked_s_ago": looked,
             "counts": dict(self._counters.counts),
+            "partitions": [] if self._sharing is None else self._sharing.holds,
+            "peers": [] if self._sharing is None else self._sharing.peers,
         }
 
     def _present(self) -> list[Problem]:

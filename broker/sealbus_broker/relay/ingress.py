@@ -130,6 +130,8 @@ class IngressWorker:
         """Delivered often, and waiting to be judged alone, the oldest first."""
         self._suspects_due = 0.0
         """From when on a suspect goes before any new batch (event loop's time)."""
+        self._trusted_since = 0.0
+        """Since when the connection is the same (monotonic clock)."""
         self._under_way = 0
         """How many batches are being processed."""
         self._pulling = Pulling(
@@ -164,7 +166,13 @@ class IngressWorker:
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):
                         self._pulling.ask(wanted)
-                    may_begin = is_open or self._received_bytes > GIVE_BACK_BYTES
+                    # While the last request is under way, nobody else gets messages. They would
+                    # wait for it to end.
+                    may_begin = (
+                        is_open
+                        or self._pulling.is_under_way
+                        or self._received_bytes > GIVE_BACK_BYTES
+                    )
                     if (
                         may_begin
                         and self._received
@@ -200,6 +208,11 @@ class IngressWorker:
             self._pulling.close()
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
+
+    def on_lost(self) -> None:
+        """Tell no refusal of a message that was pulled until now. Another relay may have the
+        message, as soon as the server knows that this one is gone."""
+        self._trusted_since = time.monotonic()
 
     def on_back(self) -> None:
         """Make a new request: the old one was lost with its connection."""
@@ -298,7 +311,8 @@ class IngressWorker:
         *earlier, last = pulled
         self._nc.write([pub(one.reply, ACK) for one in earlier])
         # The oldest request counts, because its messages are the first that another relay may get.
-        until = min(one.asked for one in pulled) + ACK_WAIT_S
+        asked = min(one.asked for one in pulled)
+        until = asked + ACK_WAIT_S
         left_s = until - time.monotonic()
         # With a reply subject the server says when it has taken the last one, and so all of them.
         try:
@@ -314,7 +328,7 @@ class IngressWorker:
             return
         # The confirmation may have come too late, when another relay may have had the message
         # already.
-        if time.monotonic() < until:
+        if time.monotonic() < until and asked >= self._trusted_since:
             refusals.tell()
 
     async def _work(self, taken: Sequence[tuple[_Pulled, list[Arrival]]]) -> None:

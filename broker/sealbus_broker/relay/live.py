@@ -94,6 +94,9 @@ class LiveWorker:
             return
         self._changed.set()
 
+    def on_lost(self) -> None:
+        """Do nothing: a message is given to one relay, once."""
+
     def on_back(self) -> None:
         """Do nothing: nats-py subscribes again by itself."""
 

@@ -7,7 +7,8 @@ Data flows one way::
     live ───────┘                  │
                                    └──────> services (requests to the bus itself)
 
-Beside them, *health* sends a message of its own the whole way, and looks at the streams.
+Beside them, *sharing* says which partitions this relay works on, and which are another's. *Health*
+sends a message of its own the whole way, and looks at the streams.
 
 :class:`Parts` makes them, and :meth:`Parts.open` subscribes. Whoever made them runs them
 (:mod:`sealbus_broker.relay.relay`). A new connection gets new parts.
@@ -38,6 +39,7 @@ from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.services.router import ServiceRouter
+from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stream_store import StreamStore
 
 
@@ -118,6 +120,14 @@ class Parts:
             )
             for partition in range(PARTITIONS)
         ]
+        self.sharing = Sharing(
+            nc=nc,
+            relay=relay,
+            workers=self._partitions,
+            policy=policy,
+            supervisor=supervisor,
+            enrols=enrols_in is not None,
+        )
         self._live = LiveWorker(
             nc=nc,
             process=last_try.process,
@@ -135,9 +145,19 @@ class Parts:
             relay=relay,
             now_ms=now_ms,
             monotonic=time.monotonic,
+            sharing=self.sharing,
             surroundings=lambda limits: [*surroundings(limits), *keys.problems()],
         )
-        self._clerk = None if enrols_in is None else Clerk(nc=nc, folder=enrols_in, policy=policy)
+        self._clerk = (
+            None
+            if enrols_in is None
+            else Clerk(
+                nc=nc,
+                folder=enrols_in,
+                policy=policy,
+                is_due=lambda: self.sharing.is_to_enrol,
+            )
+        )
 
     @property
     def workers(self) -> Sequence[IngressWorker | LiveWorker]:
@@ -150,16 +170,26 @@ class Parts:
         await self.services.open()
         await self._prober.open()
         await self._health.open()
+        await self.sharing.open()
 
     def work(self, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
         """Begin to take messages. The tasks end after ``stopping`` is set, with nothing in hand."""
         keep = self._supervisor.keep
         working = [
-            keep(f"partition {partition}", partial(worker.run, stopping), until=stopping)
-            for partition, worker in enumerate(self._partitions)
+            keep(
+                f"partition {partition}",
+                partial(self.sharing.hold, partition, stopping),
+                until=stopping,
+            )
+            for partition in range(PARTITIONS)
         ]
         live = partial(self._live.run, stopping)
-        return [*working, keep("live messages", live, until=stopping)]
+        share = partial(self.sharing.run, stopping)
+        return [
+            *working,
+            keep("live messages", live, until=stopping),
+            keep("sharing with other relays", share, until=stopping),
+        ]
 
     def watch(self, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
         """Begin to look after the bus's health, and to enrol invited bots."""

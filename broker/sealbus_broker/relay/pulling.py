@@ -198,3 +198,5 @@ class Pulling:
         # run() may be called again after a failure. Then it must not wait for a request of before.
         self._asking = None
         self._renewing = None
+        # The pin was given up, or is another's by then. A request that names it would be refused.
+        self._pin = b""

@@ -75,6 +75,7 @@ from sealbus_broker.relay.parts import Parts
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.relay.services.router import ServiceRouter
+from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.relay.stream_store import StreamStore
 
@@ -186,6 +187,8 @@ class Relay:
         """``None``: before the state *serving*."""
         self._workers: Sequence[IngressWorker | LiveWorker] = ()
         """They pull and receive messages. Empty before the state *serving*."""
+        self._sharing: Sharing | None = None
+        """Shares the partitions with other relays. ``None``: before the state *serving*."""
         self._following: Following | None = None
         """Follows the folder. ``None``: before the state *serving*, and without a folder."""
         self.door: Doorway | None = None
@@ -258,6 +261,7 @@ class Relay:
         self._ledgers = None
         self._stream_store = None
         self._workers = ()
+        self._sharing = None
         self._following = None
         try:
             await until_stopped(stopping, self._look())
@@ -411,6 +415,7 @@ class Relay:
         # From here on a lost connection concerns them.
         self._stream_store = parts.stream_store
         self._workers = parts.workers
+        self._sharing = parts.sharing
         working = parts.work(stopping)
         keep = self._supervisor.keep
         watching = [
@@ -520,6 +525,8 @@ class Relay:
             self._ledgers.invalidate()
         if self._stream_store is not None:
             self._stream_store.on_lost()
+        for worker in self._workers:
+            worker.on_lost()
 
     def _on_back(self) -> None:
         """Read the ledgers again, and then leave the state *lost*. A start begins again."""
@@ -541,5 +548,7 @@ class Relay:
         # Last: messages that come before the ledgers are valid only wait, and use up ACK_WAIT_S.
         for worker in self._workers:
             worker.on_back()
+        if self._sharing is not None:
+            self._sharing.on_back()
         if self._following is not None:
             self._following.on_back()

@@ -1,0 +1,84 @@
+"""A relay takes a partition over from one that is gone: its pin, and the messages that it had in
+hand, in order.
+
+nats-server would let go of the pin after :data:`~sealbus_broker.nats.streams.PIN_TIMEOUT_S`, and
+deliver the messages again after :data:`~sealbus_broker.nats.streams.ACK_WAIT_S`, behind newer ones.
+The relay that takes over does not wait. It gives the messages back in the name of the gone relay,
+as that relay would have done at a stop (:mod:`sealbus_broker.relay.giving_back`). It does not know
+which messages these are. So it names each sequence from the oldest that is not settled to the
+newest that was delivered. nats-server (2.15.1) ignores the word for a message that nobody has in
+hand, and keeps the order of the words.
+
+**The gone relay must not act any more.** Otherwise it could tell a sender that a message is
+refused, which this relay accepts. So its connection has to have ended before: its server has said
+so, or has ended it on demand. A relay that was only paused notices the end of its connection, and
+tells no refusal of a message that it got before it (``IngressWorker.on_lost``). Messages that it
+has accepted are in the ledger.
+
+If this fails half way, nothing is lost: the two time-outs above still hold.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sealbus.nats.acks import NAK, PREFIX
+from sealbus.nats.client import HardenedClient
+from sealbus.nats.frames import pub
+from sealbus.protocol.streams import INGRESS
+from sealbus_broker.logger import get_logger
+from sealbus_broker.nats.jetstream import API
+from sealbus_broker.nats.streams import PRIORITY_GROUP, partition_consumer
+from sealbus_broker.relay.giving_back import GIVE_BACK_S, PAUSE_S
+
+log = get_logger(__name__)
+
+MOST_SEQUENCES: Final = 65_536
+"""How many sequences are named at most. A partition has 4,096 messages in hand at most
+(``MAX_ACK_PENDING``), and those of the other partitions lie between them. Each word has some 60
+bytes. What lies further ahead comes again after ``ACK_WAIT_S``."""
+
+
+async def take_over(nc: HardenedClient, partition: int) -> None:
+    """Take over the pin of ``partition``, and the messages in hand.
+
+    Args:
+        nc: The relay's connection.
+        partition: The partition's number.
+
+    Raises:
+        nats.errors.Error: The server did not answer, or the connection was lost.
+    """
+    consumer = partition_consumer(partition)
+
+    async def call(name: str, body: dict[str, str]) -> dict[str, Any]:
+        subject = f"{API}.CONSUMER.{name}.{INGRESS}.{consumer}"
+        answer = await nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
+        parsed: dict[str, Any] = json.loads(answer.data)
+        return parsed
+
+    # While it is paused, nothing is delivered behind the words below.
+    until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
+    await call("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
+    info = await call("INFO", {})
+    in_hand = int(info.get("num_ack_pending", 0))
+    if in_hand:
+        first = int(info["ack_floor"]["stream_seq"]) + 1
+        last = min(int(info["delivered"]["stream_seq"]), first + MOST_SEQUENCES - 1)
+        # nats-server compares this number with those of its deliveries, and the newest one holds
+        # for each message in hand.
+        newest = int(info["delivered"]["consumer_seq"])
+        subjects = [
+            f"{PREFIX}.{INGRESS}.{consumer}.1.{sequence}.{newest}.1.0"
+            for sequence in range(first, last + 1)
+        ]
+        nc.write([pub(subject.encode(), NAK) for subject in subjects[:-1]])
+        # With a reply subject the server says when it has taken the last one, and so all of them.
+        await nc.request(subjects[-1], NAK, GIVE_BACK_S)
+    await call("UNPIN", {"group": PRIORITY_GROUP})
+    # This call makes the server forget the requests of the gone relay.
+    await call("INFO", {})
+    await call("PAUSE", {})
+    log.info("partition.taken-over", partition=partition, messages=in_hand)

@@ -1,0 +1,226 @@
+"""Several relays of one bus, under bots that send without waiting, while one of them is disturbed.
+
+:func:`play` is one run. ``tests/faults/test_sharing.py`` plays a few, and
+``python -m benchmarks.sharing`` measures more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from sealbus import Bot
+from sealbus.protocol.codec import unpack_json
+from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.envelope import Envelope
+from sealbus.protocol.seal import Verifier
+from sealbus.protocol.stamp import open_stamp
+from sealbus_broker.nats.streams import PARTITIONS
+from tests.faults.market import Market
+from tests.waiting import PATIENCE_S, until
+
+LIMITS: Final = "  clock_skew: 100ms\n"
+AT_ONCE: Final = 40
+"""The messages of one bot that have no verdict yet."""
+
+
+@dataclass
+class Traffic:
+    """The messages of all bots."""
+
+    accepted: Counter[str] = field(default_factory=Counter)
+    """By bot."""
+    sent: Counter[str] = field(default_factory=Counter)
+    """By bot."""
+    last_at: float = 0.0
+    """When the last verdict came (monotonic clock)."""
+    longest_s: float = 0.0
+    """The longest time between two verdicts."""
+    slowest_s: float = 0.0
+    """The longest time from a publish to its verdict."""
+
+    def note(self, bot: str, began: float) -> None:
+        """A verdict came."""
+        now = time.monotonic()
+        if self.last_at:
+            self.longest_s = max(self.longest_s, now - self.last_at)
+        self.last_at = now
+        self.slowest_s = max(self.slowest_s, now - began)
+        self.accepted[bot] += 1
+
+    def reset(self) -> None:
+        """Measure from now on."""
+        self.last_at = self.longest_s = self.slowest_s = 0.0
+
+
+async def send(bot: Bot, name: str, traffic: Traffic, enough: asyncio.Event) -> None:
+    """Publish until ``enough`` is set, :data:`AT_ONCE` messages at a time."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def publish(number: int) -> None:
+        began = time.monotonic()
+        await bot.publish("work.a", {"number": number}, timeout=PATIENCE_S)
+        traffic.note(name, began)
+        room.release()
+
+    async with asyncio.TaskGroup() as group:
+        while not enough.is_set():
+            await room.acquire()
+            group.create_task(publish(traffic.sent[name]))
+            traffic.sent[name] += 1
+
+
+class Sharers(Market):
+    """A market with several relays."""
+
+    def __init__(self, folder: Path, bots: int) -> None:
+        super().__init__(folder, bots, LIMITS)
+        self.traffic = Traffic()
+
+    async def health(self, name: str) -> dict[str, Any] | None:
+        """A relay's own health. ``None``: it does not answer."""
+        nc = await self.nats()
+        try:
+            answer = await nc.request(f"relay.ping.{name}", b"", 1.0)
+            found: dict[str, Any] = json.loads(answer.data)
+            return found
+        except (NatsError, TimeoutError):
+            return None
+        finally:
+            await nc.close()
+
+    async def shared(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """Wait until the named relays, and no others, hold each partition once."""
+        found: dict[str, list[int]] = {}
+
+        async def is_so() -> bool:
+            for name in names:
+                health = await self.health(name)
+                found[name] = [] if health is None else health["partitions"]
+            return sorted(at for held in found.values() for at in held) == list(range(PARTITIONS))
+
+        await until(is_so, lambda: f"all partitions are held once: {found}")
+        return found
+
+    @contextlib.asynccontextmanager
+    async def trading(self) -> Any:
+        """All bots send while the block lasts."""
+        enough = asyncio.Event()
+        async with contextlib.AsyncExitStack() as stack:
+            bots = [(name, await stack.enter_async_context(self.bot(name))) for name in self.traders]
+            async with asyncio.TaskGroup() as group:
+                for name, bot in bots:
+                    group.create_task(send(bot, name, self.traffic, enough))
+                try:
+                    yield
+                finally:
+                    enough.set()
+
+    async def more(self, count: int) -> None:
+        """Wait until each bot has ``count`` more verdicts."""
+        before = Counter(self.traffic.accepted)
+        await until(
+            lambda: all(
+                self.traffic.accepted[name] >= before[name] + count for name in self.traders
+            ),
+            lambda: f"each bot has more verdicts: {self.traffic.accepted - before}",
+        )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One message in ACCEPTED."""
+
+    bot: str
+    number: int
+    relay: str
+
+
+async def stored(market: Market) -> list[Stored]:
+    """The messages in ACCEPTED, in their order."""
+    nc = await market.nats()
+    found: list[Stored] = []
+    keys, verifier = frozenset({market.secrets.bus.public.raw}), Verifier()
+    try:
+        sequence = 1
+        while True:
+            ask = json.dumps({"seq": sequence, "next_by_subj": "accepted.work.*"}).encode()
+            answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, PATIENCE_S)
+            headers = answer.headers or {}
+            if headers.get("Status"):
+                return found
+            sequence = int(headers["Nats-Sequence"]) + 1
+            data, sealed = split_delivery(answer.data)
+            envelope, stamp = Envelope.decode_shown(data), open_stamp(sealed, keys, verifier)
+            found += [
+                Stored(envelope.header.bot, unpack_json(payload)["number"], stamp.relay)
+                for payload in envelope.payloads
+                if payload
+            ]
+    finally:
+        await nc.close()
+
+
+Act = Callable[[Sharers], Awaitable[list[str]]]
+"""Disturbs the relays, and returns the names of those that share afterwards."""
+
+
+@dataclass
+class Outcome:
+    """The result of a run."""
+
+    messages: list[Stored]
+    sent: Counter[str]
+    longest_s: float
+    slowest_s: float
+    """See :class:`Traffic`. From the act on."""
+    noticed_s: float
+    """How long it took until the partitions were shared anew."""
+
+    @property
+    def wrong(self) -> list[str]:
+        """The messages that are not stored exactly once, in words."""
+        counts = Counter((one.bot, one.number) for one in self.messages)
+        wanted = {(bot, at) for bot, count in self.sent.items() for at in range(count)}
+        lost = [f"lost: {one}" for one in wanted - counts.keys()]
+        return lost + [f"stored {count} times: {one}" for one, count in counts.items() if count > 1]
+
+    @property
+    def reordered(self) -> int:
+        """How many messages were stored behind a later one of the same bot."""
+        newest: dict[str, int] = {}
+        found = 0
+        for one in self.messages:
+            found += one.number < newest.get(one.bot, -1)
+            newest[one.bot] = max(newest.get(one.bot, -1), one.number)
+        return found
+
+
+async def play(folder: Path, relays: int, act: Act, *, bots: int = 6, more: int = 100) -> Outcome:
+    """Have ``bots`` send to ``relays``, call ``act``, and go on until the work is shared anew."""
+    async with Sharers(folder, bots) as market:
+        names = [f"r{number}" for number in range(relays)]
+        for name in names:
+            await market.start_relay(name)
+        await market.shared(names)
+        async with market.trading():
+            await market.more(more)
+            market.traffic.reset()
+            began = time.monotonic()
+            left = await act(market)
+            await market.shared(left)
+            noticed_s = time.monotonic() - began
+            await market.more(more)
+        traffic = market.traffic
+        return Outcome(
+            await stored(market), traffic.sent, traffic.longest_s, traffic.slowest_s, noticed_s
+        )
