@@ -10,9 +10,10 @@
         ├── DoorFailed       the process that admits bots cannot be started, or does not stay up
         ├── SecretsUnusable  .sealbus/relay.toml cannot be made or read
         ├── ServerFailed     nats-server cannot be started, or does not stay up
-        └── StreamsUnusable  a stream or consumer cannot be made, or is not as the bus needs it
-            ├── StreamsAway  JetStream has no leader now, or does not answer
-            └── TooFewNodes  NATS has fewer nodes than a stream asks for
+        ├── StreamsUnusable  a stream or consumer cannot be made, or is not as the bus needs it
+        │   ├── StreamsAway  JetStream has no leader now, or does not answer
+        │   └── TooFewNodes  NATS has fewer nodes than a stream asks for
+        └── WorkerFailed     a relay of `up --workers` cannot be started, or does not stay up
 
 :class:`NotServed` stands apart: it ends one request on the bus's own subjects, and goes no further.
 
@@ -44,6 +45,10 @@ class FolderUnseen(RelayError):
 
 class DoorFailed(RelayError):
     """The process that admits bots cannot be started, or keeps ending."""
+
+
+class WorkerFailed(RelayError):
+    """A relay of ``sealbus up --workers`` cannot be started, or keeps ending."""
 
 
 class SecretsUnusable(RelayError):

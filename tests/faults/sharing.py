@@ -116,7 +116,9 @@ class Sharers(Market):
         """All bots send while the block lasts."""
         enough = asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
-            bots = [(name, await stack.enter_async_context(self.bot(name))) for name in self.traders]
+            bots = [
+                (name, await stack.enter_async_context(self.bot(name))) for name in self.traders
+            ]
             async with asyncio.TaskGroup() as group:
                 for name, bot in bots:
                     group.create_task(send(bot, name, self.traffic, enough))

@@ -44,6 +44,7 @@ REASONS = {
     "sealbus_broker/server/notice.py call_later": A_CUT,
     "sealbus_broker/server/process.py create_subprocess_exec": SUPERVISED,
     "sealbus_broker/door/process.py create_subprocess_exec": SUPERVISED,
+    "sealbus_broker/cli/workers.py create_subprocess_exec": SUPERVISED,
     "sealbus_broker/cli/signals.py ensure_future": A_COMMAND,
     "sealbus_broker/cli/signals.py call_later": "writes a line for people",
     "sealbus_broker/cli/signals.py Thread": A_LOOKUP,

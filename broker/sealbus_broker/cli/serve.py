@@ -28,6 +28,7 @@ from sealbus_broker.cli.embedded_tls import (
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.workers import MOST_WORKERS, Workers
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
@@ -37,7 +38,7 @@ from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.health import FULL_AT, Level, Problem
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.stopping import Stopped, until_stopped
-from sealbus_broker.server.process import NatsServer
+from sealbus_broker.server.process import Disk, NatsServer
 
 log = get_logger(__name__)
 
@@ -86,6 +87,13 @@ name_option = click.option(
 )
 @new_keys_option
 @name_option
+@click.option(
+    "--workers",
+    type=WholeNumber(1, MOST_WORKERS),
+    default=1,
+    show_default=True,
+    help="How many relays share the work, each in a process of its own: NAME-1, NAME-2, and so on.",
+)
 def up(
     folder: str | None,
     port: int | None,
@@ -95,10 +103,12 @@ def up(
     sync: str,
     new_keys: bool,
     name: str,
+    workers: int,
 ) -> int:
     """Run a whole bus: a relay, and a nats-server that is watched and restarted.
 
-    Ctrl-C stops both. The relay follows the folder, so a change of it needs no restart. It enrols
+    Ctrl-C stops both. With --workers several relays run, and one that dies is started again. The
+    relay follows the folder, so a change of it needs no restart. It enrols
     the keys of bots that were invited without --approve.
     """
 
@@ -129,17 +139,24 @@ def up(
         )
         # Before the start: a folder with a problem then has no server.
         found = bus.found_at(policy.bus, secrets.bus.public, host, port, tls=tls is not None)
-        relay = Relay(
-            servers=[server.url],
-            secrets=secrets,
-            policy=policy,
-            name=name,
-            tls=tls,
-            folder=bus.watched(secrets.bus.public),
-            enrols_in=bus.path.resolve(),
-            surroundings=partial(disk_problems, server),
-            secrets_file=bus.secrets_file,
-        )
+        work: Relay | Workers
+        if workers > 1:
+            names = [f"{name}-{number}" for number in range(1, workers + 1)]
+            for one in names:
+                check_name(one, "relay")
+            work = Workers(bus.path.resolve(), server.url, names)
+        else:
+            work = Relay(
+                servers=[server.url],
+                secrets=secrets,
+                policy=policy,
+                name=name,
+                tls=tls,
+                folder=bus.watched(secrets.bus.public),
+                enrols_in=bus.path.resolve(),
+                surroundings=partial(disk_problems, server),
+                secrets_file=bus.secrets_file,
+            )
 
         async def serve(stopping: asyncio.Event) -> None:
             try:
@@ -154,7 +171,7 @@ def up(
                 _warn_without_tls(host)
             elif any_client and (what := locked_out(policy)) is not None:
                 log.warning("bots.locked-out", text=f"warning: {what}")
-            await _watch(server, relay, stopping, lambda: _say_ready(policy, name, server.url))
+            await _watch(server, work, stopping, lambda: say_ready(policy, name, server.url))
             log.info("bus.stopped", text="stopped")
 
         return serve
@@ -162,7 +179,7 @@ def up(
     return run_until_signal(begin)
 
 
-def disk_problems(server: NatsServer, limits: Limits) -> tuple[Problem, ...]:
+def disk_problems(server: NatsServer | Disk, limits: Limits) -> tuple[Problem, ...]:
     """Warn while the disk of the streams has little room. A disk may be full long before they
     are."""
     free, warned = server.free_bytes, int(DISK_AT * file_bytes(limits))
@@ -177,24 +194,23 @@ def disk_problems(server: NatsServer, limits: Limits) -> tuple[Problem, ...]:
 
 
 async def _watch(
-    server: NatsServer, relay: Relay, stopping: asyncio.Event, ready: Callable[[], None]
+    server: NatsServer, work: Relay | Workers, stopping: asyncio.Event, ready: Callable[[], None]
 ) -> None:
-    """Run a relay and watch its server, until the relay ends or the server cannot be kept running.
+    """Run a relay, or several, and watch their server, until they end or the server cannot be kept
+    running.
 
     Then stop the server.
     """
-
-    def admits() -> bool:
-        return relay.door is not None and relay.door.opened.is_set()
-
     supervisor = Supervisor("sealbus up", tell=tell)
     watching = supervisor.must("watching nats-server", server.supervise(), until=server.stopping)
     following = supervisor.must(
-        "watching the certificates", server.follow_certificates(admits), until=server.stopping
+        "watching the certificates",
+        server.follow_certificates(lambda: work.admits),
+        until=server.stopping,
     )
     try:
         with contextlib.suppress(Interrupted):
-            await race(relay.run(stopping, ready), supervisor.failed)
+            await race(work.run(stopping, ready), supervisor.failed)
         if supervisor.failure is not None:
             raise supervisor.failure
     finally:
@@ -229,12 +245,12 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
             folder=bus.watched(secrets.bus.public),
             secrets_file=bus.secrets_file,
         )
-        return lambda stopping: one.run(stopping, lambda: _say_ready(policy, name, found[0]))
+        return lambda stopping: one.run(stopping, lambda: say_ready(policy, name, found[0]))
 
     return run_until_signal(begin)
 
 
-def _say_ready(policy: Policy, relay: str, url: str) -> None:
+def say_ready(policy: Policy, relay: str, url: str) -> None:
     text = f"the bus {policy.bus} is up at {url} (relay {relay}, policy {policy.digest.hex()[:16]})"
     log.info(
         "relay.started", text=text, bus=policy.bus, relay=relay, url=url, policy=policy.digest.hex()

@@ -196,6 +196,11 @@ class Relay:
         self._coming_back: asyncio.Task[None] | None = None
         """The task that leads from *lost* to *serving*, or the last one that did."""
 
+    @property
+    def admits(self) -> bool:
+        """Whether bots can come in, as far as is known."""
+        return self.door is not None and self.door.opened.is_set()
+
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stopping`` is set; call ``ready`` once bots can connect.
 

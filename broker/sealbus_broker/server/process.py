@@ -37,7 +37,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import IO, Final
@@ -135,6 +135,23 @@ def find_binary() -> Path:
     return Path(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The disk of the streams."""
+
+    store: Path
+    """The folder of the streams."""
+
+    @property
+    def free_bytes(self) -> int:
+        """The room on it, or plenty where the system does not say."""
+        try:
+            disk = os.statvfs(self.store)
+        except OSError:
+            return UNBOUNDED_BYTES
+        return disk.f_bavail * disk.f_frsize
+
+
 class NatsServer:
     """One nats-server as a child process, in a process group of its own, with its output in a file.
 
@@ -199,11 +216,7 @@ class NatsServer:
     @property
     def free_bytes(self) -> int:
         """The room on the disk of the streams, or plenty where the system does not say."""
-        try:
-            disk = os.statvfs(self._config.store_dir)
-        except OSError:
-            return UNBOUNDED_BYTES
-        return disk.f_bavail * disk.f_frsize
+        return Disk(self._config.store_dir).free_bytes
 
     @property
     def _address(self) -> str:

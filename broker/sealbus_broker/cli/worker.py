@@ -1,0 +1,74 @@
+"""One relay of ``sealbus up --workers``. ``sealbus up`` starts it (:mod:`~.workers`).
+
+It stops when its standard input is closed, and at a signal as ``sealbus relay`` does.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+gc.disable()  # nothing that an import makes is garbage: see sealbus_broker.__main__
+
+import asyncio
+import os
+from functools import partial
+
+from sealbus.supervision import beside
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.serve import disk_problems
+from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.workers import READY
+from sealbus_broker.relay.relay import Relay
+from sealbus_broker.server.process import Disk
+
+
+def main() -> int:
+    """Serve, and return the exit code.
+
+    The arguments are the folder of the bus, the NATS URL, and the relay's name.
+    """
+    gc.freeze()
+    gc.enable()
+    folder, server, name = sys.argv[1:]
+    return run_until_signal(partial(_begin, folder, server, name))
+
+
+def _begin(folder: str, server: str, name: str) -> Serve:
+    bus = BusFolder.find(folder, IN_THE_LOG)
+    secrets = bus.secrets()
+    relay = Relay(
+        servers=[server],
+        secrets=secrets,
+        policy=bus.policy(secrets.bus.public),
+        name=name,
+        tls=bus.tls((server,)),
+        folder=bus.watched(secrets.bus.public),
+        enrols_in=bus.path.resolve(),
+        surroundings=partial(disk_problems, Disk(bus.state / "jetstream")),
+        secrets_file=bus.secrets_file,
+    )
+
+    async def serve(stopping: asyncio.Event) -> None:
+        async with beside(_stop_with_parent(stopping), name="the end of sealbus up"):
+            await relay.run(stopping, _say_ready)
+
+    return serve
+
+
+async def _stop_with_parent(stopping: asyncio.Event) -> None:
+    """Set ``stopping`` when standard input is closed."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    stopping.set()
+
+
+def _say_ready() -> None:
+    # Past sys.stdout, which could keep the line in a buffer: `sealbus up` waits for it.
+    os.write(sys.stdout.fileno(), READY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
