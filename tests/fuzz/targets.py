@@ -64,7 +64,7 @@ from sealbus_broker.nats import jwt
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.tree import Unreadable
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
-from sealbus_broker.relay.arrivals import ingress_arrivals
+from sealbus_broker.relay.arrivals import ingress_arrivals, read_place
 from sealbus_broker.relay.quarantine import Record
 from tests.fuzz import seeds
 from tests.fuzz.file_targets import (
@@ -298,8 +298,9 @@ def pulled(data: bytes) -> None:
     It has subject, acknowledgement subject and body, with a NUL between them.
     """
     subject, reply, body = (*data.split(b"\0", 2), b"", b"")[:3]
-    for arrival in ingress_arrivals(subject, reply, body):
-        assert arrival.position is not None
+    if (place := read_place(subject, reply)) is not None:
+        for arrival in ingress_arrivals(place, body):
+            assert arrival.position == place.position
 
 
 # ---- logins --------------------------------------------------------------------------------------

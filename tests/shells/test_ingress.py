@@ -10,9 +10,11 @@ import pytest
 
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay import pulling
 from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.ingress_waiting import TURN_BYTES
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.turn import Turn
 from tests.shells.stage import Stage
@@ -20,6 +22,9 @@ from tests.waiting import PATIENCE_S, patiently, until
 
 BOT = "a"
 """A bot whose messages fall into partition 0."""
+
+OTHER = "e"
+"""Another one."""
 
 
 class Worker:
@@ -190,3 +195,38 @@ async def test_unconfirmed_refusal_is_not_told(
     await until(lambda: worker.worker._under_way == 0, "it gave up")
     assert not worker.told.is_set()
     bus.server.stall(False)
+
+
+async def test_a_bot_has_its_turn_beside_a_backlog(bus: Stage, worker: Worker) -> None:
+    await provision(bus.relay, bus.policy)
+    worker.go.clear()
+    await send(bus, *(b"g" * 300 for _ in range(700)))
+    await until(lambda: len(worker.worker._received) > 500, "the relay pulls ahead")
+    await bus.relay.publish(f"send.{OTHER}", b"honest")
+    await until(lambda: "e" in worker.worker._received._bots, "it is here, behind the others")
+    worker.go.set()
+    await until(lambda: b"honest" in worker.judged, "it has its turn")
+    place = worker.judged.index(b"honest")
+    # The two batches that were taken before, and one turn.
+    assert place <= 2 * ingress_module.CROWDED + TURN_BYTES // 300 + 1
+
+
+async def test_server_is_told_of_messages_that_wait_long(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingress_module, "IN_HAND", 1)
+    monkeypatch.setattr(ingress_module, "PROLONG_S", 0.01)
+    worker = Worker(bus)
+    worker.go.clear()
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"], "the first is being judged")
+    await send(bus, b"2", b"3")
+    received = worker.worker._received
+    await until(lambda: len(received) == 2, "the others wait here")
+    before = [one.asked for one in received.in_order()]
+
+    def is_prolonged() -> bool:
+        return all(now.asked > then for now, then in zip(received.in_order(), before, strict=True))
+
+    await until(is_prolonged, "the server knows that they are still here")
+    await worker.stop()

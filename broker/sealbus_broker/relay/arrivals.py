@@ -50,19 +50,8 @@ def read_place(subject: bytes, reply: bytes) -> Place | None:
     return Place(_name(tokens[2]), ack.deliveries, ack.sequence, ack.stored_ms)
 
 
-def deliveries(reply: bytes) -> int:
-    """Return how often a message of INGRESS was delivered, by its acknowledgement subject; else
-    0."""
-    ack = read_ack(reply)
-    return ack.deliveries if ack is not None and ack.stream == _STREAM else 0
-
-
-def ingress_arrivals(subject: bytes, reply: bytes, data: bytes) -> list[Arrival]:
-    """Return the arrivals in a message pulled from INGRESS, and none for a message from
-    elsewhere."""
-    place = read_place(subject, reply)
-    if place is None:
-        return []
+def ingress_arrivals(place: Place, data: bytes) -> list[Arrival]:
+    """Return the arrivals in a message pulled from INGRESS."""
     redelivered = place.deliveries > 1
     return [
         Arrival(

@@ -3,7 +3,7 @@
 **A message** goes through these places:
 
 ============= ==================================================================================
-received      pulled, and in no batch yet: ``_received``
+received      pulled, and in no batch yet: ``_received``, where the bots have turns
 suspect       delivered often, and to be judged alone: ``_suspects``
 under way     in a batch, or judged alone: at most :data:`IN_HAND` batches
 acknowledged  its verdicts are durable
@@ -14,7 +14,8 @@ given back    pulled, and not begun when a stop came: the next relay has it, in 
 and :meth:`IngressWorker.on_back` has the next one made. The messages in hand stay in hand. The
 server delivers them again after :data:`~sealbus_broker.nats.streams.ACK_WAIT_S` unless they are
 acknowledged by then, and the ledger makes that harmless. A relay that dies leaves everything to the
-same rule.
+same rule. A message may wait here for longer, behind others of its bot, and the relay tells the
+server meanwhile that it still has it (:meth:`IngressWorker._prolong`).
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from typing import Final
 
 from nats.errors import Error as NatsError
 
-from sealbus.nats.acks import ACK
+from sealbus.nats.acks import ACK, IN_PROGRESS
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.protocol.value import value
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import ACK_WAIT_S
-from sealbus_broker.relay.arrivals import deliveries, ingress_arrivals, read_place
+from sealbus_broker.relay.arrivals import ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
+from sealbus_broker.relay.ingress_waiting import WAITING, Crowd, IngressWaiting, Pulled
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.pulling import PULL_BYTES, PULL_MESSAGES, Pulling
@@ -58,6 +59,14 @@ most expensive payloads take 0.45 ms a KiB, and a schema at its bound takes 0.2 
 up to 64 KiB. So a batch of a bot's most expensive messages is done before the server delivers it
 again."""
 
+CROWDED: Final = 64
+"""How many envelopes a batch has while several bots send (:class:`~.ingress_waiting.Crowd`). A
+message that comes meanwhile waits for a batch of the others at most, and 64 ordinary envelopes take
+5 ms to judge and 20 ms to write."""
+
+CROWDED_BYTES: Final = 64 * 1024
+"""How many bytes it has then. The most expensive payloads of this size take 30 ms."""
+
 IN_HAND: Final = 2
 """How many batches of one partition are under way: one is judged while the one before is stored."""
 
@@ -65,6 +74,9 @@ GIVE_BACK_BYTES: Final = PULL_BYTES // 2
 """How many bytes are given back at most. The rest is finished first. All of them must fit into one
 request of the next relay, with subjects and headers: nats-server (2.15.1) puts a redelivered
 message that does not fit into a request at the end of its queue."""
+
+GIVE_BACK_MESSAGES: Final = 2 * PULL_MESSAGES
+"""How many messages are given back at most: those of two requests."""
 
 CONFIRM_LEAST_S: Final = 1.0
 """How long the server may take to confirm an acknowledgement when it is too late to tell anybody.
@@ -74,16 +86,12 @@ SUSPECT_WAIT_S: Final = 2.0
 """How long a suspect waits for the messages that came with it: well below ``ACK_WAIT_S``."""
 
 
-@value
-class _Pulled:
-    """A message pulled from the stream, as it came."""
+PROLONG_S: Final = 3.0
+"""How often the server is told that messages still wait here: twice within ``ACK_WAIT_S``, and once
+more."""
 
-    subject: bytes
-    reply: bytes
-    """Where it is acknowledged."""
-    data: bytes
-    asked: float
-    """The server delivered it later than this (monotonic clock)."""
+PROLONG_WITHIN_S: Final = 2.0
+"""How long it may take to say that it has heard so."""
 
 
 class IngressWorker:
@@ -102,6 +110,7 @@ class IngressWorker:
         process: Process,
         supervisor: Supervisor,
         last_try: LastTry | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         """Prepare; :meth:`run` works.
 
@@ -111,6 +120,7 @@ class IngressWorker:
             process: Judges a batch and carries its verdicts out.
             supervisor: Answers for the timers and the watch for a stop.
             last_try: Judges suspects alone. Without it they are judged like other messages.
+            crowd: Knows whether several bots send. The partitions of a relay share one.
         """
         self._nc = nc
         self._supervisor = supervisor
@@ -122,11 +132,10 @@ class IngressWorker:
         self._changed = asyncio.Event()
         """Set when :meth:`run` has to look again: a message came, a batch or a request ended, a
         stop."""
-        self._received: deque[_Pulled] = deque()
-        """Pulled, and in no batch yet, in the order of the stream."""
-        self._received_bytes = 0
-        """The bytes of the received messages and of the suspects."""
-        self._suspects: deque[_Pulled] = deque()
+        self._crowd = Crowd() if crowd is None else crowd
+        self._received = IngressWaiting()
+        """Pulled, and in no batch yet."""
+        self._suspects: deque[Pulled] = deque()
         """Delivered often, and waiting to be judged alone, the oldest first."""
         self._suspects_due = 0.0
         """From when on a suspect goes before any new batch (event loop's time)."""
@@ -150,6 +159,9 @@ class IngressWorker:
         watching = self._supervisor.keep(
             f"the stop of partition {self._partition}", watch, until=stopping
         )
+        prolonging = self._supervisor.keep(
+            f"the waiting messages of partition {self._partition}", self._prolong, until=stopping
+        )
         try:
             # A batch that fails by a mistake ends this run, and the supervisor begins the next one.
             # An error of NATS stays inside of the batch.
@@ -160,7 +172,7 @@ class IngressWorker:
                 while (
                     not stopping.is_set()
                     or self._under_way
-                    or self._received_bytes > GIVE_BACK_BYTES
+                    or self._is_much
                     or self._pulling.is_under_way
                 ):
                     is_open = not stopping.is_set()
@@ -168,11 +180,7 @@ class IngressWorker:
                         self._pulling.ask(wanted)
                     # While the last request is under way, nobody else gets messages. They would
                     # wait for it to end.
-                    may_begin = (
-                        is_open
-                        or self._pulling.is_under_way
-                        or self._received_bytes > GIVE_BACK_BYTES
-                    )
+                    may_begin = is_open or self._pulling.is_under_way or self._is_much
                     if (
                         may_begin
                         and self._received
@@ -204,7 +212,7 @@ class IngressWorker:
                     error=type(error).__name__,
                 )
         finally:
-            await end(watching)
+            await end(watching, prolonging)
             self._pulling.close()
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
@@ -220,14 +228,22 @@ class IngressWorker:
 
     def _has_room(self) -> bool:
         """Whether more messages may be asked for than keep the pin."""
-        return len(self._received) < PULL_MESSAGES and self._received_bytes < PULL_BYTES
+        # Suspects count as well: they wait for the batches in hand, and no longer.
+        return self._received.has_room and len(self._suspects) < WAITING
+
+    @property
+    def _is_much(self) -> bool:
+        """Whether the received messages and suspects are too many to give back."""
+        size = self._received.size + sum(len(pulled.data) for pulled in self._suspects)
+        count = len(self._received) + len(self._suspects)
+        return size > GIVE_BACK_BYTES or count > GIVE_BACK_MESSAGES
 
     async def _give_back(self) -> None:
         """Give back the messages that were not begun, in order, and then the partition."""
-        # Suspects were taken from the front, so they are older than all that are received.
-        self._received.extendleft(reversed(self._suspects))
+        for suspect in self._suspects:
+            self._received.put(suspect)
         self._suspects.clear()
-        replies = [pulled.reply for pulled in self._received]
+        replies = [pulled.reply for pulled in self._received.in_order()]
         self._received.clear()
         await give_back(self._nc, self._partition, replies, has_pin=self._pulling.has_pin)
 
@@ -236,35 +252,59 @@ class IngressWorker:
         if not reply:
             self._pulling.on_status(subject, headers)
             return
-        self._received.append(_Pulled(subject, reply, data, self._pulling.asked_at))
-        self._received_bytes += len(data)
+        place = read_place(subject, reply)
+        # Else it is not from INGRESS, which only a relay's login can bring about. It is left alone.
+        if place is not None:
+            self._received.put(Pulled(subject, reply, data, place, self._pulling.asked_at))
         self._pulling.on_message(headers)
         self._changed.set()
 
-    def _take(self) -> list[tuple[_Pulled, list[Arrival]]]:
-        """Take the next messages in order, with their arrivals, up to a batch."""
-        taken: list[tuple[_Pulled, list[Arrival]]] = []
+    def _take(self) -> list[tuple[Pulled, list[Arrival]]]:
+        """Take the next messages with their arrivals, up to a batch. The bots have turns."""
+        taken: list[tuple[Pulled, list[Arrival]]] = []
+        most, most_bytes = BATCH, BATCH_BYTES
+        if self._crowd.is_there:
+            most, most_bytes = CROWDED, CROWDED_BYTES
         envelopes = 0
         size = 0
-        while self._received and envelopes < BATCH and size < BATCH_BYTES:
-            pulled = self._received.popleft()
+        while self._received and envelopes < most and size < most_bytes:
+            pulled = self._received.take()
             # The count alone accuses no message: a relay that is often stopped gives messages back
             # often.
-            if self._last_try is not None and deliveries(pulled.reply) >= LAST_DELIVERIES:
+            if self._last_try is not None and pulled.place.deliveries >= LAST_DELIVERIES:
                 self._suspect(pulled)
                 continue
-            self._received_bytes -= len(pulled.data)
             size += len(pulled.data)
-            arrivals = ingress_arrivals(pulled.subject, pulled.reply, pulled.data)
-            # Else it is not from INGRESS, which only a relay's login can bring about. It is left
-            # alone.
-            if arrivals:
-                envelopes += len(arrivals)
-                taken.append((pulled, arrivals))
+            arrivals = ingress_arrivals(pulled.place, pulled.data)
+            envelopes += len(arrivals)
+            taken.append((pulled, arrivals))
+        self._crowd.note({pulled.place.session for pulled, _ in taken})
         return taken
 
-    def _suspect(self, pulled: _Pulled) -> None:
-        """Keep a message until the batches in hand are done. Its bytes still count as received."""
+    async def _prolong(self) -> None:
+        """Tell the server again and again that the messages that wait are still here.
+
+        They may wait for longer than ``ACK_WAIT_S``, behind others of their bot. Otherwise they
+        would be delivered twice, to no use.
+        """
+        while True:
+            await asyncio.sleep(PROLONG_S)
+            now = time.monotonic()
+            old = [one for one in self._received.in_order() if now - one.asked >= PROLONG_S]
+            if not old:
+                continue
+            *earlier, last = old
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                self._nc.write([pub(one.reply, IN_PROGRESS) for one in earlier])
+                await self._nc.request(
+                    last.reply.decode("utf-8", "replace"), IN_PROGRESS, PROLONG_WITHIN_S
+                )
+                # It has heard all of them, because it has answered the last one.
+                for one in old:
+                    one.asked = now
+
+    def _suspect(self, pulled: Pulled) -> None:
+        """Keep a message until the batches in hand are done."""
         if not self._suspects:
             self._suspects_due = asyncio.get_running_loop().time() + SUSPECT_WAIT_S
         # The messages behind it go first, though that breaks the bot's order: this one may end the
@@ -274,18 +314,17 @@ class IngressWorker:
     def _suspects_wait(self) -> bool:
         return bool(self._suspects) and asyncio.get_running_loop().time() >= self._suspects_due
 
-    async def _try_alone(self, pulled: _Pulled) -> None:
-        self._received_bytes -= len(pulled.data)
-        place = read_place(pulled.subject, pulled.reply)
+    async def _try_alone(self, pulled: Pulled) -> None:
+        place = pulled.place
         try:
-            if place is not None and self._last_try is not None:
+            if self._last_try is not None:
                 suspect = Suspect(
                     place.session, place.position, place.deliveries, place.stored_ms, pulled.data
                 )
                 refusals = await self._last_try.judge(
                     suspect,
                     self._partition,
-                    lambda: ingress_arrivals(pulled.subject, pulled.reply, pulled.data),
+                    lambda: ingress_arrivals(place, pulled.data),
                     self._turn,
                 )
                 await self._acknowledge([pulled], refusals)
@@ -295,7 +334,7 @@ class IngressWorker:
             self._under_way -= 1
             self._changed.set()
 
-    async def _acknowledge(self, pulled: Sequence[_Pulled], refusals: Refusals | None) -> None:
+    async def _acknowledge(self, pulled: Sequence[Pulled], refusals: Refusals | None) -> None:
         """Acknowledge messages, and then tell the senders of the refused ones.
 
         Nobody else may judge a message whose sender is told that it is refused. The server gives a
@@ -331,9 +370,9 @@ class IngressWorker:
         if time.monotonic() < until and asked >= self._trusted_since:
             refusals.tell()
 
-    async def _work(self, taken: Sequence[tuple[_Pulled, list[Arrival]]]) -> None:
+    async def _work(self, taken: Sequence[tuple[Pulled, list[Arrival]]]) -> None:
         try:
-            # There may be nothing: all messages may be suspects, or not from INGRESS.
+            # There may be nothing: all messages may be suspects.
             if taken:
                 refusals = await self._process(
                     [arrival for _, arrivals in taken for arrival in arrivals], self._turn

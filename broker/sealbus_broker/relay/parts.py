@@ -33,6 +33,7 @@ from sealbus_broker.relay.clerk import Clerk
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import Health, Problem
 from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.ingress_waiting import Crowd
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
@@ -110,6 +111,7 @@ class Parts:
             counters=counters,
             now_ms=now_ms,
         )
+        crowd = Crowd()
         self._partitions = [
             IngressWorker(
                 nc=nc,
@@ -117,6 +119,7 @@ class Parts:
                 process=last_try.process,
                 supervisor=supervisor,
                 last_try=last_try,
+                crowd=crowd,
             )
             for partition in range(PARTITIONS)
         ]

@@ -1,0 +1,114 @@
+"""Messages of a partition that wait: the bots have turns, and each bot's messages keep their
+order."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus_broker.relay import ingress_waiting
+from sealbus_broker.relay.arrivals import Place
+from sealbus_broker.relay.ingress_waiting import (
+    ALONE_FOR,
+    TURN_BYTES,
+    Crowd,
+    IngressWaiting,
+    Pulled,
+)
+
+
+def pulled(bot: str, position: int, size: int = 300) -> Pulled:
+    """A message of ``size`` bytes."""
+    subject = f"ingress.0.{bot}".encode()
+    return Pulled(subject, b"", bytes(size), Place(bot, 1, position, 0), 0.0)
+
+
+def taken(waiting: IngressWaiting, count: int) -> list[tuple[str, int]]:
+    """The bot and the position of each of the next messages."""
+    places = [waiting.take().place for _ in range(count)]
+    return [(place.session, place.position) for place in places]
+
+
+def test_a_new_message_passes_a_backlog_of_another_bot() -> None:
+    waiting = IngressWaiting()
+    for position in range(500):
+        waiting.put(pulled("greedy", position))
+    taken(waiting, 100)
+    waiting.put(pulled("honest", 1000))
+    in_a_turn = TURN_BYTES // 300 + 1
+    assert ("honest", 1000) in taken(waiting, in_a_turn)
+
+
+def test_large_messages_of_one_bot_leave_turns_to_others() -> None:
+    waiting = IngressWaiting()
+    for position in range(10):
+        waiting.put(pulled("greedy", position, 128 * 1024))
+    assert taken(waiting, 1) == [("greedy", 0)]
+    for position in range(1000, 1010):
+        waiting.put(pulled("honest", position))
+    # Its next message is larger than a turn, so it waits until the other bot has had as many bytes.
+    assert taken(waiting, 10) == [("honest", position) for position in range(1000, 1010)]
+
+
+def test_each_bot_keeps_its_order() -> None:
+    waiting = IngressWaiting()
+    sizes = [20_000, 1, 9_000, 300, 128 * 1024, 5]
+    for position in range(60):
+        waiting.put(pulled("abc"[position % 3], position, sizes[position % len(sizes)]))
+    places = taken(waiting, 60)
+    for bot in "abc":
+        own = [position for name, position in places if name == bot]
+        assert own == sorted(own)
+        assert len(own) == 20
+    assert len(waiting) == waiting.size == 0
+
+
+def test_the_rest_is_given_back_in_the_order_of_the_stream() -> None:
+    waiting = IngressWaiting()
+    for position in range(9):
+        waiting.put(pulled("abc"[position % 3], position))
+    taken(waiting, 2)
+    left = [one.place.position for one in waiting.in_order()]
+    assert left == sorted(left)
+    assert len(left) == 7
+    waiting.clear()
+    assert len(waiting) == waiting.size == 0
+
+
+def test_a_copy_of_a_waiting_message_is_left_out() -> None:
+    waiting = IngressWaiting()
+    waiting.put(pulled("a", 7))
+    waiting.put(pulled("a", 7))
+    assert len(waiting) == 1
+    taken(waiting, 1)
+    waiting.put(pulled("a", 7))  # not one that was taken: its relay may have failed to store it
+    assert len(waiting) == 1
+
+
+def test_messages_and_bytes_that_wait_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingress_waiting, "WAITING", 3)
+    monkeypatch.setattr(ingress_waiting, "WAITING_BYTES", 1000)
+    many = IngressWaiting()
+    large = IngressWaiting()
+    for position in range(3):
+        assert many.has_room
+        many.put(pulled("a", position, 1))
+    assert not many.has_room
+    large.put(pulled("a", 1, 999))
+    assert large.has_room
+    large.put(pulled("a", 2, 1))
+    assert not large.has_room
+
+
+def test_a_crowd_is_gone_after_many_batches_of_one_bot() -> None:
+    crowd = Crowd()
+
+    def after(*batches: set[str]) -> bool:
+        for bots in batches:
+            crowd.note(bots)
+        return crowd.is_there
+
+    assert after(), "at its start a relay knows of nobody"
+    assert not after(*[{"a"}] * (ALONE_FOR + 1))
+    assert after({"b"})
+    assert not after(*[{"b"}] * (ALONE_FOR + 1))
+    assert after({"a", "b"})
