@@ -137,7 +137,8 @@ REFUSED = f"Multiple exceptions: {_REFUSED} ('::1', 4222, 0, 0), {_REFUSED} ('12
             True,
             (
                 f"order may have no more sessions at {SERVER}: "
-                "it has as many as the bus allows one bot, or all bots together"
+                "it has as many as the bus allows one bot, or all bots together, "
+                "or it sent too much and has to pause"
             ),
         ),
         (Error("nats: something new"), True, f"no session at {SERVER}: Error: nats: something new"),

@@ -20,6 +20,7 @@ from tests.gate.world import BUS_KEY, BUS_KEYS, FORGED_BUS_KEY, KEYS, NOW
 ORDER_KEY = KEYS["order"].public.raw
 REVOKED = Notice("shop", "order", NOW, Ended.KEY_REVOKED, ORDER_KEY)
 REMOVED = Notice("shop", "order", NOW, Ended.BOT_REMOVED)
+FLOODING = Notice("shop", "order", NOW, Ended.FLOODING, pause_ms=30_000)
 LARGEST = Notice("b" * 32, "b" * 32, 2**53 - 1, Ended.KEY_REVOKED, bytes(32))
 
 
@@ -29,7 +30,7 @@ def test_each_reason_has_its_sentence(reason: Ended) -> None:
     assert len(reason.meaning) > 20
 
 
-@pytest.mark.parametrize("made", [REVOKED, REMOVED, replace(REVOKED, key=None), LARGEST])
+@pytest.mark.parametrize("made", [REVOKED, REMOVED, FLOODING, replace(REVOKED, key=None), LARGEST])
 def test_a_sealed_notice_comes_back_as_it_went(made: Notice) -> None:
     assert open_notice(seal_notice(BUS_KEY, made), BUS_KEYS) == made
 
@@ -50,7 +51,7 @@ def test_a_notice_by_another_key_is_refused() -> None:
 
 def test_an_unknown_reason_hints_at_an_older_library() -> None:
     data = REMOVED.encode().replace(b"\xabbot-removed", b"\xabbot-forgott")
-    expected = "unknown reason; expected bot-removed, key-revoked, certificates-void"
+    expected = "unknown reason; expected bot-removed, key-revoked, certificates-void, flooding"
     with pytest.raises(Malformed, match=expected) as refused:
         Notice.decode(data)
     assert refused.value.hint == "is this library older than the relay?"

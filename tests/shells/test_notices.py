@@ -150,3 +150,29 @@ async def test_notice_about_another_key_changes_nothing(
     assert REVOKED not in str(bot._session.explain())
     await tell(stage, bot, seal_notice(stage.secrets.bus, replace(notice(stage), key=None)))
     assert len(errors(caplog)) == 1
+
+
+async def test_a_bot_that_flooded_comes_back_when_told(
+    stage: Stage, bot: Bot, caplog: pytest.LogCaptureFixture
+) -> None:
+    flooding = replace(notice(stage), reason=Ended.FLOODING, key=None, pause_ms=600_000)
+    await tell(stage, bot, seal_notice(stage.secrets.bus, flooding))
+    assert errors(caplog) == [
+        "the bus has ended the session of order: the bot sends more than one bot may, and has to "
+        "pause; order comes back by itself when its pause is over; have it send less, or have an "
+        "operator raise limits.flood_messages or limits.flood_bytes"
+    ]
+    stage.server.cut("order")
+    await until(lambda: "has told order to pause for" in caplog.text, "it waits")
+    # It is admitted, so nothing but its obedience keeps it away.
+    assert not bot._session.is_up
+    assert not bot._session._connector.failures
+    assert "has to pause" in bot._session.explain().what
+
+
+async def test_a_pause_ends_by_itself(stage: Stage, bot: Bot) -> None:
+    flooding = replace(notice(stage), reason=Ended.FLOODING, key=None, pause_ms=1)
+    await tell(stage, bot, seal_notice(stage.secrets.bus, flooding))
+    before = await bot._session.client()
+    stage.server.cut("order")
+    await until(lambda: has_another(bot, before), "it is back")

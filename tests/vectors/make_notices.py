@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sealbus.protocol.codec import join_sealed, pack_fields
-from sealbus.protocol.limits import MAX_NOTICE_BYTES, NOTICE_LIFE_MS
+from sealbus.protocol.limits import MAX_NOTICE_BYTES, MAX_PAUSE_MS, NOTICE_LIFE_MS
 from sealbus.protocol.notice import Ended, Notice, seal_notice
 from sealbus.protocol.seal import Context, seal
 from sealbus.protocol.sealed import seal_bodies
@@ -18,8 +18,8 @@ BUS, BOT = "shop", "order"
 
 _KEY: Final = KEYS[BOT].public.raw
 _GOOD: Final = Notice(BUS, BOT, NOW, Ended.KEY_REVOKED, _KEY)
-_FIELDS: Final[tuple[object, ...]] = (BUS, BOT, NOW, "key-revoked", _KEY)
-AT, REASON, KEY = 2, 3, 4
+_FIELDS: Final[tuple[object, ...]] = (BUS, BOT, NOW, "key-revoked", _KEY, None)
+AT, REASON, KEY, PAUSE = 2, 3, 4, 5
 """The places of some fields."""
 
 
@@ -32,6 +32,8 @@ def notices() -> dict[str, Any]:
         Notice(BUS, BOT, NOW, Ended.BOT_REMOVED),
         replace(_GOOD, reason=Ended.CERTIFICATES_VOID),
         replace(_GOOD, reason=Ended.CERTIFICATES_VOID, key=None),
+        Notice(BUS, BOT, NOW, Ended.FLOODING, pause_ms=1),
+        Notice(BUS, BOT, NOW, Ended.FLOODING, pause_ms=MAX_PAUSE_MS),
         replace(_GOOD, at_ms=NOW - NOTICE_LIFE_MS),
         replace(_GOOD, at_ms=NOW + NOTICE_LIFE_MS),
     ]
@@ -61,6 +63,7 @@ def _told(made: Notice) -> dict[str, Any]:
         "at_ms": made.at_ms,
         "reason": made.reason.value,
         "key": made.key.hex() if made.key else None,
+        "pause_ms": made.pause_ms,
     }
 
 
@@ -100,10 +103,10 @@ def bad_notices() -> Iterator[tuple[str, str, bytes]]:
     yield "a changed bit in the signature", "seal", flip(good, len(good) - 30)
     yield "sealed as a stamp", "seal", _odd(pack_fields(_FIELDS), Context.STAMP)
     yield "a stamp", "seal", sealed_stamp(envelope())
-    yield "a stamp's body, sealed as a notice", "body", _odd(pack_fields([*_FIELDS, *[None] * 11]))
-    yield "four fields", "body", _odd(pack_fields(_FIELDS[:-1]))
-    yield "six fields", "body", _odd(pack_fields((*_FIELDS, None)))
-    yield "a longer form of the body", "body", _odd(b"\xdc\x00\x05" + pack_fields(_FIELDS)[1:])
+    yield "a stamp's body, sealed as a notice", "body", _odd(pack_fields([*_FIELDS, *[None] * 10]))
+    yield "five fields", "body", _odd(pack_fields(_FIELDS[:-1]))
+    yield "seven fields", "body", _odd(pack_fields((*_FIELDS, None)))
+    yield "a longer form of the body", "body", _odd(b"\xdc\x00\x06" + pack_fields(_FIELDS)[1:])
     yield "a time that is a float", "body", _with({AT: float(NOW)})
     yield "a time of true", "body", _with({AT: True})
     yield "a time that is nil", "body", _with({AT: None})
@@ -126,6 +129,14 @@ def bad_notices() -> Iterator[tuple[str, str, bytes]]:
         _with({REASON: "certificates-void", KEY: _KEY[:31]}),
     )
     yield "a removed bot with a key", "removed", _with({REASON: "bot-removed"})
+    flood: dict[int, object] = {REASON: "flooding", KEY: None, PAUSE: 30_000}
+    yield "a flood with a key", "removed", _with(flood | {KEY: _KEY})
+    yield "a flood without a pause", "pause", _with(flood | {PAUSE: None})
+    yield "a revocation with a pause", "pause", _with({PAUSE: 30_000})
+    yield "a pause of 0", "pause", _with(flood | {PAUSE: 0})
+    yield "a pause that is too long", "pause", _with(flood | {PAUSE: MAX_PAUSE_MS + 1})
+    yield "a pause that is a float", "body", _with(flood | {PAUSE: 30_000.0})
+    yield "a pause of true", "body", _with(flood | {PAUSE: True})
     yield "about another bus", "bus", _with({0: "bazaar"})
     yield "about another bot", "bot", _with({1: "inventory"})
     yield "a minute and a millisecond old", "time", _with({AT: NOW - NOTICE_LIFE_MS - 1})

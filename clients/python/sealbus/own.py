@@ -28,7 +28,15 @@ It is no verdict, and so no :class:`~sealbus.protocol.reason.Reason`.
 UNJUDGEABLE: Final = "unjudgeable"
 """The record of a message that ended the relays that judged it. It has no verdict either."""
 
-RECORD_REASONS: Final = (*(reason.value for reason in Reason), UNDELIVERABLE, UNJUDGEABLE)
+FLOODING: Final = "flooding"
+"""The record of a bot whose sessions were ended because it sent too much. It has no message."""
+
+RECORD_REASONS: Final = (
+    *(reason.value for reason in Reason),
+    UNDELIVERABLE,
+    UNJUDGEABLE,
+    FLOODING,
+)
 """Each reason that a record of the quarantine may have.
 
 An operator may ask for the records of one reason.

@@ -427,7 +427,7 @@ def notices(rules: Rules) -> Results:
         for one in told[place]:
             notice = open_notice(rules, HEX(one["sealed"]), *reader)
             key = None if notice.key is None else notice.key.hex()
-            given = (notice.bus, notice.bot, notice.at, notice.reason, key)
+            given = (notice.bus, notice.bot, notice.at, notice.reason, key, notice.pause)
             yield one["notice"], given == tuple(one["notice"].values())
     for one in told["invalid"]:
         yield one["name"], refuses(open_notice, rules, HEX(one["sealed"]), *reader)

@@ -383,10 +383,11 @@ class Notice:
     at: int
     reason: str
     key: bytes | None
+    pause: int | None
 
 
-ENDED: Final = frozenset(["bot-removed", "key-revoked", "certificates-void"])
-_NOTICE_TYPES: Final = ((str,), (str,), (int,), (str,), (bytes, type(None)))
+ENDED: Final = frozenset(["bot-removed", "key-revoked", "certificates-void", "flooding"])
+_NOTICE_TYPES: Final = ((str,), (str,), (int,), (str,), (bytes, type(None)), (int, type(None)))
 
 
 def open_notice(
@@ -401,11 +402,18 @@ def open_notice(
     if rules.slips("a notice read in the context of a stamp"):
         context = CONTEXTS["stamp"]
     rules.must("a notice whose seal does not hold", holds(rules, context, seal, signed))
-    notice = Notice(*read_fields(rules, body, _NOTICE_TYPES, "notice")[:5])
+    notice = Notice(*read_fields(rules, body, _NOTICE_TYPES, "notice")[:6])
     rules.must("an unknown reason of a notice", notice.reason in ENDED)
     if notice.key is not None:
         rules.must("the length of a key in a notice", len(notice.key) == 32)
         rules.must("a removed bot with a key", notice.reason != "bot-removed")
+        rules.must("a flood with a key", notice.reason != "flooding")
+    if notice.pause is None:
+        rules.must("a flood without a pause", notice.reason != "flooding")
+    else:
+        rules.must("a pause without a flood", notice.reason == "flooding")
+        rules.must("a pause too short", notice.pause >= rules.limit["pause-least"])
+        rules.must("a pause too long", notice.pause <= rules.limit["pause"])
     # The grammar of the names and the range of the time follow from these comparisons.
     rules.must("a notice about another bus", notice.bus == bus)
     rules.must("a notice about another bot", notice.bot == bot)

@@ -34,6 +34,8 @@ LIMITS: Final = {
     "stamp": 8_192,
     "notice": 1_024,
     "notice-life": 60_000,
+    "pause-least": 1,
+    "pause": 600_000,
     "links": 32,
     "link": 600,
     "keyring": 20_480,

@@ -13,7 +13,8 @@ without an enrolled key has a session key that is kept for several connections
 (:mod:`sealbus.life.exchanging`).
 
 A relay that ends a session says why (:mod:`sealbus.protocol.notice`). :attr:`Connector.told` keeps
-that until there is a connection. The attempts go on, because an operator may take it back.
+that until there is a connection. The attempts go on, because an operator may take it back. A bot
+that has sent too much is told to pause, and makes no attempt before the pause is over.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class Connector:
         """The reason that the bus gave for the end of the last session, if it gave one."""
         self._pause_s = BACKOFF_FIRST_S
         """Pause before the next attempt, before chance shortens it."""
+        self._not_before = 0.0
+        """When the pause is over that the bus has told the bot to make (event loop's time)."""
 
     def doubt_key(self) -> None:
         """Get another session key before the next connection: relays refuse the present one."""
@@ -143,10 +146,14 @@ class Connector:
             return
         # Several come where several sessions end, or while the session is renewed.
         enrolled = self._keys.enrolled
+        if notice.pause_ms is not None:
+            over = asyncio.get_running_loop().time() + notice.pause_ms / 1000
+            self._not_before = max(self._not_before, over)
         if enrolled is None or not notice.concerns(enrolled) or notice.reason is self.told:
             return
         self.told = notice.reason
-        self._keys.doubt()
+        if notice.reason is not Ended.FLOODING:
+            self._keys.doubt()
         cause = ended(notice.reason, credentials.bot)
         # A bot whose session keys are void comes back by itself. Nobody has to act.
         tell = log.warning if notice.reason is Ended.CERTIFICATES_VOID else log.error
@@ -177,6 +184,7 @@ class Connector:
         consumers to ask for, which may be others at each attempt.
         """
         while True:
+            await self._wait_as_told()
             # In another order each time: otherwise every bot would move to the first server.
             servers = list(self._credentials.servers)
             secrets.SystemRandom().shuffle(servers)
@@ -192,6 +200,12 @@ class Connector:
                 pause_s,
             )
             await asyncio.sleep(pause_s)
+
+    async def _wait_as_told(self) -> None:
+        """Wait until the pause is over that the bus has told the bot to make."""
+        while (left_s := self._not_before - asyncio.get_running_loop().time()) > 0:
+            log.warning("the bus has told %s to pause for %.0f s", self._credentials.bot, left_s)
+            await asyncio.sleep(left_s)
 
     def next_pause(self) -> float:
         """How long to wait before the next attempt: twice as long each time."""

@@ -39,6 +39,8 @@ _ENDED_HINTS: Final = {
     Ended.KEY_REVOKED: "if the key was replaced, start this process with the new credentials; "
     "`sealbus keys new {bot}` in the bus's folder makes some",
     Ended.CERTIFICATES_VOID: "nothing to do: {bot} makes a new session key and comes back",
+    Ended.FLOODING: "{bot} comes back by itself when its pause is over; have it send less, or have "
+    "an operator raise limits.flood_messages or limits.flood_bytes",
 }
 
 
@@ -194,7 +196,7 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
     if "maximum account active connections" in str(error).lower():
         return ConnectionFailed(
             f"{bot} may have no more sessions at {server}: it has as many as the bus allows "
-            "one bot, or all bots together",
+            "one bot, or all bots together, or it sent too much and has to pause",
             hint="end processes of this bot that are not needed, or have an operator raise "
             "limits.connections; "
             "a session whose machine is gone counts for two minutes",

@@ -50,6 +50,10 @@ them. Where a rule compares nothing, no bot needs more."""
 MAX_NOTICE_BYTES: Final = 1024
 """The largest notice. Its body is under 150 bytes, and a seal with the longest proof has 418."""
 
+MAX_PAUSE_MS: Final = 600_000
+"""The longest pause that a notice may tell a bot to make. A bot that is cut off by mistake, and
+whose operator raises its limit, is back in ten minutes."""
+
 NOTICE_LIFE_MS: Final = 60_000
 """The most by which the time in a notice may differ from the clock of the bot that gets it. Clocks
 of hosts agree within seconds. A notice that somebody kept, and shows again later, says nothing."""

@@ -2,9 +2,9 @@
 
 A bot gets it on ``inbox.<bot>.notice`` before the connection closes. nats-server itself gives no
 reason. On the wire it is msgpack ``[version, body bin, seal bin]``; the body is a msgpack array of
-five fields in fixed places::
+six fields in fixed places::
 
-    bus str · bot str · at int (ms) · reason str · key bin(32) | nil
+    bus str · bot str · at int (ms) · reason str · key bin(32) | nil · pause int (ms) | nil
 
 A notice explains, and decides nothing. The bot's sessions end because the relay ends them, and a
 login succeeds or fails because of the policy at that time.
@@ -20,13 +20,15 @@ from sealbus.errors import Malformed
 from sealbus.protocol.bus_keys import check_end
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array
 from sealbus.protocol.keys import KEY_BYTES, Signer
-from sealbus.protocol.limits import MAX_NOTICE_BYTES, MAX_TIME_MS, NOTICE_LIFE_MS
+from sealbus.protocol.limits import MAX_NOTICE_BYTES, MAX_PAUSE_MS, MAX_TIME_MS, NOTICE_LIFE_MS
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.sealed import open_body, seal_bodies
 from sealbus.protocol.subjects import is_name
 from sealbus.protocol.value import value
 
-_BODY_TYPES: Final = FieldTypes(((str,), (str,), (int,), (str,), (bytes, NoneType)))
+_BODY_TYPES: Final = FieldTypes(
+    ((str,), (str,), (int,), (str,), (bytes, NoneType), (int, NoneType))
+)
 
 
 class Ended(StrEnum):
@@ -36,6 +38,7 @@ class Ended(StrEnum):
     BOT_REMOVED = "bot-removed"
     KEY_REVOKED = "key-revoked"
     CERTIFICATES_VOID = "certificates-void"
+    FLOODING = "flooding"
 
     @property
     def meaning(self) -> str:
@@ -47,6 +50,7 @@ _MEANINGS: dict[Ended, str] = {
     Ended.BOT_REMOVED: "the bus's policy does not have this bot any more",
     Ended.KEY_REVOKED: "the key was revoked, has expired, or is not a key of this bot any more",
     Ended.CERTIFICATES_VOID: "the session keys that it certified so far are void",
+    Ended.FLOODING: "the bot sends more than one bot may, and has to pause",
 }
 
 
@@ -62,7 +66,10 @@ class Notice:
     reason: Ended
     key: bytes | None = None
     """The bot's raw enrolled key (32 bytes, public) that the reason is about. ``None``: all keys of
-    the bot. With :attr:`Ended.BOT_REMOVED` it is always ``None``."""
+    the bot. With :attr:`Ended.BOT_REMOVED` and :attr:`Ended.FLOODING` it is always ``None``."""
+    pause_ms: int | None = None
+    """How long the bot has to wait before it connects again, from :attr:`at_ms` on. Only with
+    :attr:`Ended.FLOODING`, and always there."""
 
     def concerns(self, key: bytes) -> bool:
         """Whether it is about the bot's raw public key ``key``."""
@@ -70,12 +77,14 @@ class Notice:
 
     def encode(self) -> bytes:
         """The body's bytes."""
-        return pack_fields((self.bus, self.bot, self.at_ms, self.reason.value, self.key))
+        return pack_fields(
+            (self.bus, self.bot, self.at_ms, self.reason.value, self.key, self.pause_ms)
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Notice:
         """Read a body. Raises :class:`Malformed`."""
-        bus, bot, at, reason, key = unpack_array(data, _BODY_TYPES)
+        bus, bot, at, reason, key, pause = unpack_array(data, _BODY_TYPES)
         if not (is_name(bus) and is_name(bot)):
             raise Malformed("notice: the bus or the bot is not a name")
         if not 0 <= at <= MAX_TIME_MS:
@@ -87,11 +96,13 @@ class Notice:
             )
         if key is not None and len(key) != KEY_BYTES:
             raise Malformed(f"notice: a key of {len(key)} bytes; expected {KEY_BYTES}")
-        if key is not None and reason == Ended.BOT_REMOVED:
-            raise Malformed(
-                "notice: a key with bot-removed; expected none, because all are removed"
-            )
-        return cls(bus, bot, at, Ended(reason), key)
+        if key is not None and reason in (Ended.BOT_REMOVED, Ended.FLOODING):
+            raise Malformed(f"notice: a key with {reason}; expected none, because it is about all")
+        if (pause is not None) is not (reason == Ended.FLOODING):
+            raise Malformed("notice: a pause is there with flooding, and only then")
+        if pause is not None and not 0 < pause <= MAX_PAUSE_MS:
+            raise Malformed(f"notice: a pause of {pause} ms; expected 1 to {MAX_PAUSE_MS}")
+        return cls(bus, bot, at, Ended(reason), key, pause)
 
 
 _REASONS: Final = [reason.value for reason in Ended]
