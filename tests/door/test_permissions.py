@@ -13,8 +13,10 @@ from sealbus_broker.nats.config import (
     CONNECTIONS_SUBJECT,
     MAX_BOT_PAYLOAD_BYTES,
     MAX_SUBSCRIPTIONS,
+    cluster_subject,
     kick_subject,
     renew_subject,
+    routes_subject,
 )
 from tests.scene import Scene, bot_rule
 from tests.waiting import PATIENCE_S, until
@@ -56,6 +58,8 @@ OTHER = consumer_name("order", "orders.>", "stock")
         CONNECTIONS_SUBJECT,
         kick_subject("NOTHERE"),
         renew_subject("NOTHERE"),
+        routes_subject("NOTHERE"),
+        cluster_subject("NOTHERE"),
         "_INBOX.abc.def",
         "_R_.abc",
     ],

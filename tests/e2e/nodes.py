@@ -6,15 +6,28 @@ Bots and relays know the addresses of all nodes, and connect to any of them.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
+from nats.errors import Error as NatsError
+
+from sealbus import Bot
+from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import ClusterConfig, NatsConfig
+from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.server.process import NatsServer
 from tests.e2e.shop import Shop
 from tests.ports import free_port
+from tests.waiting import until
 
 NODES: Final = 3
+ASK_S: Final = 1.0
+"""How long a node may take to say how a stream is, before it is asked again."""
 
 
 class ClusterShop(Shop):
@@ -49,11 +62,30 @@ class ClusterShop(Shop):
         )
         return NatsServer(config, folder)
 
+    def bot_at(self, name: str, node: int) -> Bot:
+        """A bot that knows one node alone."""
+        return Bot(replace(self.credentials(name), servers=(self.urls[node],)))
+
+    def signal_node(self, number: int, what: int) -> None:
+        """Send a signal, such as SIGSTOP, to a node that runs."""
+        pid = self.nodes[number].pid
+        assert pid is not None
+        os.kill(pid, what)
+
     async def restart_node(self, number: int) -> None:
         """Stop a node in order, if it runs, and start it again on the same port and store."""
         await self.nodes[number].stop()
         self.nodes[number] = self.make_node(number)
         await self.nodes[number].start()
+
+    async def wait_until_current(self) -> None:
+        """Wait until each stream has a leader, and all replicas have everything."""
+        nc = await self.nats()
+        try:
+            for stream in STREAMS:
+                await until(partial(_is_current, nc, stream), f"{stream} has all replicas")
+        finally:
+            await nc.close()
 
     async def __aenter__(self) -> Self:
         self._stack.push_async_callback(self._stop_nodes)
@@ -61,4 +93,17 @@ class ClusterShop(Shop):
         return self
 
     async def _stop_nodes(self) -> None:
+        for node in range(NODES):
+            if self.nodes[node].pid is not None:
+                self.signal_node(node, signal.SIGCONT)
         await asyncio.gather(*(node.stop() for node in self.nodes))
+
+
+async def _is_current(nc: HardenedClient, stream: str) -> bool:
+    try:
+        answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", ASK_S)
+    except NatsError:
+        return False
+    replicas = json.loads(answer.data).get("cluster", {}).get("replicas", [])
+    current = [one for one in replicas if one["current"] and not one.get("offline")]
+    return len(current) == NODES - 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import sentinel
 
 import pytest
 
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.relay import ledgers as module
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledger import LedgerState
 from sealbus_broker.relay.ledgers import Ledgers
+from tests.waiting import PATIENCE_S
 
 
 async def test_answers_from_before_a_loss_count_for_nothing(
@@ -26,7 +29,7 @@ async def test_answers_from_before_a_loss_count_for_nothing(
             ledgers.invalidate()
         return LedgerState(since_ms, 1)
 
-    async def agree(_: Ledgers) -> None: ...
+    async def agree(*_: object) -> None: ...
 
     monkeypatch.setattr(module, "ledger_state", state)
     monkeypatch.setattr(Ledgers, "_check_clocks", agree)
@@ -39,3 +42,36 @@ async def test_answers_from_before_a_loss_count_for_nothing(
     await ledgers.read()
     since = {ledger.stream: ledger.since_ms for ledger in ledgers.by_delivery.values()}
     assert since == {"ACCEPTED": 5_000, "LIVE": 6_000}
+
+
+async def test_ledger_without_a_leader_does_not_hold_up_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LIVE of a cluster may have no leader for minutes."""
+    has_leader = asyncio.Event()
+
+    async def state(_: object, stream: str, **__: object) -> LedgerState:
+        if stream == "LIVE":
+            await has_leader.wait()
+        return LedgerState(7_000, 1)
+
+    async def agree(*_: object) -> None: ...
+
+    async def made(*_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr(module, "ledger_state", state)
+    monkeypatch.setattr(module, "provision", made)
+    monkeypatch.setattr(Ledgers, "_check_clocks", agree)
+    policy = cast("Any", lambda: None)
+    policy.windows = None
+    ledgers = Ledgers(nc=sentinel.not_used, policy=policy, now_ms=lambda: 9_000, apart=Apart())
+    ledgers.invalidate()
+    goes_on = asyncio.Event()
+    reading = asyncio.create_task(ledgers.reread(goes_on.set))
+    async with asyncio.timeout(PATIENCE_S):
+        await goes_on.wait()
+        await ledgers.by_delivery[DeliveryClass.STREAM].wait_valid()
+        assert not reading.done()
+        has_leader.set()
+        await reading
+        await ledgers.by_delivery[DeliveryClass.LIVE].wait_valid()

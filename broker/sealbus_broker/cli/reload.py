@@ -89,6 +89,7 @@ def reload(
         for line in table(HEAD, [_columns(report, wanted) for report in reports]):
             click.echo(line)
     _judge(reports, wanted, timeout if wait else None)
+    _tell_unheard(reports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class Waiting:
         sessions = f"{ended} {'session' if ended == 1 else 'sessions'}"
         took = time.monotonic() - began
         click.echo(f"in force at {relays} after {took:.1f} s; {sessions} ended", err=True)
+        _tell_unheard(reports)
 
 
 def _policy(bus: BusFolder, bus_key: PublicKey) -> Policy:
@@ -218,6 +220,18 @@ def _judge(reports: list[dict[str, Any]], wanted: str, waited_s: float | None) -
         f"the policy is in force, and after {waited_s:g} s not all sessions obey it",
         hint="relays go on until all do; their logs say why it takes long",
     )
+
+
+def _tell_unheard(reports: list[dict[str, Any]]) -> None:
+    """Name the nodes of a cluster whose sessions no relay could ask for."""
+    unheard = sorted({str(name) for one in reports for name in one.get("nodes_unheard", ())})
+    if unheard:
+        names = ", ".join(readable(name) for name in unheard)
+        click.echo(
+            f"note: no answer from {names}. Nothing that a session there sends is accepted under"
+            " rights that have ended. Relays end such sessions when the node answers",
+            err=True,
+        )
 
 
 def _columns(report: dict[str, Any], wanted: str) -> list[str]:

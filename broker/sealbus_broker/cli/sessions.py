@@ -19,7 +19,7 @@ from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connections import Listing, LiveSession, list_sessions
 from sealbus_broker.policy.problems import nearest
 
-HEAD: Final = ("bot", "from", "since (UTC)", "until (UTC)", "sent", "received", "key")
+HEAD: Final = ("bot", "from", "since (UTC)", "until (UTC)", "sent", "received", "node", "key")
 
 
 @click.command()
@@ -47,7 +47,11 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
             return await list_sessions(nc)
 
     listing = run(ask)
-    rows = [_row(one, policy) for one in listing.sessions if bot in (None, one.bot)]
+    rows = [
+        _row(one, listing.nodes[one.node].name, policy)
+        for one in listing.sessions
+        if bot in (None, one.bot)
+    ]
     rows.sort(key=lambda row: (row["bot"], row["since"]))
     if as_json:
         for row in rows:
@@ -62,7 +66,7 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
     click.echo(f"{len(rows)} sessions" if rows else "there are no sessions", err=True)
 
 
-def _row(session: LiveSession, policy: Policy) -> dict[str, Any]:
+def _row(session: LiveSession, node: str, policy: Policy) -> dict[str, Any]:
     told = session.told
     certified = _certified_until_ms(session, policy)
     return {
@@ -76,6 +80,7 @@ def _row(session: LiveSession, policy: Policy) -> dict[str, Any]:
         "sent": told.get("in_msgs", 0),
         "received": told.get("out_msgs", 0),
         "client": f"{told.get('lang', '')} {told.get('version', '')}".strip(),
+        "node": node,
         "connection": session.number,
     }
 
@@ -98,7 +103,7 @@ def _certified_until_ms(session: LiveSession, policy: Policy) -> int | None:
 
 
 def _columns(row: dict[str, Any]) -> list[str]:
-    names = ("bot", "from", "since", "until", "sent", "received", "key")
+    names = ("bot", "from", "since", "until", "sent", "received", "node", "key")
     return [readable(str(row[name])) for name in names]
 
 

@@ -24,11 +24,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus.errors import Malformed
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus_broker.door.deciding import Admitted, Denial, bind, decide
 from sealbus_broker.door.exchange import Exchanges
@@ -83,7 +83,7 @@ class Admission:
     def __init__(
         self,
         *,
-        nc: Client,
+        nc: HardenedClient,
         issuer: SigningKey,
         policy: Callable[[], Policy],
         session_issuer: SigningKey | None = None,

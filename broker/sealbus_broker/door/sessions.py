@@ -20,6 +20,10 @@ none after that.
 answers of this process. So it is neither counted a second time nor refused because the bot has all
 its sessions. nats-server gives lists during a reload too (measured, 2.15.1).
 
+*On a cluster* the list has the sessions of all nodes. A node that does not answer keeps the
+sessions that it had by the last list, so that its silence lets no bot have more. If it answers no
+list at all since this process began, its sessions are not counted.
+
 The counts are lost with the process. The next one asks for a list at its first login. A
 nats-server that starts again has another id and begins its numbers anew, so its first login asks
 for a list too.
@@ -29,12 +33,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from enum import Enum, auto
 from typing import Final
 
-from nats.aio.client import Client
-
+from sealbus.nats.client import HardenedClient
 from sealbus.supervision import spawn
 from sealbus_broker.nats.connections import list_sessions
 
@@ -78,15 +81,17 @@ class Entry(Enum):
 class Sessions:
     """Says whether a bot may have one session more."""
 
-    def __init__(self, nc: Client, monotonic: Callable[[], float]) -> None:
+    def __init__(self, nc: HardenedClient, monotonic: Callable[[], float]) -> None:
         self._nc = nc
         self._monotonic = monotonic
         self._listed: dict[_Place, str] = {}
         """The bot of each session in the last list."""
+        self._counted: dict[_Place, str] = {}
+        """Those of them that take one of their bot's places."""
         self._counts: Counter[str] = Counter()
         """How many of them each bot has."""
-        self._server = ""
-        """The id of the server of that list."""
+        self._nodes: frozenset[str] = frozenset()
+        """The ids of the servers that the list is about."""
         self._listed_at = 0.0
         """When it was asked for."""
         self._took_s = 0.0
@@ -135,7 +140,7 @@ class Sessions:
         return self._counts[bot] + len(self._coming.get(bot, ()))
 
     def _needs_list(self, bot: str, server: str, most: int) -> bool:
-        if server != self._server:
+        if server not in self._nodes:
             return True
         age_s = self._monotonic() - self._listed_at
         lasts_s = FRESH_S if 2 * (self._count(bot) + 1) > most else OLD_S
@@ -152,10 +157,13 @@ class Sessions:
         began = self._monotonic()
         async with asyncio.timeout(ASK_S):
             listing = await list_sessions(self._nc)
-        self._server = listing.server
-        self._listed = {(listing.server, one.number): one.bot for one in listing.sessions}
+        self._nodes = frozenset({*listing.nodes, *listing.silent})
         # An errand has no key of the bot in its name, and takes none of its places.
-        self._counts = Counter(one.bot for one in listing.sessions if one.key)
+        listed = {(one.node, one.number): one.bot for one in listing.sessions}
+        counted = {(one.node, one.number): one.bot for one in listing.sessions if one.key}
+        self._listed = _of(self._listed, listing.silent) | listed
+        self._counted = _of(self._counted, listing.silent) | counted
+        self._counts = Counter(self._counted.values())
         # By the time of the question: the answer may lack logins that came after it.
         self._listed_at, self._took_s = began, self._monotonic() - began
         coming = {
@@ -167,3 +175,8 @@ class Sessions:
             for bot, places in self._coming.items()
         }
         self._coming = {bot: places for bot, places in coming.items() if places}
+
+
+def _of(listed: Mapping[_Place, str], nodes: Container[str]) -> dict[_Place, str]:
+    """Return the sessions on ``nodes``."""
+    return {place: bot for place, bot in listed.items() if place[0] in nodes}

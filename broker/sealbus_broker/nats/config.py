@@ -22,6 +22,8 @@ subject                                   direction   use
 ``$SYS.REQ.SERVER.*.KICK``                SYS → BUS   the end of one connection
 ``$SYS.REQ.SERVER.*.LDM``                 SYS → BUS   the order to one client to connect anew
 ``relay.disconnected``                     SYS → BUS   a relay's connection has ended
+``$SYS.REQ.SERVER.*.ROUTEZ``              SYS → BUS   the nodes to which a node has a route
+``$SYS.REQ.SERVER.*.JSZ``                 SYS → BUS   the nodes that JetStream knows
 ========================================  ==========  ============================================
 
 Within ``BOTS`` the permissions of a session say which bot may do what: see
@@ -69,6 +71,9 @@ login that is refused (measured, 2.15.1)."""
 CONNECTIONS_SUBJECT: Final = f"$SYS.REQ.ACCOUNT.{BOTS_ACCOUNT}.CONNZ"
 """The subject on which nats-server says which bots are connected, by number, in pages.
 
+Each node of a cluster takes the question, and answers for its own clients alone. With
+``{"server_name": NAME, "exact_match": true}`` in the body, only that node answers.
+
 A login that waits for its answer is not listed. ``now`` of an answer and ``start`` of a connection
 are RFC 3339 with up to nine digits of a second and without trailing zeros, so they do not compare
 as text. A connection that began after an answer has a ``start`` after its ``now`` (measured,
@@ -114,7 +119,36 @@ it, and then a silent relay counts as dead."""
 _DISCONNECTED_EVENT: Final = f"$SYS.ACCOUNT.{BUS_ACCOUNT}.DISCONNECT"
 """The server's own subject for it."""
 
-_SYSTEM_SERVICES: Final = (CONNECTIONS_SUBJECT, kick_subject("*"), renew_subject("*"))
+
+def routes_subject(server: str) -> str:
+    """Return the subject on which a node of a cluster names the nodes to which it has a route.
+
+    A node that dies loses its routes at once. One that is paused or cut off keeps them for a minute
+    or two.
+
+    Args:
+        server: The server's id, or ``*``.
+    """
+    return f"$SYS.REQ.SERVER.{server}.ROUTEZ"
+
+
+def cluster_subject(server: str) -> str:
+    """Return the subject on which a node names the nodes that JetStream knows, also those that are
+    away (``meta_cluster`` of ``JSZ``).
+
+    Args:
+        server: The server's id, or ``*``.
+    """
+    return f"$SYS.REQ.SERVER.{server}.JSZ"
+
+
+_SYSTEM_SERVICES: Final = (
+    CONNECTIONS_SUBJECT,
+    kick_subject("*"),
+    renew_subject("*"),
+    routes_subject("*"),
+    cluster_subject("*"),
+)
 """The services of nats-server itself that relays use."""
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024

@@ -1,21 +1,38 @@
-"""The list of the sessions that bots have, as nats-server tells it (``CONNZ`` of BOTS)."""
+"""The list of the sessions that bots have, as nats-server tells it (``CONNZ`` of BOTS).
+
+A node of a cluster tells of its own clients alone. So a list asks in two steps: the server of this
+connection for the nodes that it has a route to (``ROUTEZ``), and then each of these nodes, all at
+once. A session is known by the node's id and the node's number for it, because each node counts for
+itself, and from the beginning at each start.
+
+**A node that does not answer** within :data:`NODE_S` is in :attr:`Listing.silent`. One that the
+cluster knows (``JSZ``) and to which there is no route is in :attr:`Listing.missing`. The list has
+nothing of their sessions. A server that stands alone is asked one question, as before.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
 
-from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus.nats.client import HardenedClient
+from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, cluster_subject, routes_subject
 from sealbus_broker.nats.jetstream import Json, time_us
 from sealbus_broker.nats.session_name import Certified, read_session_name
 
 ASK_S: Final = 2.0
 """How long nats-server may take for one page of its list. The seven pages of 3,000 sessions took 60
 to 140 ms, most of it to read them."""
+
+NODE_S: Final = 0.7
+"""How long another node may take for one page. A node that is paused or cut off would otherwise use
+up the two seconds of each login, and those of a revocation."""
 
 PAGE: Final = 512
 """How many sessions are asked for at once. Most have some 500 bytes. A client chooses its language
@@ -31,8 +48,10 @@ sessions that end between two questions move the rest forward."""
 class LiveSession:
     """One session of a bot."""
 
+    node: str
+    """The id of the node that it is on."""
     number: int
-    """The server's number for the connection."""
+    """The node's number for the connection."""
     bot: str
     key: str
     """The bot's enrolled key (``U…``) that answers for it."""
@@ -40,54 +59,140 @@ class LiveSession:
     """Its session key, and from when to when that is certified. ``None``: it has none, because the
     bot may do without."""
     began_us: int
-    """When the client connected (µs since 1970, by the server's clock). A bot that is asked to move
+    """When the client connected (µs since 1970, by the node's clock). A bot that is asked to move
     may connect again within a millisecond."""
     told: Json
     """All that nats-server tells of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The sessions on a server at one time."""
+class Node:
+    """A nats-server that has answered."""
 
-    server: str
-    """The server's id."""
+    name: str
+    """The name in its configuration."""
     at_us: int
-    """The time of the first answer, by the server's clock (µs since 1970)."""
+    """The time of its first answer, by its own clock (µs since 1970)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The sessions at one time."""
+
+    nodes: Mapping[str, Node]
+    """The nodes that have answered, by id."""
     sessions: tuple[LiveSession, ...]
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """The names of the nodes that have a route and did not answer, by id."""
+    missing: frozenset[str] = frozenset()
+    """The names of the nodes that the cluster knows and that have no route."""
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """The names of all nodes whose sessions are unknown."""
+        return tuple(sorted({*self.silent.values(), *self.missing}))
 
 
-async def list_sessions(nc: Client, *, timeout_s: float = ASK_S) -> Listing:
-    """Ask for the sessions of bots.
+async def list_sessions(nc: HardenedClient, *, timeout_s: float = ASK_S) -> Listing:
+    """Ask all nodes for the sessions of bots.
 
     Args:
         nc: A connection that is logged in as the relay.
-        timeout_s: How long nats-server may take for one page.
+        timeout_s: How long the server of this connection may take for one page.
 
     Raises:
-        nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
+        nats.errors.Error, OSError: The connection is lost, or this server does not answer.
     """
+    if not nc.cluster:
+        node, at, sessions = await _ask_node(nc, "", timeout_s)
+        return Listing({node: at}, sessions)
+    routes, known = await asyncio.gather(
+        _ask(nc, routes_subject(nc.server_id), {}, timeout_s),
+        _ask(nc, cluster_subject(nc.server_id), {}, timeout_s),
+    )
+    try:
+        # There are several routes to each node.
+        others = {one["remote_id"]: one["remote_name"] for one in routes["routes"] or []}
+        # A node without JetStream knows of no others, and one that lost the majority of them does.
+        peers = {one["name"] for one in (known.get("meta_cluster") or {}).get("replicas") or []}
+    except (KeyError, TypeError):
+        raise NatsError(_NOT_TOLD) from None
+    own, answers = await asyncio.gather(
+        _ask_node(nc, nc.server_name, timeout_s),
+        asyncio.gather(*(_ask_other(nc, name) for name in others.values())),
+    )
+    heard = [own, *(answer for answer in answers if answer is not None)]
+    nodes = {node: at for node, at, _ in heard}
+    names = {at.name for at in nodes.values()}
+    silent = {node: name for node, name in others.items() if name not in names}
+    return Listing(
+        nodes,
+        tuple(session for _, _, sessions in heard for session in sessions),
+        silent,
+        frozenset(peers - names - {*others.values()}),
+    )
+
+
+_Answer = tuple[str, Node, tuple[LiveSession, ...]]
+"""The id of a node, the node, and the sessions on it."""
+
+
+async def _ask_other(nc: HardenedClient, name: str) -> _Answer | None:
+    """Ask another node. ``None``: it does not answer."""
+    try:
+        return await _ask_node(nc, name, NODE_S)
+    except NatsTimeoutError:
+        return None
+
+
+async def _ask_node(nc: HardenedClient, name: str, timeout_s: float) -> _Answer:
+    """Ask the node ``name`` for all pages. Without a name, each server answers: there is one."""
     found: dict[int, LiveSession] = {}
     offset = 0
     first: dict[str, Any] | None = None
+    # Every node takes the question, and only the one that it names answers.
+    named = {"server_name": name, "exact_match": True} if name else {}
     while True:
         # Without "auth": it would tell the certificates of each client, of any size.
-        ask = json.dumps({"limit": PAGE, "offset": offset}).encode()
-        answer = await nc.request(CONNECTIONS_SUBJECT, ask, timeout_s)
+        ask = {"limit": PAGE, "offset": offset} | named
+        data = await _ask(nc, CONNECTIONS_SUBJECT, ask, timeout_s)
         try:
-            data = json.loads(answer.data)["data"]
             page = data["connections"] or []  # nats-server writes null where there is none
-            found |= {int(one["cid"]): _session(one) for one in page}
-            # The time of the first page: a session that begins during the others is no old one.
+            # The first page counts: a session that begins during the others is no old one.
             first = first or data
+            node = first["server_id"]
+            found |= {int(one["cid"]): _session(node, one) for one in page}
             if len(page) < PAGE:
-                return Listing(first["server_id"], time_us(first["now"]), tuple(found.values()))
+                at = Node(name or nc.server_name, time_us(first["now"]))
+                return node, at, tuple(found.values())
         except (ValueError, KeyError, TypeError):
-            raise NatsError("nats-server does not say who is connected") from None
+            raise NatsError(_NOT_TOLD) from None
         offset += PAGE - OVERLAP
 
 
-def _session(told: Json) -> LiveSession:
+_NOT_TOLD: Final = "nats-server does not say who is connected"
+
+
+async def _ask(
+    nc: HardenedClient, subject: str, body: Mapping[str, object], timeout_s: float
+) -> dict[str, Any]:
+    answer = await nc.request(subject, json.dumps(body).encode(), timeout_s)
+    try:
+        data: dict[str, Any] = json.loads(answer.data)["data"]
+    except (ValueError, KeyError, TypeError):
+        raise NatsError(_NOT_TOLD) from None
+    return data
+
+
+def _session(node: str, told: Json) -> LiveSession:
     name = read_session_name(told["name"])
     began_us = time_us(told["start"])
-    return LiveSession(int(told["cid"]), name.bot, name.key, name.certified, began_us, told)
+    return LiveSession(
+        node=node,
+        number=int(told["cid"]),
+        bot=name.bot,
+        key=name.key,
+        certified=name.certified,
+        began_us=began_us,
+        told=told,
+    )

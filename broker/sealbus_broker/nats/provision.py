@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -80,6 +80,7 @@ async def provision(
     *,
     least: Windows = NO_WINDOWS,
     lowers: bool = False,
+    only: Collection[str] = STREAMS,
     timeout_s: float = 10.0,
 ) -> None:
     """Make the streams and consumers that are missing, let limits follow the policy, check the
@@ -90,6 +91,7 @@ async def provision(
         policy: The policy whose limits the streams follow.
         least: How long the ledgers remember at least.
         lowers: Streams with more replicas than the policy says lose the others.
+        only: The streams to look at. The consumers belong to INGRESS.
         timeout_s: How long JetStream may take for one answer.
 
     Raises:
@@ -97,8 +99,9 @@ async def provision(
         StreamsUnusable: A stream or consumer cannot be made, or is not as the bus needs it.
     """
     for wanted in stream_configs(policy, least):
-        await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
-    for wanted in consumer_configs():
+        if wanted["name"] in only:
+            await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
+    for wanted in consumer_configs() if INGRESS in only else ():
         await _provision_consumer(nc, wanted, timeout_s)
 
 

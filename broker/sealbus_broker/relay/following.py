@@ -20,6 +20,9 @@ The steps of a change, in this order:
 9. The last messages that were judged by an older policy are stored.
 10. HEALTH has the digest of the policy that all sessions obey.
 
+A node of a cluster may not answer in step 8. The relay goes on without it, and asks it again until
+it answers, or until each session of before has ended by its time. Only then does step 10 follow.
+
 Whatever of steps 7 and 8 fails, because NATS is away or slow, is done again a second later, until
 it succeeds. A change that comes meanwhile joins it.
 
@@ -67,10 +70,11 @@ from sealbus_broker.policy.policy_file import FILE
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reading import Reading
 from sealbus_broker.policy.succession import NOTHING, Succession, succeed
+from sealbus_broker.relay import live_sessions
 from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledgers import Ledgers
-from sealbus_broker.relay.live_sessions import LiveSessions
+from sealbus_broker.relay.live_sessions import Heard, LiveSessions
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
 
@@ -80,6 +84,10 @@ T = TypeVar("T")
 
 AGAIN_S: Final = 1.0
 """The pause before the sessions are looked after again, when that failed."""
+
+UNHEARD_S: Final = 2.0
+"""The pause between two looks after nodes of a cluster that do not answer. A list takes
+milliseconds, and up to ``NODE_S`` for a node that is silent."""
 
 RETRY_S: Final = 10.0
 """The pause before a change is tried again that the streams could not follow. Most of these causes
@@ -168,6 +176,10 @@ class Following:
         the next look."""
         self._todo: Succession = NOTHING
         """The bots whose sessions have yet to obey."""
+        self._owed: Succession = NOTHING
+        """The bots that may have an old session on a node that has not answered yet."""
+        self._life_ms = in_force().limits.session_ms
+        """How long a session lasts at most, by any policy that was in force here."""
         self._done: Policy | None = None
         """The last policy of which nothing is left to do."""
         self._obeying: asyncio.Task[object] | None = None
@@ -282,6 +294,7 @@ class Following:
         await self._mark()
         self._done = None
         self._in_force.replace(policy)
+        self._life_ms = max(self._life_ms, policy.limits.session_ms)
         self._places.move(policy, self._in_force.windows.stream_ms, self._now_ms())
         await self._door.follow()
         log.info(
@@ -365,7 +378,8 @@ class Following:
         return everybody.then(held)
 
     def _see_to(self, succession: Succession) -> None:
-        self._todo = self._todo.then(succession)
+        self._todo = self._owed.then(self._todo).then(succession)
+        self._owed = NOTHING
         self._done = None
         self._sessions.begin()
         if self._obeying is not None:
@@ -375,19 +389,31 @@ class Following:
 
     async def _obey(self, policy: Policy, todo: Succession) -> None:
         await _insist(partial(remove_ungranted, self._nc, policy))
-        until_us = await _insist(partial(self._sessions.obey, todo)) if todo else None
+        heard = await _insist(partial(self._sessions.obey, todo)) if todo else None
         await self._settled()
         self._todo = NOTHING
         self._done = policy
-        sweeping = self._sweep(policy, todo, until_us)
+        sweeping = self._sweep(policy, todo, heard)
         task = self._supervisor.piece("looking for late sessions", sweeping)
         self._sweeping.add(task)
         task.add_done_callback(self._sweeping.discard)
 
-    async def _sweep(self, policy: Policy, todo: Succession, until_us: int | None) -> None:
-        """Look once more, for a login and a request that were under way. Nobody waits for it."""
-        if until_us is not None:
-            await _insist(partial(self._sessions.sweep, todo, until_us))
+    async def _sweep(self, policy: Policy, todo: Succession, heard: Heard | None) -> None:
+        """Look once more, for a login and a request that were under way, and then until each node
+        has answered. Nobody waits for it."""
+        if heard is not None:
+            await asyncio.sleep(live_sessions.SETTLE_S)
+            loop = asyncio.get_running_loop()
+            end_s = loop.time() + self._life_ms / 1000
+            while not await _insist(partial(self._sessions.sweep, todo, heard)):
+                if self._done is not policy:
+                    return  # the next change does it too
+                self._owed = todo
+                if loop.time() >= end_s:
+                    break  # each old session has ended by its time
+                await asyncio.sleep(UNHEARD_S)
+            if self._done is policy:
+                self._owed = NOTHING
         await _insist(partial(remove_ungranted, self._nc, self._in_force()))
         if self._done is policy and self.is_done:
             digest = policy.digest.hex().encode()
@@ -430,6 +456,7 @@ class Following:
             "sessions_obey": self.is_done,
             "sessions_ended": self._sessions.ended,
             "sessions_renewed": self._sessions.renewed,
+            "nodes_unheard": list(self._sessions.unheard),
         }
 
     async def _on_question(self, msg: Msg) -> None:

@@ -8,7 +8,8 @@ A look asks for these:
   disk was full.
 - **The relay's own stores.** A message that was judged may not be stored for seconds.
 - **The partitions.** Messages may wait while none is judged.
-- **The streams.** Each may be nearly full.
+- **The streams.** Each may be nearly full. On a cluster each may have no leader, or a replica that
+  is away or behind (:func:`replica_problem`).
 - **The policy.** It may not be the newest (:mod:`sealbus_broker.policy.in_force`).
 - **The quarantine.** It may hold messages that ended a relay.
 - **The surroundings.** Whoever runs the relay may know more, such as the room on a disk.
@@ -88,6 +89,16 @@ RESTART: Final = (
     "look into nats-server's log and at its disk. A stream that met a full disk stores nothing"
     " until nats-server is restarted: free space first, then restart it"
 )
+
+
+NO_LEADER: Final = (
+    "more than half of the nodes that keep it have to run. A stream in memory also waits for a node"
+    " that has its content: start all nodes, and wait between two stops until `sealbus ping` is ok"
+)
+
+SILENT_S: Final = 10.0
+"""A node of which the leader of a stream has heard nothing for so long is away. Leaders write to
+each replica at least once a second."""
 
 
 class Level(StrEnum):
@@ -307,14 +318,24 @@ class Health:
         return []
 
     async def _streams(self) -> list[Problem]:
-        return [problem for name in STREAMS for problem in await self._stream(name)]
+        # At the same time, because a cluster is silent about each stream without a leader.
+        found = await asyncio.gather(*(self._stream(name) for name in STREAMS))
+        return [problem for part in found for problem in part]
 
     async def _stream(self, name: str) -> list[Problem]:
         info = await self._ask(f"STREAM.INFO.{name}")
         if info is None:
             return [
-                Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", RESTART)
+                Problem(
+                    Level.RED,
+                    name,
+                    f"JetStream says nothing of the stream {name}",
+                    NO_LEADER if self._nc.cluster else RESTART,
+                )
             ]
+        return [*self._filled(name, info), *replica_problem(name, info)]
+
+    def _filled(self, name: str, info: dict[str, Any]) -> list[Problem]:
         filled = fill(info)
         # HEALTH may be full, because only its oldest marks go. INGRESS is never red for it: judging
         # empties it, and the probe tells when it stores nothing.
@@ -403,6 +424,46 @@ class Health:
                 was=level.value,
                 health=self.level.value,
             )
+
+
+def replica_problem(name: str, info: dict[str, Any]) -> list[Problem]:
+    """Return the problem of a stream's replicas, from its STREAM.INFO. One server has none.
+
+    A replica that is *offline* has no node. One that is *behind* does not have everything yet. The
+    loss of one node more may then leave the stream without a leader.
+    """
+    replicas = info["config"].get("num_replicas", 1)
+    if replicas == 1:
+        return []
+    cluster = info.get("cluster") or {}
+    if not cluster.get("leader"):
+        return [Problem(Level.RED, name, f"{name} has no leader: it stores nothing", NO_LEADER)]
+    others = cluster.get("replicas") or []
+    offline = [str(one["name"]) for one in others if one.get("offline")]
+    behind = [str(one["name"]) for one in others if not one.get("offline") and _is_behind(one)]
+    parts = [
+        f"{what} at {', '.join(sorted(nodes))}"
+        for what, nodes in (("away", offline), ("behind", behind))
+        if nodes
+    ]
+    if len(others) + 1 < replicas:
+        parts.append(f"missing: {len(others) + 1} of {replicas}")
+    if not parts:
+        return []
+    what = f"{name} does not have all its replicas: {'; '.join(parts)}"
+    hint = "start that node, or look into its log; stop no other node before this is over"
+    return [Problem(Level.WARNING, f"{name} replicas", what, hint)]
+
+
+def _is_behind(replica: dict[str, Any]) -> bool:
+    # "current" alone is no sign: it also says whether the leader has heard of the node just now,
+    # and is false for a moment on an idle stream.
+    return not replica.get("current") and bool(replica.get("lag") or _is_silent(replica))
+
+
+def _is_silent(replica: dict[str, Any]) -> bool:
+    silent_ns: int = replica.get("active", 0)
+    return silent_ns > SILENT_S * 1e9
 
 
 def fill(info: dict[str, Any]) -> float:

@@ -4,28 +4,36 @@ They are read when a relay starts, and again after each reconnect, because NATS 
 with less than it had. Between the loss of a connection and the end of that reading they are
 invalid (:mod:`sealbus_broker.relay.ledger`), and nothing is judged.
 
+After a reconnect each ledger is read by itself. On a cluster one stream may have no leader for
+minutes: LIVE is in memory, so a node that starts again has an empty copy, and does not count in an
+election until it has caught up. If another node is lost before that, LIVE waits for that node
+(measured, 2.15.1). The other messages go on meanwhile.
+
 A ledger is dated by nats-server, and a verdict by the relay. So the clocks are compared before the
-ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.clocks`). Once they
-are apart, :class:`~sealbus_broker.relay.clocks.Apart` has the word, and the relay leaves NATS.
+ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.clocks`). INGRESS is
+asked too, because it dates the arrival of each message. Each stream is dated by the node that leads
+it, and the leader answers for it. Once the clocks are apart,
+:class:`~sealbus_broker.relay.clocks.Apart` has the word, and the relay leaves NATS.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import MappingProxyType
 from typing import Final
 
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.streams import ACCEPTED, LIVE
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE
 from sealbus.supervision import kind, outcome, pause
 from sealbus_broker.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import ask_well
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay.clocks import Apart
@@ -36,8 +44,16 @@ log = get_logger(__name__)
 ASK_S: Final = 10.0
 """How long JetStream may take for one answer. The election of a leader takes seconds."""
 
+ASK_AGAIN_S: Final = 2.0
+"""How long it may take after a reconnect. A node that has just lost another one is silent about a
+stream without a leader, and a question that was lost in the election is asked again soon."""
+
 RETRY_S: Final = 1.0
 """The pause before the ledgers of a NATS that has just come back are read again."""
+
+
+DATING: Final = (INGRESS, ACCEPTED, LIVE)
+"""The streams whose times count: of an arrival, and of a stored verdict."""
 
 
 class Ledgers:
@@ -83,7 +99,7 @@ class Ledgers:
         ledgers = self.by_delivery.values()
         while True:
             losses = self._losses
-            await self._check_clocks()
+            await self._check_clocks(DATING, ASK_S)
             states = [await ledger_state(self._nc, ledger.stream) for ledger in ledgers]
             if self._losses == losses:
                 break
@@ -107,30 +123,62 @@ class Ledgers:
         for ledger in self.by_delivery.values():
             ledger.invalidate()
 
-    async def reread(self) -> bool:
-        """Read both again after a reconnect, however long that takes. ``False``: the clocks are
-        apart."""
+    async def reread(self, go_on: Callable[[], None]) -> None:
+        """Read both again after a reconnect, however long that takes.
 
-        async def read() -> None:
-            # A server that was restarted has lost its streams in memory, LIVE among them.
-            await provision(self._nc, self._policy(), least=self._policy.windows)
-            await self.read()
+        ``go_on`` is called once ACCEPTED's is valid. LIVE's may take longer. It is not called where
+        the clocks are apart.
+        """
 
+        async def accepted() -> None:
+            if await self._insist(DeliveryClass.STREAM):
+                go_on()
+
+        # An error cannot come out of one and end the other: both lead to another attempt.
+        async with asyncio.TaskGroup() as both:
+            both.create_task(accepted(), name="reading ACCEPTED again")
+            both.create_task(self._insist(DeliveryClass.LIVE), name="reading LIVE again")
+
+    async def _insist(self, delivery: DeliveryClass) -> bool:
+        """Read one ledger until that succeeds. ``False``: the clocks are apart."""
+        ledger = self.by_delivery[delivery]
         # Errors of any type lead to another attempt, because nothing is judged before one succeeds.
-        while (error := await outcome(read())) is not None:
+        while (error := await outcome(self._read_again(ledger))) is not None:
             if isinstance(error, ClocksApart):
                 self._apart.tell(error)
                 return False
             expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
-            log.warning("ledger.not-read", error=str(error) if expected else kind(error))
+            why = str(error) if expected else kind(error)
+            log.warning("ledger.not-read", stream=ledger.stream, error=why)
             await asyncio.sleep(RETRY_S)
         return True
+
+    async def _read_again(self, ledger: Ledger) -> None:
+        """Read one ledger once, with the streams that its messages need."""
+        is_live = ledger.stream == LIVE
+        needed = (LIVE,) if is_live else tuple(name for name in STREAMS if name != LIVE)
+        dating = (LIVE,) if is_live else (INGRESS, ACCEPTED)
+        while True:
+            losses = self._losses
+            # A server that was restarted has lost its streams in memory, LIVE among them.
+            await provision(
+                self._nc,
+                self._policy(),
+                least=self._policy.windows,
+                only=needed,
+                timeout_s=ASK_AGAIN_S,
+            )
+            await self._check_clocks(dating, ASK_AGAIN_S)
+            state = await ledger_state(self._nc, ledger.stream, timeout_s=ASK_AGAIN_S)
+            if self._losses == losses:
+                break
+        ledger.set_state(state.since_ms, state.last_sequence, self._now_ms())
 
     async def compare_clocks(self, stopping: asyncio.Event) -> None:
         """Compare the clocks every few seconds until ``stopping`` is set."""
         while not stopping.is_set():
             try:
-                await self._check_clocks()
+                await self._check_clocks(DATING, ASK_S)
             except ClocksApart as error:
                 self._apart.tell(error)
             except (StreamsUnusable, NatsError, OSError):
@@ -150,11 +198,11 @@ class Ledgers:
             log.info("ledger.awaited", seconds=round(remaining_ms / 1000, 1))
             await pause(remaining_ms / 1000, until=stopping)
 
-    async def _check_clocks(self) -> None:
+    async def _check_clocks(self, streams: Iterable[str], timeout_s: float) -> None:
         """Raise :class:`ClocksApart`, or an error of JetStream's API."""
         what = "nats-server's clock cannot be told"
-        for ledger in self.by_delivery.values():
+        for stream in streams:
             # Each stream is asked: its leader dates its messages, and each may have another leader.
-            asking = ask_well(self._nc, f"STREAM.INFO.{ledger.stream}", None, ASK_S, what)
+            asking = ask_well(self._nc, f"STREAM.INFO.{stream}", None, timeout_s, what)
             difference = await clocks.difference_ms(asking, self._now_ms)
-            clocks.check(ledger.stream, difference, self._policy().limits.clock_skew_ms)
+            clocks.check(stream, difference, self._policy().limits.clock_skew_ms)

@@ -17,6 +17,11 @@ A login that was under way is old too, and may be in no list yet: nats-server li
 has the door's answer. Within :data:`SETTLE_S` it is listed, or refused. So there is one more look
 after that time.
 
+**On a cluster** each session is told by its own node, and is old by the clock of that node. A node
+that does not answer is asked again until it does, or until all its old sessions have ended by their
+time. Meanwhile no message of such a session is accepted, because relays judge by the new policy. A
+session on a node that is cut off receives nothing new, because the streams are with the others.
+
 Nothing is remembered between two calls. When the connection is lost, the call fails, and the caller
 makes it again.
 """
@@ -84,10 +89,13 @@ class LiveSessions:
         """How many sessions the last change has ended."""
         self.renewed = 0
         """How many sessions it has asked to renew."""
+        self.unheard: tuple[str, ...] = ()
+        """The names of the nodes that did not answer the last list."""
 
     def begin(self) -> None:
         """Begin to count for another change."""
         self.ended = self.renewed = 0
+        self.unheard = ()
 
     async def bots(self) -> frozenset[str]:
         """Return the bots that have a session.
@@ -95,7 +103,7 @@ class LiveSessions:
         Raises:
             nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
         """
-        return frozenset(one.bot for one in (await list_sessions(self._nc)).sessions)
+        return frozenset(one.bot for one in (await self._list()).sessions)
 
     async def strangers(self, policy: Policy, now_ms: int) -> Succession:
         """Return what the sessions of an earlier relay lose by ``policy``, as far as they show it.
@@ -103,31 +111,32 @@ class LiveSessions:
         Raises:
             nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
         """
-        listing = await list_sessions(self._nc)
+        listing = await self._list()
         return strangers(policy, [(one.bot, one.key) for one in listing.sessions], now_ms)
 
-    async def obey(self, succession: Succession) -> int:
-        """Have all old sessions obey, within :data:`GRACE_S`; return their greatest age (µs since
-        1970, by the server's clock) for :meth:`sweep`.
+    async def obey(self, succession: Succession) -> Heard:
+        """Have all old sessions obey, within :data:`GRACE_S`; return their greatest age for
+        :meth:`sweep`.
 
         The door decides by the new policy already.
 
         Raises:
             nats.errors.Error, OSError: The connection is lost, or nats-server does not answer.
         """
-        listing = await list_sessions(self._nc)
-        until_us = listing.at_us
+        listing = await self._list()
+        heard = Heard()
+        heard.hear(listing)
         lost = succession.lost_keys
-        narrow = _old(listing, succession.narrow, until_us)
+        narrow = heard.old(listing, succession.narrow)
         ended = [one for one in narrow if (one.bot, one.key) in lost]
         narrow = [one for one in narrow if one not in ended]
-        ended += _old(listing, succession.ended, until_us)
-        wide = _old(listing, succession.wide, until_us)
+        ended += heard.old(listing, succession.ended)
+        wide = heard.old(listing, succession.wide)
         self._nc.write(
             [
                 *self._notices(succession),
-                *_tell(kick_subject(listing.server), ended),
-                *_tell(renew_subject(listing.server), [*narrow, *wide]),
+                *_tell(kick_subject, ended),
+                *_tell(renew_subject, [*narrow, *wide]),
             ]
         )
         self.ended = len(ended)
@@ -141,7 +150,7 @@ class LiveSessions:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + GRACE_S
         must_go = succession.ended | succession.narrow
-        while left := _old(listing := await list_sessions(self._nc), must_go, until_us):
+        while left := heard.old(listing := await self._list(), must_go):
             late = loop.time() >= end_s
             going = [
                 one
@@ -149,7 +158,7 @@ class LiveSessions:
                 if late or one.bot in succession.ended or (one.bot, one.key) in lost
             ]
             self.ended += len(going) if late else 0
-            self._nc.write(_tell(kick_subject(listing.server), going))
+            self._nc.write(_tell(kick_subject, going))
             if late:
                 log.warning(
                     "sessions.ended",
@@ -159,21 +168,31 @@ class LiveSessions:
                 )
                 break
             await asyncio.sleep(LOOK_S)
-        return until_us
+        if self.unheard:
+            log.warning("nodes.unheard", nodes=list(self.unheard), then="they are asked again")
+        return heard
 
-    async def sweep(self, succession: Succession, until_us: int) -> None:
-        """End the sessions of logins that were under way, :data:`SETTLE_S` after :meth:`obey`.
+    async def sweep(self, succession: Succession, heard: Heard) -> bool:
+        """End the sessions of ``succession`` that are left; return whether all nodes have answered.
+
+        Call it :data:`SETTLE_S` after :meth:`obey`, for logins that were under way, and again until
+        all nodes have answered.
 
         Raises:
             nats.errors.Error, OSError: As :meth:`obey`.
         """
-        await asyncio.sleep(SETTLE_S)
-        listing = await list_sessions(self._nc)
-        left = _old(listing, succession.ended | succession.narrow, until_us)
+        listing = await self._list()
+        left = heard.old(listing, succession.ended | succession.narrow)
         if left:
-            self._nc.write(_tell(kick_subject(listing.server), left))
+            self._nc.write(_tell(kick_subject, left))
             bots = sorted({one.bot for one in left})[:20]
             log.warning("sessions.ended", because="admitted late", sessions=len(left), bots=bots)
+        return not listing.unheard
+
+    async def _list(self) -> Listing:
+        listing = await list_sessions(self._nc)
+        self.unheard = listing.unheard
+        return listing
 
     def _notices(self, succession: Succession) -> list[bytes]:
         at_ms = self._now_ms()
@@ -187,20 +206,37 @@ class LiveSessions:
         ]
 
 
-def _old(listing: Listing, bots: frozenset[str], until_us: int) -> list[LiveSession]:
-    """Return the sessions of ``bots`` that began at ``until_us`` or before.
+class Heard:
+    """When each node answered for the first time since a change, by its own clock: the greatest age
+    of an old session on it."""
 
-    One that begins after the list was made began before the server's clock was set back.
-    """
+    def __init__(self) -> None:
+        self._until_us: dict[str, int] = {}
+
+    def hear(self, listing: Listing) -> None:
+        """Note the nodes that have answered. The first time of each stays."""
+        for node, told in listing.nodes.items():
+            self._until_us.setdefault(node, told.at_us)
+
+    def old(self, listing: Listing, bots: frozenset[str]) -> list[LiveSession]:
+        """Return the sessions of ``bots`` that began before their node was heard.
+
+        One that begins after the list was made began before its node's clock was set back. On a
+        node that is heard only now, all sessions are old: one too many is made anew, and none stays
+        that must go.
+        """
+        self.hear(listing)
+        return [
+            one
+            for one in listing.sessions
+            if one.bot in bots
+            and not self._until_us[one.node] < one.began_us <= listing.nodes[one.node].at_us
+        ]
+
+
+def _tell(subject_of: Callable[[str], str], sessions: Iterable[LiveSession]) -> list[bytes]:
+    """Return the frames that name each session on the subject of its node."""
     return [
-        one
-        for one in listing.sessions
-        if one.bot in bots and not until_us < one.began_us <= listing.at_us
-    ]
-
-
-def _tell(subject: str, sessions: Iterable[LiveSession]) -> list[bytes]:
-    """Return the frames that name each session on ``subject``."""
-    return [
-        pub(subject.encode(), json.dumps({"cid": one.number}).encode(), UNHEARD) for one in sessions
+        pub(subject_of(one.node).encode(), json.dumps({"cid": one.number}).encode(), UNHEARD)
+        for one in sessions
     ]

@@ -540,12 +540,11 @@ class Relay:
             # The connection was lost once more. That reading may hold answers of the server before.
             self._coming_back.cancel()
         if self._ledgers is not None:
-            reading = self._come_back(self._ledgers)
+            reading = self._ledgers.reread(self._go_on)
             self._coming_back = self._supervisor.piece("reading the ledgers again", reading)
 
-    async def _come_back(self, ledgers: Ledgers) -> None:
-        if not await ledgers.reread():
-            return  # the clocks are apart, and the relay leaves NATS
+    def _go_on(self) -> None:
+        """Leave the state *lost*. Live messages may still wait for their ledger."""
         # The requests on the lost connection are lost with it: make them again now, not after a
         # time-out.
         if self._stream_store is not None:

@@ -169,6 +169,16 @@ class HardenedClient(WatchedClient):
         """Names the server, and which of its starts: a restarted server has another id."""
         return str(self._server_info.get("server_id", ""))  # nats-py has no public way to ask
 
+    @property
+    def server_name(self) -> str:
+        """The server's name in its configuration, which stays over its starts."""
+        return str(self._server_info.get("server_name", ""))
+
+    @property
+    def cluster(self) -> str:
+        """The name of the server's cluster. Empty: it stands alone."""
+        return str(self._server_info.get("cluster", ""))
+
     def write(self, frames: Sequence[bytes]) -> None:
         """Send whole protocol frames (:mod:`sealbus.nats.frames`), behind everything published
         before.

@@ -1,0 +1,140 @@
+"""The sessions of bots on a cluster: they are listed, counted and ended on all nodes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from sealbus import Bot, BotState, ConnectionFailed
+from sealbus.nats.client import HardenedClient
+from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus_broker.nats.connections import Listing, list_sessions
+from tests.cli.command import sealbus_beside
+from tests.e2e.edits import report
+from tests.e2e.nodes import NODES, ClusterShop
+from tests.e2e.shop import state
+from tests.waiting import PATIENCE_S, until
+
+MOST = 4
+"""How many sessions a bot may have."""
+
+
+class Spread:
+    """A cluster with a relay, and bots on each node."""
+
+    def __init__(self, shop: ClusterShop, nc: HardenedClient, stack: AsyncExitStack) -> None:
+        self.shop = shop
+        self.nc = nc
+        self._stack = stack
+
+    async def bot(self, name: str, node: int) -> Bot:
+        bot = self.shop.bot_at(name, node)
+        await bot.connect(timeout=PATIENCE_S)
+        self._stack.push_async_callback(bot.close)
+        return bot
+
+    async def listing(self) -> Listing:
+        return await list_sessions(self.nc)
+
+    def other_node(self) -> int:
+        """A node that is not the one of the connection of this test."""
+        return next(n for n in range(NODES) if f"node-{n}" != self.nc.server_name)
+
+    def revoke(self, bot: str) -> None:
+        path = self.shop.bus.path / "keys" / f"{bot}.yaml"
+        path.write_text(f"{path.read_text()}    revoked: 2026-11-01T00:00:00Z\n")
+
+
+@pytest.fixture
+async def spread(tmp_path: Path) -> AsyncIterator[Spread]:
+    shop = ClusterShop(tmp_path / "shop")
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", f"limits:\n  connections: {MOST}\n"))
+    async with shop, AsyncExitStack() as stack:
+        await shop.start_relay()
+        nc = await shop.nats()
+        stack.push_async_callback(nc.close)
+        yield Spread(shop, nc, stack)
+
+
+async def test_list_has_the_sessions_of_all_nodes(spread: Spread) -> None:
+    for node in range(NODES):
+        await spread.bot("order", node)
+    listing = await spread.listing()
+    names = sorted(listing.nodes[one.node].name for one in listing.sessions)
+    assert names == [f"node-{node}" for node in range(NODES)]
+    assert listing.unheard == ()
+    # The key of a session is its node and its number there, because nodes count alike.
+    assert len({(one.node, one.number) for one in listing.sessions}) == NODES
+
+
+async def test_one_node_answers_for_its_own_clients_alone(spread: Spread) -> None:
+    """A list of one answer would miss sessions, so each node has to be asked."""
+    for node in range(NODES):
+        await spread.bot("order", node)
+    answer = await spread.nc.request(CONNECTIONS_SUBJECT, b"{}", PATIENCE_S)
+    assert len(json.loads(answer.data)["data"]["connections"]) == 1
+
+
+async def test_sessions_on_all_nodes_count(spread: Spread) -> None:
+    for at in range(MOST):
+        await spread.bot("order", at % NODES)
+    with pytest.raises(ConnectionFailed, match="no more sessions"):
+        await spread.shop.bot_at("order", 0).connect(timeout=5)
+
+
+async def test_revocation_ends_the_sessions_on_each_node(spread: Spread) -> None:
+    bots = [await spread.bot("order", node) for node in range(NODES)]
+    spread.revoke("order")
+    await until(lambda: all(state(bot) is not BotState.CONNECTED for bot in bots), "all are out")
+    await until(lambda: _obey(spread), "the relay says so")
+    assert (await spread.listing()).sessions == ()
+
+
+async def test_paused_node_holds_up_no_revocation(spread: Spread) -> None:
+    """The sessions on the other nodes end, the report names the node, and its own end later."""
+    away = spread.other_node()
+    near = next(n for n in range(NODES) if n != away)
+    bots = {node: await spread.bot("order", node) for node in (near, away)}
+    spread.shop.signal_node(away, signal.SIGSTOP)
+    spread.revoke("order")
+    await until(lambda: state(bots[near]) is not BotState.CONNECTED, "the near one is out")
+    await until(lambda: _obey(spread), "the relay goes on without the node")
+    assert (await report(spread.nc))["nodes_unheard"] == [f"node-{away}"]
+    spread.shop.signal_node(away, signal.SIGCONT)
+    await until(lambda: state(bots[away]) is not BotState.CONNECTED, "it is out later")
+    await until(lambda: _heard(spread), "the relay has heard the node")
+
+
+async def test_stopped_node_is_missing_and_named(spread: Spread) -> None:
+    away = spread.other_node()
+    await spread.shop.nodes[away].stop()
+
+    async def names_it() -> bool:
+        listing = await spread.listing()
+        return listing.missing == {f"node-{away}"} and not listing.silent
+
+    await until(names_it, "the list names the node")
+
+
+async def test_sessions_command_shows_the_node(spread: Spread) -> None:
+    for node in range(NODES):
+        await spread.bot("order", node)
+    servers = [part for url in spread.shop.urls for part in ("--server", url)]
+    ran = await sealbus_beside("keys", "sessions", "--json", *servers, cwd=spread.shop.bus.path)
+    assert ran.code == 0, ran.err
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert sorted(row["node"] for row in rows) == [f"node-{node}" for node in range(NODES)]
+
+
+async def _obey(spread: Spread) -> bool:
+    return bool((await report(spread.nc))["sessions_obey"])
+
+
+async def _heard(spread: Spread) -> bool:
+    return not (await report(spread.nc))["nodes_unheard"]

@@ -1,0 +1,56 @@
+"""The problem of a stream's replicas, from the words of nats-server 2.15.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sealbus_broker.relay.health import SILENT_S, Level, replica_problem
+
+NODE: dict[str, Any] = {"name": "node-1", "current": True, "active": 79_582_961}
+OTHER = NODE | {"name": "node-2"}
+
+
+def told(*others: dict[str, Any], leader: str = "node-0") -> dict[str, Any]:
+    return {
+        "config": {"num_replicas": 3},
+        "cluster": {"name": "shop", "leader": leader, "replicas": list(others)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("replica", "text"),
+    [
+        (NODE | {"offline": True}, "away at node-1"),
+        (NODE | {"current": False, "lag": 6}, "behind at node-1"),
+        (NODE | {"current": False, "active": int((SILENT_S + 1) * 1e9)}, "behind at node-1"),
+    ],
+)
+def test_a_lost_or_late_replica_is_a_warning(replica: dict[str, Any], text: str) -> None:
+    (problem,) = replica_problem("ACCEPTED", told(replica, OTHER))
+    assert problem.level is Level.WARNING
+    assert text in problem.what
+
+
+def test_a_stream_without_a_leader_is_red() -> None:
+    (problem,) = replica_problem("LIVE", told(NODE, OTHER, leader=""))
+    assert (problem.level, problem.about) == (Level.RED, "LIVE")
+
+
+def test_a_replica_that_nobody_keeps_is_a_warning() -> None:
+    (problem,) = replica_problem("ACCEPTED", told(NODE))
+    assert "missing: 2 of 3" in problem.what
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        told(NODE, OTHER),
+        told(NODE | {"current": False}, OTHER),
+        {"config": {"num_replicas": 1}},
+        {"config": {}},
+    ],
+)
+def test_whole_streams_have_no_problem(info: dict[str, Any]) -> None:
+    assert replica_problem("ACCEPTED", info) == []
