@@ -28,6 +28,7 @@ from sealbus_broker.cli.node_files import (
     put_new,
     read_nodes,
 )
+from sealbus_broker.cli.up_nodes import tell_replicas
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import NatsConfig, ServerTls, render
@@ -115,19 +116,6 @@ def _config(
         ),
         cluster=cluster_config(name, node, nodes, folder),
     )
-
-
-def tell_replicas(bus: BusFolder, policy: Policy, nodes: int) -> None:
-    """Note a policy that keeps its streams on one node, or on more than there are."""
-    asked = policy.limits.replicas
-    if asked == 1:
-        most = 5 if nodes >= 5 else 3
-        bus.talk.note(
-            f"each stream is on one node, and the bus stops with it: write `replicas: {most}` below"
-            " `limits` in policy.yaml"
-        )
-    elif asked > nodes:
-        bus.talk.note(f"policy.yaml asks for {asked} replicas, and there are {nodes} nodes")
 
 
 def _say_where(bus: BusFolder, nodes: Sequence[Node], options: ClusterOptions) -> None:

@@ -28,6 +28,7 @@ from sealbus_broker.cli.embedded_tls import (
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.up_nodes import addresses, how_many, make_servers, tell_replicas
 from sealbus_broker.cli.workers import MOST_WORKERS, Workers
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Limits, Policy
@@ -38,6 +39,7 @@ from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.health import FULL_AT, Level, Problem
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.stopping import Stopped, until_stopped
+from sealbus_broker.server.cluster import LocalCluster
 from sealbus_broker.server.process import Disk, NatsServer
 
 log = get_logger(__name__)
@@ -78,6 +80,12 @@ name_option = click.option(
     is_flag=True,
     help="Let other machines reach a server without TLS. All who see the network see the payloads.",
 )
+@click.option(
+    "--nodes",
+    type=WholeNumber(1, 5),
+    help="Run a cluster of 3 or 5 nats-servers on this machine, for trying one out. A bus on one"
+    " server grows into it. [default: as many as the folder has, or 1]",
+)
 @any_client_option
 @click.option(
     "--sync",
@@ -99,6 +107,7 @@ def up(
     port: int | None,
     host: str,
     plaintext: bool,
+    nodes: int | None,
     any_client: bool,
     sync: str,
     new_keys: bool,
@@ -107,9 +116,9 @@ def up(
 ) -> int:
     """Run a whole bus: a relay, and a nats-server that is watched and restarted.
 
-    Ctrl-C stops both. With --workers several relays run, and one that dies is started again. The
-    relay follows the folder, so a change of it needs no restart. It enrols
-    the keys of bots that were invited without --approve.
+    Ctrl-C stops both. With --nodes 3 there are three nats-servers. With --workers several relays
+    share the work, and one that dies is started again. Relays follow the folder, so a change of it
+    needs no restart. They enrol the keys of bots that were invited without --approve.
     """
 
     def begin() -> Serve:
@@ -125,29 +134,33 @@ def up(
         secrets = bus.open_secrets(new_keys=new_keys)
         policy = bus.policy(secrets.bus.public)
         check_name(name, "relay")
-        server = NatsServer(
-            NatsConfig(
-                store_dir=Path(os.path.realpath(bus.state / "jetstream")),
-                relay=secrets.relay.public,
-                issuer=secrets.issuer.public,
-                host=host,
-                port=bus.port(port),
-                sync_interval=sync,
-                tls=None if tls is None else server_tls(tls, asks_clients=not any_client),
-            ),
-            Path(os.path.realpath(bus.state)),
+        count = how_many(bus, nodes)
+        config = NatsConfig(
+            store_dir=Path(os.path.realpath(bus.state / "jetstream")),
+            relay=secrets.relay.public,
+            issuer=secrets.issuer.public,
+            host=host,
+            port=bus.port(port),
+            sync_interval=sync,
+            tls=None if tls is None else server_tls(tls, asks_clients=not any_client),
         )
         # Before the start: a folder with a problem then has no server.
         found = bus.found_at(policy.bus, secrets.bus.public, host, port, tls=tls is not None)
+        server: NatsServer | LocalCluster
+        if count == 1:
+            server = NatsServer(config, Path(os.path.realpath(bus.state)))
+        else:
+            found = addresses(found, host, config.port, count, tls=tls is not None)
+            server = make_servers(bus, secrets, config, found)
         work: Relay | Workers
         if workers > 1:
             names = [f"{name}-{number}" for number in range(1, workers + 1)]
             for one in names:
                 check_name(one, "relay")
-            work = Workers(bus.path.resolve(), server.url, names)
+            work = Workers(bus.path.resolve(), server, names)
         else:
             work = Relay(
-                servers=[server.url],
+                servers=server.urls,
                 secrets=secrets,
                 policy=policy,
                 name=name,
@@ -164,9 +177,9 @@ def up(
             except Stopped:
                 return
             bus.record(found)
-            log_file = str(bus.state / "nats.log")
-            text = f"nats-server listens on {server.url}, its log is {log_file}"
-            log.info("nats-server.started", text=text, url=server.url, log=log_file)
+            _say_started(bus, server)
+            if count > 1:
+                tell_replicas(bus, policy, count)
             if tls is None:
                 _warn_without_tls(host)
             elif any_client and (what := locked_out(policy)) is not None:
@@ -179,10 +192,22 @@ def up(
     return run_until_signal(begin)
 
 
-def disk_problems(server: NatsServer | Disk, limits: Limits) -> tuple[Problem, ...]:
+def _say_started(bus: BusFolder, server: NatsServer | LocalCluster) -> None:
+    if isinstance(server, NatsServer):
+        log_file = str(bus.state / "nats.log")
+        text = f"nats-server listens on {server.url}, its log is {log_file}"
+        log.info("nats-server.started", text=text, url=server.url, log=log_file)
+        return
+    logs = str(bus.state / "nodes" / "node-*" / "nats.log")
+    text = f"{server.copies} nats-servers listen on {', '.join(server.urls)}, their logs are {logs}"
+    log.info("nats-server.started", text=text, url=server.url, log=logs)
+
+
+def disk_problems(server: NatsServer | LocalCluster | Disk, limits: Limits) -> tuple[Problem, ...]:
     """Warn while the disk of the streams has little room. A disk may be full long before they
     are."""
-    free, warned = server.free_bytes, int(DISK_AT * file_bytes(limits))
+    needed = file_bytes(limits) * min(limits.replicas, server.copies)
+    free, warned = server.free_bytes, int(DISK_AT * needed)
     if free >= warned:
         return ()
     what = (
@@ -194,7 +219,10 @@ def disk_problems(server: NatsServer | Disk, limits: Limits) -> tuple[Problem, .
 
 
 async def _watch(
-    server: NatsServer, work: Relay | Workers, stopping: asyncio.Event, ready: Callable[[], None]
+    server: NatsServer | LocalCluster,
+    work: Relay | Workers,
+    stopping: asyncio.Event,
+    ready: Callable[[], None],
 ) -> None:
     """Run a relay, or several, and watch their server, until they end or the server cannot be kept
     running.

@@ -13,6 +13,7 @@ gc.disable()  # nothing that an import makes is garbage: see sealbus_broker.__ma
 import asyncio
 import os
 from functools import partial
+from pathlib import Path
 
 from sealbus.supervision import beside
 from sealbus_broker.cli.folder import BusFolder
@@ -26,26 +27,27 @@ from sealbus_broker.server.process import Disk
 def main() -> int:
     """Serve, and return the exit code.
 
-    The arguments are the folder of the bus, the NATS URL, and the relay's name.
+    The arguments are the folder of the bus, the relay's name, the folder of the streams, on how
+    many servers of that disk a stream may be, and the NATS URLs.
     """
     gc.freeze()
     gc.enable()
-    folder, server, name = sys.argv[1:]
-    return run_until_signal(partial(_begin, folder, server, name))
+    folder, name, store, copies, *servers = sys.argv[1:]
+    return run_until_signal(partial(_begin, folder, name, Disk(Path(store), int(copies)), servers))
 
 
-def _begin(folder: str, server: str, name: str) -> Serve:
+def _begin(folder: str, name: str, disk: Disk, servers: list[str]) -> Serve:
     bus = BusFolder.find(folder, IN_THE_LOG)
     secrets = bus.secrets()
     relay = Relay(
-        servers=[server],
+        servers=servers,
         secrets=secrets,
         policy=bus.policy(secrets.bus.public),
         name=name,
-        tls=bus.tls((server,)),
+        tls=bus.tls(tuple(servers)),
         folder=bus.watched(secrets.bus.public),
         enrols_in=bus.path.resolve(),
-        surroundings=partial(disk_problems, Disk(bus.state / "jetstream")),
+        surroundings=partial(disk_problems, disk),
         secrets_file=bus.secrets_file,
     )
 

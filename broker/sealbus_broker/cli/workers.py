@@ -34,6 +34,8 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.relay import DRAIN_S
+from sealbus_broker.server.cluster import LocalCluster
+from sealbus_broker.server.process import NatsServer
 
 log = get_logger(__name__)
 
@@ -65,17 +67,24 @@ class Workers:
     """Keeps some workers running."""
 
     def __init__(
-        self, folder: Path, server: str, names: Sequence[str], command: Sequence[str] = COMMAND
+        self,
+        folder: Path,
+        server: NatsServer | LocalCluster,
+        names: Sequence[str],
+        command: Sequence[str] = COMMAND,
     ) -> None:
         """Prepare; :meth:`run` starts them.
 
         Args:
             folder: The folder of the bus.
-            server: The NATS URL.
+            server: The server, or the nodes of a cluster.
             names: The name of each relay.
-            command: Starts a worker. The folder, the URL and the name follow.
+            command: Starts a worker. The arguments of :mod:`~sealbus_broker.cli.worker` follow.
         """
-        self._arguments = {name: (*command, str(folder), server, name) for name in names}
+        disk = (str(server.store), str(server.copies))
+        self._arguments = {
+            name: (*command, str(folder), name, *disk, *server.urls) for name in names
+        }
         self._ready = {name: asyncio.Event() for name in names}
         """By name: set in the state *ready*."""
 

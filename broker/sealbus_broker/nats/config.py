@@ -318,7 +318,7 @@ def render(config: NatsConfig) -> str:
         monitoring = quote(f"127.0.0.1:{config.http_port}")
         optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
     if config.cluster is not None:
-        optional += _cluster(config.cluster)
+        optional += _cluster(config.cluster, config.server_name)
     relay = config.relay.text
     issuer = config.issuer.text
     exported = [f"{{ service: {quote(subject)} }}" for subject in _BY_BOTS]
@@ -413,7 +413,13 @@ authorization {{
 """
 
 
-def _cluster(cluster: ClusterConfig) -> list[str]:
+def node_tag(server_name: str) -> str:
+    """Return the tag by which a stream can be placed on one node. nats-server compares tags in
+    lower case."""
+    return f"node:{server_name.lower()}"
+
+
+def _cluster(cluster: ClusterConfig, server_name: str) -> list[str]:
     """The block of a node. Clients are not told of the other nodes: their credentials name all."""
     routes = [f"    {quote(f'nats-route://{_host(host)}:{port}')}" for host, port in cluster.routes]
     mutual = []
@@ -428,6 +434,7 @@ def _cluster(cluster: ClusterConfig) -> list[str]:
             "  }",
         ]
     return [
+        f"server_tags: [ {quote(node_tag(server_name))} ]",
         "cluster {",
         f"  name: {quote(cluster.name)}",
         f"  listen: {quote(f'{_host(cluster.host)}:{cluster.port}')}",

@@ -112,7 +112,7 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lower
         log.info("stream.created", stream=name)
         what = f"stream {name} cannot be made"
         look = f"STREAM.INFO.{name}"
-        await _with_replicas(
+        await with_replicas(
             wanted,
             1,
             lambda config: _create(nc, f"STREAM.CREATE.{name}", config, look, timeout_s, what),
@@ -136,7 +136,7 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lower
             what = f"stream {name} cannot follow the policy's limits"
             update = wanted | {"metadata": _metadata(info, wanted)}
             call = f"STREAM.UPDATE.{name}"
-            await _with_replicas(update, has, partial(_update, nc, call, timeout_s, what))
+            await with_replicas(update, has, partial(_update, nc, call, timeout_s, what))
     # The server may have changed or ignored a field of the request, so only its own answer counts.
     info = await ask_well(
         nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read"
@@ -161,8 +161,9 @@ async def raise_replicas(nc: Client, replicas: int, *, timeout_s: float = 10.0) 
         if has < replicas:
             call = f"STREAM.UPDATE.{name}"
             what = f"stream {name} cannot have more replicas"
-            await _with_replicas(
-                info["config"] | {"num_replicas": replicas},
+            await with_replicas(
+                # A stream that was adopted (sealbus_broker.nats.adoption) is bound to one node.
+                info["config"] | {"num_replicas": replicas, "placement": None},
                 has,
                 partial(_update, nc, call, timeout_s, what),
             )
@@ -172,7 +173,7 @@ async def _update(nc: Client, call: str, timeout_s: float, what: str, config: Js
     await ask_well(nc, call, config, timeout_s, what)
 
 
-async def _with_replicas(
+async def with_replicas(
     wanted: Json, least: int, call: Callable[[Json], Awaitable[object]]
 ) -> None:
     """Make ``call`` with the replicas of ``wanted``, or with as many as there are nodes.

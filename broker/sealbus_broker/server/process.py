@@ -141,6 +141,8 @@ class Disk:
 
     store: Path
     """The folder of the streams."""
+    copies: int = 1
+    """On how many servers of this disk a stream may be."""
 
     @property
     def free_bytes(self) -> int:
@@ -207,6 +209,16 @@ class NatsServer:
         scheme = PLAIN if self._config.tls is None else ENCRYPTED
         shown = f"[{host}]" if ":" in host else host
         return f"{scheme}://{shown}:{self._config.port}"
+
+    @property
+    def urls(self) -> list[str]:
+        """The same, as a list of one."""
+        return [self.url]
+
+    @property
+    def copies(self) -> int:
+        """On how many servers of this disk a stream may be: this one."""
+        return 1
 
     @property
     def pid(self) -> int | None:
@@ -285,12 +297,13 @@ class NatsServer:
             may_reload: Whether a relay answers logins: see
                 :func:`sealbus_broker.server.renewal.follow`.
         """
-        if self._config.tls is None:
-            await self._stopping.wait()
-        else:
-            await renewal.follow(
-                self._config.tls, self._reload, self._stopping, may_reload=may_reload
-            )
+        between = None if self._config.cluster is None else self._config.cluster.tls
+        files = [tls for tls in (self._config.tls, between) if tls is not None]
+        following = (
+            renewal.follow(tls, self._reload, self._stopping, may_reload=may_reload)
+            for tls in files
+        )
+        await asyncio.gather(self._stopping.wait(), *following)
 
     def _reload(self) -> bool:
         """Have the server read its configuration and its certificates again. Return whether it

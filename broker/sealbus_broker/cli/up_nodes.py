@@ -1,0 +1,171 @@
+"""``sealbus up --nodes``: the nats-servers of a bus on this machine, one or several.
+
+Several are nodes of a cluster, for trying one out: they share the machine and its disk, so the
+cluster survives the end of a process, and nothing more. Each node has a folder below
+``.sealbus/nodes``, with its log, its store, and its certificate for the other nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from nats.aio.client import Client
+
+from sealbus.errors import InvalidInput
+from sealbus.nats.addresses import ENCRYPTED, PLAIN
+from sealbus_broker.cli.as_relay import as_relay
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.gate.policy import REPLICAS, Policy
+from sealbus_broker.nats.config import NatsConfig
+from sealbus_broker.policy.bus_file import BusFile
+from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.server.cluster import Growth, LocalCluster
+from sealbus_broker.server.process import NatsServer, reached_at
+
+if TYPE_CHECKING:  # a bus on one server does not wait for the library of certificates
+    from sealbus_broker.cli.node_files import Node
+
+LOGIN_S: Final = 10.0
+"""How long the command waits for its login at a server that has just started."""
+
+_HERE: Final = "127.0.0.1"
+"""Where the nodes find each other."""
+
+
+def how_many(bus: BusFolder, given: int | None) -> int:
+    """Return the number of nodes: ``given``, or as many as the folder has, or one.
+
+    Raises:
+        InvalidInput: The number is even, or fewer than the folder has.
+    """
+    there = len(_folders(bus))
+    if given is None:
+        return there or 1
+    if given not in REPLICAS:
+        raise InvalidInput(
+            f"--nodes {given} is not usable; expected {', '.join(map(str, REPLICAS))}",
+            hint="a cluster works while more than half of its nodes run, so an even number is no"
+            " safer than one node fewer",
+        )
+    if given < there:
+        raise InvalidInput(
+            f"this folder has {there} nodes, and --nodes says {given}; their streams are on them",
+            hint=f"start it without --nodes; or save the streams with `sealbus backup`, move"
+            f" {bus.state / 'nodes'} away, and give them to one server with `sealbus restore`",
+        )
+    return given
+
+
+def _folders(bus: BusFolder) -> list[Path]:
+    """The folders of the nodes that `sealbus up` has started."""
+    return sorted((bus.state / "nodes").glob("node-*/jetstream"))
+
+
+def make_servers(
+    bus: BusFolder, secrets: BusSecrets, config: NatsConfig, facts: BusFile
+) -> LocalCluster:
+    """Prepare the nodes. The certificates between them are made where they are missing or due.
+
+    Args:
+        bus: The folder.
+        secrets: The bus's own keys.
+        config: As it is for a single server. Its store is the one that may have to grow.
+        facts: Has the address of each node.
+    """
+    ports = [urlsplit(one).port or 0 for one in facts.servers]
+    made = _certified(bus, facts.name, ports)
+    usual = [_node_config(bus, facts.name, config, one, made) for one in made]
+    servers = [NatsServer(one, _folder(bus, at)) for at, one in enumerate(usual)]
+
+    @contextlib.asynccontextmanager
+    async def login(server: NatsServer) -> AsyncIterator[Client]:
+        async with as_relay([server.url], secrets, "sealbus up", LOGIN_S, bus.own_tls()) as nc:
+            yield nc
+
+    if not config.store_dir.exists():
+        return LocalCluster(servers, login)
+    # Where no bot looks for them: it could store a message that is then thrown away.
+    hidden = [
+        NatsServer(replace(one, host=_HERE, port=_free_port()), _folder(bus, at))
+        for at, one in enumerate(usual)
+    ]
+    single = NatsServer(
+        replace(config, host=_HERE, port=_free_port()), Path(os.path.realpath(bus.state))
+    )
+
+    return LocalCluster(servers, login, Growth(single, hidden, made[0].name))
+
+
+def addresses(known: BusFile, host: str, port: int, nodes: int, *, tls: bool) -> BusFile:
+    """Return ``bus.toml`` with the address of each node.
+
+    Addresses that are there stay. Each further node has the port after the last one.
+    """
+    scheme = ENCRYPTED if tls else PLAIN
+    shown = reached_at(host)
+    shown = f"[{shown}]" if ":" in shown else shown
+    if len(known.servers) >= nodes:
+        return replace(known, servers=known.servers[:nodes])
+    more = [f"{scheme}://{shown}:{port + at}" for at in range(len(known.servers), nodes)]
+    return replace(known, servers=(*known.servers, *more))
+
+
+def tell_replicas(bus: BusFolder, policy: Policy, nodes: int) -> None:
+    """Note a policy that keeps its streams on one node, or on more than there are."""
+    asked = policy.limits.replicas
+    if asked == 1:
+        most = 5 if nodes >= 5 else 3
+        bus.talk.note(
+            f"each stream is on one node, and the bus stops with it: write `replicas: {most}` below"
+            " `limits` in policy.yaml"
+        )
+    elif asked > nodes:
+        bus.talk.note(f"policy.yaml asks for {asked} replicas, and there are {nodes} nodes")
+
+
+def _certified(bus: BusFolder, name: str, ports: list[int]) -> list[Node]:
+    from sealbus_broker.cli.node_files import Node, NodeAuthority
+
+    now = datetime.now(UTC)
+    authority, _ = NodeAuthority.open(bus, name, now)
+    nodes = [
+        Node(f"node-{at}", _HERE, port, _free_port()) for at, port in enumerate(ports, start=1)
+    ]
+    for node in nodes:
+        authority.certify(node.name, [_HERE], now)
+    return nodes
+
+
+def _node_config(
+    bus: BusFolder, name: str, config: NatsConfig, node: Node, nodes: list[Node]
+) -> NatsConfig:
+    from sealbus_broker.cli.node_files import cluster_config, node_folder
+
+    folder = Path(os.path.realpath(node_folder(bus, node.name)))
+    return replace(
+        config,
+        store_dir=folder / "jetstream",
+        port=node.port,
+        server_name=node.name,
+        cluster=cluster_config(name, node, nodes, folder),
+    )
+
+
+def _folder(bus: BusFolder, at: int) -> Path:
+    return Path(os.path.realpath(bus.state / "nodes" / f"node-{at + 1}"))
+
+
+def _free_port() -> int:
+    """Return a port of this machine that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind((_HERE, 0))
+        port: int = probe.getsockname()[1]
+        return port

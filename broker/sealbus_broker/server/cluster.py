@@ -1,0 +1,229 @@
+"""A cluster of nats-servers on this machine, as one server: started, watched, stopped together.
+
+Each node is a :class:`~sealbus_broker.server.process.NatsServer` in a folder of its own, with its
+own log. :meth:`LocalCluster.start` starts all of them at once, because nodes that have never met
+serve only when all of them are there. After that, a node that dies is restarted, and the others go
+on without it.
+
+A folder of a single server becomes one of a cluster when a :class:`Growth` is given. Then these
+states follow each other before the start:
+
+=========== ==================================================== ===================================
+state       on disk                                              after a crash here
+=========== ==================================================== ===================================
+single      the store of the single server                       as before
+copied      the same, and a copy of it for the first node        the copy is thrown away
+adopted     the same; the cluster knows the streams              all nodes begin again, empty
+grown       the store of the single server has another name      the cluster goes on
+=========== ==================================================== ===================================
+
+No relay and no bot can store a message before *grown*, because the nodes listen on other ports
+until then. So nothing is lost that was accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from sealbus.supervision import end
+from sealbus_broker.errors import ServerFailed, StreamsAway
+from sealbus_broker.logger import get_logger
+from sealbus_broker.nats.adoption import Described, adopt, describe
+from sealbus_broker.nats.jetstream import API
+from sealbus_broker.server.process import NatsServer
+
+log = get_logger(__name__)
+
+ADOPT_S: Final = 20.0
+"""How long the cluster may take to take the streams over. It deletes them after 30 s."""
+
+LEADER_S: Final = 20.0
+"""How long the nodes may take to elect a leader. It takes a second. A relay waits longer, and says
+so."""
+
+ASK_S: Final = 0.5
+"""How long a cluster may take to answer. One without a leader often does not."""
+
+AGAIN_S: Final = 0.25
+"""The pause before a cluster without a leader is asked again."""
+
+KEPT: Final = "jetstream.single"
+"""The name of the single server's store, once the cluster has its streams."""
+
+Login = Callable[[NatsServer], AbstractAsyncContextManager[Client]]
+"""Opens a connection to one server, logged in as the relay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How a single server becomes a cluster."""
+
+    single: NatsServer
+    """The server on the store as it is. It listens where no bot looks for it."""
+    nodes: Sequence[NatsServer]
+    """The nodes, which listen where no bot looks for them. The first one has the streams."""
+    first: str
+    """The name of the first node."""
+
+
+class LocalCluster:
+    """Some nodes on this machine. Its methods are those of one server."""
+
+    def __init__(
+        self, nodes: Sequence[NatsServer], login: Login, growth: Growth | None = None
+    ) -> None:
+        """Prepare, and touch nothing yet.
+
+        Args:
+            nodes: The nodes.
+            login: Opens a connection to one of them.
+            growth: How the streams of a single server come into them. ``None``: they are there.
+        """
+        self._nodes = tuple(nodes)
+        self._login = login
+        self._growth = growth
+        self._stopping = asyncio.Event()
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """The event that :meth:`stop` sets."""
+        return self._stopping
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of the nodes."""
+        return [node.url for node in self._nodes]
+
+    @property
+    def url(self) -> str:
+        """The address of the first node."""
+        return self._nodes[0].url
+
+    @property
+    def store(self) -> Path:
+        """The folder of the streams of the first node."""
+        return self._nodes[0].store
+
+    @property
+    def copies(self) -> int:
+        """On how many nodes of this disk a stream may be."""
+        return len(self._nodes)
+
+    @property
+    def free_bytes(self) -> int:
+        """The room on the disk of the nodes."""
+        return min(node.free_bytes for node in self._nodes)
+
+    async def start(self) -> None:
+        """Start all nodes; before that, let a single server grow into them.
+
+        Raises:
+            ServerFailed: A node cannot be started, or the streams cannot be taken over.
+        """
+        if self._growth is not None:
+            await _grow(self._growth, self._login)
+        try:
+            await _together(node.start() for node in self._nodes)
+            async with self._login(self._nodes[0]) as nc:
+                await _wait_for_leader(nc)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def supervise(self) -> None:
+        """Restart each node whenever it dies. Return after :meth:`stop`."""
+        await _together(node.supervise() for node in self._nodes)
+
+    async def follow_certificates(self, may_reload: Callable[[], bool]) -> None:
+        """Have each node read renewed certificates. Return after :meth:`stop`."""
+        await _together(node.follow_certificates(may_reload) for node in self._nodes)
+
+    async def stop(self) -> None:
+        """End all nodes in order."""
+        self._stopping.set()
+        await asyncio.gather(*(node.stop() for node in self._nodes))
+
+
+async def _together(works: Iterable[Coroutine[object, object, None]]) -> None:
+    """Do all at once. The first error ends the others, and is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        await end(*tasks)
+
+
+async def _wait_for_leader(nc: Client) -> None:
+    """Return once the nodes have a leader, or after :data:`LEADER_S`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LEADER_S):
+            while True:
+                with contextlib.suppress(NatsError, OSError, ValueError):
+                    answer = await nc.request(f"{API}.STREAM.NAMES", b"", ASK_S)
+                    if "error" not in json.loads(answer.data):
+                        return
+                await asyncio.sleep(AGAIN_S)
+
+
+async def _grow(growth: Growth, login: Login) -> None:
+    """Give the streams of the single server to the nodes."""
+    began = time.monotonic()
+    single, first = growth.single, growth.nodes[0]
+    log.info("cluster.grows", text="the streams of the single nats-server go to the cluster")
+    async with _running([single]), login(single) as nc:
+        described = await describe(nc)
+    for node in growth.nodes:
+        # Of an attempt that was not finished. No relay has stored anything there.
+        await asyncio.to_thread(shutil.rmtree, node.store, ignore_errors=True)
+    await asyncio.to_thread(shutil.copytree, single.store, first.store)
+    async with _running(growth.nodes), login(first) as nc:
+        try:
+            async with asyncio.timeout(ADOPT_S):
+                await _wait_for_leader(nc)
+                await _adopt(nc, described, growth.first)
+        except TimeoutError:
+            raise ServerFailed(
+                f"the cluster did not take the streams over within {ADOPT_S:g} s",
+                hint=f"the store of the single server is untouched: {single.store}",
+            ) from None
+    kept = single.store.with_name(KEPT)
+    single.store.rename(kept)
+    log.info(
+        "cluster.grown",
+        text=f"the cluster has the streams; {kept} is not used any more, and may be removed",
+        streams=len(described),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+async def _adopt(nc: Client, described: tuple[Described, ...], node: str) -> None:
+    """Take the streams over as soon as the cluster has a leader."""
+    left = list(described)
+    while left:
+        try:
+            await adopt(nc, (left[0],), node)
+        except StreamsAway:
+            await asyncio.sleep(AGAIN_S)
+        else:
+            del left[0]
+
+
+@contextlib.asynccontextmanager
+async def _running(servers: Sequence[NatsServer]) -> AsyncIterator[None]:
+    try:
+        await asyncio.gather(*(server.start() for server in servers))
+        yield
+    finally:
+        await asyncio.gather(*(server.stop() for server in servers))
