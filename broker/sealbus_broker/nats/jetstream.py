@@ -7,8 +7,10 @@ answer came late.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -19,6 +21,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from sealbus.supervision import end
 from sealbus_broker.errors import StreamsAway, StreamsUnusable, TooFewNodes
 from sealbus_broker.logger import get_logger
 
@@ -29,6 +32,10 @@ Json = dict[str, Any]
 ATTEMPTS: Final = 3
 """How often a call is made. A disk that stalls for ten seconds is ordinary. A disk that stalls for
 thirty seconds needs a person."""
+
+REPEAT_S: Final = 1.0
+"""The pause before a request without an answer is sent again. It is longer than an answer takes,
+and about as long as an election."""
 
 API: Final = "$JS.API"
 """The first tokens of every subject on which JetStream takes calls."""
@@ -86,7 +93,7 @@ async def request(
     attempt = 1
     while True:
         try:
-            answer = await nc.request(subject, data, timeout_s, headers=headers)
+            answer = await _answer(nc, subject, data, timeout_s, headers)
         # Only silence leads to another attempt. NATS says at once that there is no JetStream, and
         # nats-py that there is no connection.
         except NatsTimeoutError:
@@ -103,6 +110,29 @@ async def request(
         else:
             parsed: Json = json.loads(answer.data)
             return parsed
+
+
+async def _answer(
+    nc: Client, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None
+) -> Msg:
+    """Return the first answer within ``timeout_s``. Meanwhile, send the request again and again.
+
+    A cluster that elects a leader answers no request that came before.
+    """
+    deadline = time.monotonic() + timeout_s
+    asking: set[asyncio.Task[Msg]] = set()
+    try:
+        while (left_s := deadline - time.monotonic()) > 0:
+            one = nc.request(subject, data, left_s, headers=headers)
+            asking.add(asyncio.create_task(one, name=f"asking {subject}"))
+            done, _ = await asyncio.wait(
+                asking, timeout=min(REPEAT_S, left_s), return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                return done.pop().result()
+        raise NatsTimeoutError
+    finally:
+        await end(*asking)
 
 
 async def ask(nc: Client, call: str, body: Json | None, timeout_s: float) -> Json:
