@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,9 +16,12 @@ import structlog
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.errors import StreamsAway
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.promises import ask_nodes
 from sealbus_broker.nats.provision import provision, raise_replicas
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.policy.loader import load
+from sealbus_broker.relay.health import Level
+from sealbus_broker.relay.promises import Promises
 from tests.e2e.nodes import NODES, ClusterShop
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S, until
@@ -121,3 +125,27 @@ async def test_a_relay_waits_for_a_majority_of_nodes(tmp_path: Path) -> None:
             task.cancel()
         await shop._stop_nodes()
         await shop.__aexit__()
+
+
+async def test_relay_raises_replicas_and_tells_of_fewer(cluster: ClusterShop) -> None:
+    nc = await cluster.nats()
+    policy = policy_with(cluster, NODES)
+    promises = Promises(nc, lambda: policy)
+    try:
+        assert await provisioned(nc, policy_with(cluster, 1)) == {1}
+        await promises.look()
+        assert [problem.about for problem in promises.problems] == ["replicas"]
+        assert promises.problems[0].level is Level.WARNING
+
+        async def is_raised() -> bool:
+            with contextlib.suppress(StreamsAway):
+                await promises.look()
+            return promises.problems == () and await kept_on(nc) == {NODES}
+
+        await until(is_raised, "each stream is on all nodes")
+        assert len(await ask_nodes(nc)) == NODES
+        policy = policy_with(cluster, 1)
+        await promises.look()
+        assert promises.problems == (), "more is no problem"
+    finally:
+        await nc.close()

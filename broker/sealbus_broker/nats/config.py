@@ -24,6 +24,7 @@ subject                                   direction   use
 ``relay.disconnected``                     SYS → BUS   a relay's connection has ended
 ``$SYS.REQ.SERVER.*.ROUTEZ``              SYS → BUS   the nodes to which a node has a route
 ``$SYS.REQ.SERVER.*.JSZ``                 SYS → BUS   the nodes that JetStream knows
+``$SYS.REQ.SERVER.PING.VARZ``             SYS → BUS   each node's version, limits and sync
 ========================================  ==========  ============================================
 
 Within ``BOTS`` the permissions of a session say which bot may do what: see
@@ -109,6 +110,10 @@ def renew_subject(server: str) -> str:
     """
     return f"$SYS.REQ.SERVER.{server}.LDM"
 
+
+NODES_SUBJECT: Final = "$SYS.REQ.SERVER.PING.VARZ"
+"""The subject on which each nats-server of the cluster describes itself, in an answer of its own.
+It changes nothing, and has no secret: names, versions, limits, addresses, counts."""
 
 DISCONNECTED_SUBJECT: Final = "relay.disconnected"
 """The subject on which each nats-server tells that a connection of the account BUS has ended. So
@@ -330,9 +335,12 @@ def render(config: NatsConfig) -> str:
         f"{{ service: {quote(subject)}, accounts: [ {BUS_ACCOUNT} ] }}"
         for subject in _SYSTEM_SERVICES
     ]
+    system.append(
+        f"{{ service: {quote(NODES_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ], response_type: stream }}"
+    )
     from_system = [
         f"{{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(subject)} }} }}"
-        for subject in _SYSTEM_SERVICES
+        for subject in (*_SYSTEM_SERVICES, NODES_SUBJECT)
     ]
     event = quote(_DISCONNECTED_EVENT)
     system.append(f"{{ stream: {event}, accounts: [ {BUS_ACCOUNT} ] }}")

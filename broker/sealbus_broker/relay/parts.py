@@ -39,6 +39,7 @@ from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
+from sealbus_broker.relay.promises import Promises
 from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stream_store import StreamStore
@@ -138,6 +139,7 @@ class Parts:
             now_ms=now_ms,
             supervisor=supervisor,
         )
+        self._promises = Promises(nc, policy)
         self._prober = Prober(nc, keys, relay, lambda: keys.trusted)
         self._health = Health(
             nc=nc,
@@ -149,7 +151,11 @@ class Parts:
             now_ms=now_ms,
             monotonic=time.monotonic,
             sharing=self.sharing,
-            surroundings=lambda limits: [*surroundings(limits), *keys.problems()],
+            surroundings=lambda limits: [
+                *surroundings(limits),
+                *keys.problems(),
+                *self._promises.problems,
+            ],
         )
         self._clerk = (
             None
@@ -198,7 +204,11 @@ class Parts:
         """Begin to look after the bus's health, and to enrol invited bots."""
         keep = self._supervisor.keep
         work = partial(self._health.run, stopping)
-        watching = [keep("looking after the bus's health", work, until=stopping)]
+        promises = partial(self._promises.run, stopping)
+        watching = [
+            keep("looking after the bus's health", work, until=stopping),
+            keep("looking at what NATS gives", promises, until=stopping),
+        ]
         if self._clerk is not None:
             work = partial(self._clerk.run, stopping)
             watching.append(keep("enrolling invited bots", work, until=stopping))
