@@ -161,7 +161,10 @@ PAST_THE_RELAY = (
         "stream-subjects",
         "straight into the streams",
         _pub(
-            "accepted.orders.placed", "live.stock.check", "ingress.0.order", "quarantine.size.order"
+            "accepted.orders.placed",
+            "live.stock.check",
+            "ingress.16.0.order",
+            "quarantine.size.order",
         ),
     ),
     Attack(
@@ -171,7 +174,7 @@ PAST_THE_RELAY = (
             "$JS.API.STREAM.DELETE.ACCEPTED",
             "$JS.API.STREAM.PURGE.INGRESS",
             "$JS.API.STREAM.MSG.DELETE.ACCEPTED",
-            "$JS.API.CONSUMER.DELETE.INGRESS.relay-0",
+            "$JS.API.CONSUMER.DELETE.INGRESS.relay-16-0",
             "$JS.API.STREAM.CREATE.MINE",
         ),
     ),

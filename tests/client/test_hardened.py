@@ -161,6 +161,11 @@ async def test_a_late_answer_to_a_flush_leaves_the_client_reading(
     await until(lambda: heard == [b"hi"])
 
 
+def test_event_of_the_server_has_an_empty_reply() -> None:
+    """nats-server writes two spaces there, which nobody else can bring about."""
+    assert hear([b"MSG x 1  2\r\nhi\r\n"]) == [(1, b"x", b"", b"hi", b"")]
+
+
 @pytest.mark.parametrize(
     "line",
     [

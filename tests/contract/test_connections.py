@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from sealbus.nats.client import HardenedClient
-from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, kick_subject, renew_subject
+from sealbus_broker.nats.config import (
+    CONNECTIONS_SUBJECT,
+    DISCONNECTED_SUBJECT,
+    kick_subject,
+    renew_subject,
+)
 from tests.contract.ground import Ground, Inbox
 from tests.waiting import PATIENCE_S, until
 
@@ -221,3 +226,26 @@ async def test_login_that_waits_cannot_be_renewed(ground: Ground) -> None:
         error = (await ask(ground, subject, {"cid": client.client_id}))["error"]
     assert error["code"] == 500
     assert "is not ready to receive the notification" in error["description"]
+
+
+# ---- the end of a relay's connection ------------------------------------------------------------
+
+
+async def test_end_of_a_relays_connection_is_told(ground: Ground) -> None:
+    told = await Inbox(ground.relay, DISCONNECTED_SUBJECT).open()
+    other, bot = await ground.login(), await ground.bot("order")
+    number = other.client_id
+    await bot.close()
+    await other.close()
+    event = json.loads((await told.next()).data)
+    assert event["server"]["id"] == ground.relay.server_id
+    assert event["client"]["id"] == number, "that of a bot is not told"
+
+
+async def test_end_of_a_kicked_relay_is_told(ground: Ground) -> None:
+    told = await Inbox(ground.relay, DISCONNECTED_SUBJECT).open()
+    other = await ground.login()
+    number = other.client_id
+    assert "error" not in await kick(ground, other)
+    assert json.loads((await told.next()).data)["client"]["id"] == number
+    await until(lambda: other.is_connected and other.client_id != number, "it connects again")

@@ -10,8 +10,8 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
-CONSUMER = "relay-0"
-BOT = "a"
+CONSUMER = "relay-16-0"
+BOT = "e"
 """A name whose messages fall into the first partition."""
 
 

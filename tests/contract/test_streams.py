@@ -154,7 +154,7 @@ async def test_ingress_stores_by_partition(bus: Ground, bot: str) -> None:
     await bus.relay.publish(f"send.{bot}", b"it")
     await until(lambda: _holds(bus, "INGRESS", 1), "it is stored")
     message = (await bus.done("STREAM.MSG.GET.INGRESS", {"seq": 1}))["message"]
-    assert message["subject"] == f"ingress.{partition(4, bot)}.{bot}"
+    assert message["subject"] == f"ingress.16.{partition(16, bot)}.{bot}"
 
 
 async def _holds(ground: Ground, stream: str, count: int) -> bool:
@@ -176,7 +176,7 @@ async def test_ingress_refuses_beyond_a_bots_limit(bus: Ground) -> None:
     await bus.relay.publish("send.thief", b"it")
     await until(lambda: _holds(bus, "INGRESS", 5), "the message of the other bot is stored")
     info = await bus.done("STREAM.INFO.INGRESS", {"subjects_filter": ">"})
-    counts = {subject.split(".")[2]: count for subject, count in info["state"]["subjects"].items()}
+    counts = {subject.split(".")[3]: count for subject, count in info["state"]["subjects"].items()}
     assert counts == {"order": 4, "thief": 1}
 
 

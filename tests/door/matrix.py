@@ -239,7 +239,7 @@ OF_BOT: Final = (
     *("inbox.{}", "inbox.{}.00ff", "inbox.{}.receipts", "inbox.{}.notice", "inbox.{}.pull.1"),
     *("inbox.{}.*", "inbox.{}.>", "inbox.{}.*.>", "inbox.{}x.y"),
     *("bus.reply.{}", "bus.reply.{}.00ff", "bus.reply.{}.*", "bus.reply.{}.>", "bus.*.{}.*"),
-    *("ingress.0.{}", "quarantine.size.{}", "bus.{}", "bus.inbox.{}.00ff", "{}"),
+    *("ingress.16.0.{}", "quarantine.size.{}", "bus.{}", "bus.inbox.{}.00ff", "{}"),
 )
 
 
@@ -250,7 +250,7 @@ def subjects(bots: list[Rules]) -> list[str]:
     for stream in ("ACCEPTED", "INGRESS", "QUARANTINE", "KEYRING", "RECORDS"):
         found += [f"$JS.API.{form.format(stream)}" for form in OF_STREAM]
     owned = [consumer(name, in_use=used) for name in NAMES for used in (True, False)]
-    places = [*(f"ACCEPTED.{one}" for one in owned), f"LIVE.{owned[0]}", "INGRESS.relay-0"]
+    places = [*(f"ACCEPTED.{one}" for one in owned), f"LIVE.{owned[0]}", "INGRESS.relay-16-0"]
     found += [form.format(place) for place in (*places, "ACCEPTED.*") for form in OF_CONSUMER]
     around = {one for bot in bots for grant in bot.grants for one in _around(grant)}
     found += [f"bus.{one}" for one in sorted(around)]

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from sealbus import Verdict
 from sealbus.nats.client import HardenedClient
 from sealbus.supervision import end
+from sealbus_broker.nats.streams import PARTITIONS, partition_consumer
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, Alone
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from tests.e2e.shop import Shop, order
@@ -175,16 +176,17 @@ async def give_back(nc: HardenedClient) -> None:
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
     ask = json.dumps({"batch": 1, "expires": int(PATIENCE_S * 1e9), "group": "relay"}).encode()
-    for partition in range(4):
-        await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-{partition}", ask, reply=inbox)
+    for partition in range(PARTITIONS):
+        consumer = partition_consumer(partition)
+        await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.{consumer}", ask, reply=inbox)
     while True:
         message = await subscription.next_msg(PATIENCE_S)
         if message.reply:
             break
-    partition = int(message.subject.split(".")[1])
+    consumer = partition_consumer(int(message.subject.split(".")[2]))
     await nc.request(message.reply, b"-NAK", PATIENCE_S)
     await nc.request(
-        f"$JS.API.CONSUMER.UNPIN.INGRESS.relay-{partition}", b'{"group": "relay"}', PATIENCE_S
+        f"$JS.API.CONSUMER.UNPIN.INGRESS.{consumer}", b'{"group": "relay"}', PATIENCE_S
     )
     await subscription.unsubscribe()
 

@@ -142,10 +142,12 @@ def nats_headers() -> Iterable[bytes]:
 
 
 def pulled() -> Iterable[bytes]:
-    ack = b"$JS.ACK.INGRESS.relay-0.1.7.7.1900000000000000000.0"
-    domain = b"$JS.ACK._.hash.INGRESS.relay-0.1.7.7.1900000000000000000.0.token"
+    ack = b"$JS.ACK.INGRESS.relay-16-0.1.7.7.1900000000000000000.0"
+    domain = b"$JS.ACK._.hash.INGRESS.relay-16-0.1.7.7.1900000000000000000.0.token"
     return [
-        b"ingress.0.order\0" + place + b"\0" + data for place in (ack, domain) for data in bundles()
+        b"ingress.16.0.order\0" + place + b"\0" + data
+        for place in (ack, domain)
+        for data in bundles()
     ]
 
 

@@ -298,7 +298,7 @@ class Server:
         self.position += 1
         at_ms = self._clock.now_ms("ingress")
         self.ingress[self.position] = Waiting(
-            Kept(self.position, f"ingress.0.{bot}", data, at_ms), bot
+            Kept(self.position, f"ingress.16.0.{bot}", data, at_ms), bot
         )
         return self.position
 
@@ -324,7 +324,7 @@ class Server:
         kept = waiting.kept
         numbers = f"{waiting.deliveries}.{kept.sequence}.{kept.sequence}.{kept.at_ms * 1_000_000}.0"
         relay.coming.append(
-            Frame(kept.subject, f"$JS.ACK.INGRESS.relay-0.{numbers}", b"", kept.data, inbox)
+            Frame(kept.subject, f"$JS.ACK.INGRESS.relay-16-0.{numbers}", b"", kept.data, inbox)
         )
         return True
 

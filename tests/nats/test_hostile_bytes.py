@@ -190,15 +190,15 @@ async def test_any_header_block_is_delivered_with_the_servers_own_pin(
 
     await until(stored, "both are stored")
     info = await streams.api("STREAM.INFO.INGRESS", {"subjects_filter": ">"})
-    where = next(iter(info["state"]["subjects"])).split(".")[1]
+    where = next(iter(info["state"]["subjects"])).split(".")[2]
     inbox = await streams.relay.subscribe("here")
     ask = b'{"batch":2,"expires":60000000000,"group":"relay"}'
     await streams.relay.publish(
-        f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-{where}", ask, reply="here"
+        f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.relay-16-{where}", ask, reply="here"
     )
     first, last = await inbox.next_msg(PATIENCE_S), await inbox.next_msg(PATIENCE_S)
     assert (first.data, last.data) == (b"hi", b"last")
-    assert first.subject == last.subject == f"ingress.{where}.thief"
+    assert first.subject == last.subject == f"ingress.16.{where}.thief"
     assert first.headers is not None
     assert last.headers is not None
     assert first.headers["Nats-Pin-Id"] == last.headers["Nats-Pin-Id"] != "mine"

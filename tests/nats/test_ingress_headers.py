@@ -32,7 +32,7 @@ HEADERS: list[tuple[dict[str, str], str]] = [
     (
         {
             "Nats-Expected-Last-Subject-Sequence": "0",
-            "Nats-Expected-Last-Subject-Sequence-Subject": "ingress.0.order",
+            "Nats-Expected-Last-Subject-Sequence-Subject": "ingress.16.0.order",
         },
         STORED,
     ),
@@ -44,7 +44,7 @@ HEADERS: list[tuple[dict[str, str], str]] = [
     ({"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"}, REFUSED),
     ({"Nats-Batch-Id": "b"}, REFUSED),
     (
-        {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "ingress.0.order"},
+        {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "ingress.16.0.order"},
         REFUSED,
     ),
     (
@@ -56,9 +56,12 @@ HEADERS: list[tuple[dict[str, str], str]] = [
         REFUSED,
     ),
     ({"Nats-Schedule": "nonsense"}, REFUSED),
-    ({"Nats-Schedule-Next": "purge", "Nats-Scheduler": "ingress.0.order"}, REFUSED),
-    ({"Nats-Schedule-Next": "2020-01-01T00:00:00Z", "Nats-Scheduler": "ingress.0.order"}, REFUSED),
-    ({"Nats-Scheduler": "ingress.0.order"}, REFUSED),
+    ({"Nats-Schedule-Next": "purge", "Nats-Scheduler": "ingress.16.0.order"}, REFUSED),
+    (
+        {"Nats-Schedule-Next": "2020-01-01T00:00:00Z", "Nats-Scheduler": "ingress.16.0.order"},
+        REFUSED,
+    ),
+    ({"Nats-Scheduler": "ingress.16.0.order"}, REFUSED),
     ({"Nats-Stream-Source": "ACCEPTED 1 > >"}, REFUSED),
     ({"Nats-Counter-Sources": "{}"}, STORED),
     ({"Nats-Required-Api-Level": "99"}, STORED),
@@ -115,7 +118,7 @@ async def test_a_header_touches_its_own_message_alone(
     await order.nc.publish("send.order", b"after")
 
     async def last() -> bool:
-        found = await streams.api("STREAM.MSG.GET.INGRESS", {"last_by_subj": "ingress.*.thief"})
+        found = await streams.api("STREAM.MSG.GET.INGRESS", {"last_by_subj": "ingress.*.*.thief"})
         return (
             "error" not in found and base64.b64decode(found["message"].get("data", "")) == b"last"
         )

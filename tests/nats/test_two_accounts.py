@@ -19,7 +19,7 @@ OWN = consumer_name("thief", "news.>", "d")
 TARGETS = [
     "$JS.API.STREAM.DELETE.ACCEPTED",
     "$JS.API.STREAM.PURGE.ACCEPTED",
-    "$JS.API.CONSUMER.DELETE.INGRESS.relay-0",
+    "$JS.API.CONSUMER.DELETE.INGRESS.relay-16-0",
     "accepted.orders.placed",
     "live.orders.placed",
     "send.order",
@@ -108,7 +108,7 @@ async def test_no_reply_of_a_bots_choice_reaches_the_bus(
         await until(stored, "the thief's own message is stored")
     else:
         assert await streams.stored("INGRESS") == 0
-    assert "error" not in await streams.api("CONSUMER.INFO.INGRESS.relay-0")
+    assert "error" not in await streams.api("CONSUMER.INFO.INGRESS.relay-16-0")
     assert not [msg.subject for msg in seen]
 
 

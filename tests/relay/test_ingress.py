@@ -104,8 +104,8 @@ async def test_no_more_is_asked_for_while_much_waits(monkeypatch: pytest.MonkeyP
             for _ in range(PULL_BYTES // len(together)):
                 position += 1
                 worker._on_message(
-                    b"ingress.0.order",
-                    b"$JS.ACK.INGRESS.relay-0.1.%d.1.1.0" % position,
+                    b"ingress.16.0.order",
+                    b"$JS.ACK.INGRESS.relay-16-0.1.%d.1.1.0" % position,
                     b"",
                     together,
                 )

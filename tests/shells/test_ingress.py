@@ -20,7 +20,7 @@ from sealbus_broker.relay.turn import Turn
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, patiently, until
 
-BOT = "a"
+BOT = "e"
 """A bot whose messages fall into partition 0."""
 
 OTHER = "e"

@@ -85,7 +85,8 @@ class MemoryNats:
         self._loop = asyncio.get_running_loop()
         self._key = SigningKey.generate(KeyKind.BUS)
         self._callout = Callout(self.accounts, self._key, self._issuer)
-        self.accounts.system = System(self.accounts, self._key.public.text, self._connections)
+        self._system = System(self.accounts, self._key.public.text, self._connections)
+        self.accounts.system = self._system
         self._stalled = False
         in_process.listen(self.host, self._accept)
 
@@ -193,6 +194,7 @@ class MemoryNats:
     def ended(self, connection: Connection) -> None:
         """A connection is over."""
         self._connections.pop(connection.number, None)
+        self._system.ended(connection)
 
 
 def _proves(key: PublicKey, nonce: str, signature: object) -> bool:

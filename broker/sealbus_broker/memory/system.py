@@ -1,4 +1,5 @@
-"""The services of nats-server itself that relays use: CONNZ, KICK and LDM.
+"""The services of nats-server itself that relays use: CONNZ, KICK and LDM; and its word that a
+connection of the account BUS has ended.
 
 :mod:`sealbus_broker.nats.config` has their uses. As nats-server, this one ignores a request
 without a reply subject. A body that is no JSON object gets no answer.
@@ -16,7 +17,9 @@ from sealbus_broker.memory.times import now_ns, rfc3339
 from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats.config import (
     BOTS_ACCOUNT,
+    BUS_ACCOUNT,
     CONNECTIONS_SUBJECT,
+    DISCONNECTED_SUBJECT,
     kick_subject,
     renew_subject,
 )
@@ -56,6 +59,14 @@ class System:
             data = json.dumps({"server": {"name": "memory", "id": self._server}} | answer).encode()
             self._accounts.answer(answer_to, Message(message.reply, data=data))
         return True
+
+    def ended(self, connection: Connection) -> None:
+        """Tell the account BUS that one of its connections has ended."""
+        if connection.grant is None or connection.grant.account != BUS_ACCOUNT:
+            return
+        event = {"server": {"id": self._server}, "client": {"id": connection.number}}
+        data = json.dumps(event).encode()
+        self._accounts.publish(BUS_ACCOUNT, Message(DISCONNECTED_SUBJECT, data=data))
 
     def _list(self, wanted: Json) -> Json:
         now = rfc3339(now_ns())

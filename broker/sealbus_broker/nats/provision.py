@@ -68,6 +68,9 @@ _MAY_CHANGE: Final = frozenset(
 """The fields that a start may change in a live stream. They follow the policy, except
 ``allow_atomic``, which earlier versions switched on."""
 
+_MAY_CHANGE_IN_INGRESS: Final = frozenset({"max_msgs_per_subject", "subject_transform"})
+"""Likewise, in INGRESS alone. The transform follows the number of partitions
+(:mod:`sealbus_broker.nats.earlier`)."""
 
 COMPLETE_SINCE: Final = "sealbus-complete-since"
 """The name in a stream's metadata under which provisioning writes from when on the stream knows all
@@ -264,7 +267,7 @@ def _metadata(info: Json, wanted: Json) -> dict[str, str]:
 
 def _may_change(stream: str, field: str) -> bool:
     """Whether a start may change ``field`` in a live stream."""
-    return field in _MAY_CHANGE or (stream, field) == (INGRESS, "max_msgs_per_subject")
+    return field in _MAY_CHANGE or (stream == INGRESS and field in _MAY_CHANGE_IN_INGRESS)
 
 
 async def _check_waiting(nc: Client, wanted: Json, timeout_s: float) -> None:

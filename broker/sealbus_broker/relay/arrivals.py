@@ -38,16 +38,17 @@ class Place:
 
 
 def read_place(subject: bytes, reply: bytes) -> Place | None:
-    """Read a message's subject, ``ingress.<partition>.<bot>``, and its acknowledgement subject.
+    """Read a message's subject, ``ingress.<partitions>.<partition>.<bot>``, and its acknowledgement
+    subject. An earlier message has no number of partitions.
 
     Returns:
         The server's facts, or ``None`` for a message that does not come from INGRESS.
     """
     ack = read_ack(reply)
     tokens = subject.split(b".")
-    if ack is None or ack.stream != _STREAM or len(tokens) != 3:
+    if ack is None or ack.stream != _STREAM or len(tokens) not in (3, 4):
         return None
-    return Place(_name(tokens[2]), ack.deliveries, ack.sequence, ack.stored_ms)
+    return Place(_name(tokens[-1]), ack.deliveries, ack.sequence, ack.stored_ms)
 
 
 def ingress_arrivals(place: Place, data: bytes) -> list[Arrival]:

@@ -26,7 +26,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.nats.streams import PARTITIONS
+from sealbus_broker.nats.streams import EARLIER_PARTITIONS, PARTITIONS
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clerk import Clerk
@@ -122,7 +122,7 @@ class Parts:
                 last_try=last_try,
                 crowd=crowd,
             )
-            for partition in range(PARTITIONS)
+            for partition in range(PARTITIONS + EARLIER_PARTITIONS)
         ]
         self.sharing = Sharing(
             nc=nc,
@@ -190,7 +190,7 @@ class Parts:
                 partial(self.sharing.hold, partition, stopping),
                 until=stopping,
             )
-            for partition in range(PARTITIONS)
+            for partition in range(len(self._partitions))
         ]
         live = partial(self._live.run, stopping)
         share = partial(self.sharing.run, stopping)

@@ -48,9 +48,11 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.supervision import Supervisor, pause
 from sealbus.waiting import before
+from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import DISCONNECTED_SUBJECT, kick_subject
+from sealbus_broker.nats.earlier import are_left
 from sealbus_broker.nats.presence import (
     BEAT_S,
     DOOR_SUBJECT,
@@ -58,7 +60,7 @@ from sealbus_broker.nats.presence import (
     RELAY_SUBJECT,
     Presence,
 )
-from sealbus_broker.nats.streams import partition_of
+from sealbus_broker.nats.streams import PARTITIONS, partition_of
 from sealbus_broker.relay.peers import Peers, assign
 from sealbus_broker.relay.taking_over import take_over
 
@@ -109,7 +111,7 @@ class Sharing:
         Args:
             nc: The relay's connection.
             relay: The relay's name, for the others' logs.
-            workers: The worker of each partition.
+            workers: The worker of each partition, and then of each earlier one.
             policy: Gives the policy in force, by whose bots partitions are weighed.
             supervisor: Answers for the ends of silent connections.
             enrols: Whether this relay can enrol invited bots.
@@ -138,8 +140,12 @@ class Sharing:
         partitions count as held."""
         self._owners: Sequence[str] = ()
         """Who should have each partition. Empty: nobody."""
+        self._is_draining = True
+        """Whether the partitions of an earlier version are worked on, and no others."""
         self._has_greeted = False
         """Whether it has asked who is there. Before, it takes no partition."""
+        self._namesakes = set[str]()
+        """The ids of the peers with this relay's name, of which the log has a warning."""
         self._is_stopping = False
         self._beat = 0
         """The number of the last beat."""
@@ -156,12 +162,14 @@ class Sharing:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Say that this relay is there, until ``stopping`` is set and it holds no partition."""
+        await self._drain()
         await self._greet()
         # Not earlier: whoever answers its own greeting would never find itself alone.
         greetings = await self._nc.subscribe(HELLO_SUBJECT, cb=self._on_hello)
         try:
             while not stopping.is_set():
                 self._say_beat()
+                await self._drain()
                 self._update()
                 await pause(BEAT_S, until=stopping)
             self._is_stopping = True
@@ -174,6 +182,12 @@ class Sharing:
         finally:
             with contextlib.suppress(NatsError):
                 await greetings.unsubscribe()
+
+    async def _drain(self) -> None:
+        """Look whether earlier messages are left. If none is, work on the new partitions."""
+        if self._is_draining:
+            with contextlib.suppress(NatsError, OSError, TimeoutError, StreamsUnusable):
+                self._is_draining = await are_left(self._nc)
 
     async def _greet(self) -> None:
         """Have all relays say their words; return when one has, or when there is none."""
@@ -215,10 +229,18 @@ class Sharing:
             word = Presence.decode(data)
             if word.id != self.id:
                 if self._peers.hear(word):
+                    self._warn_of_namesake(word)
                     self._update()
             elif word.beat == self._beat and self._unechoed:
                 self._unechoed = 0
                 self._count_echo()
+
+    def _warn_of_namesake(self, word: Presence) -> None:
+        if word.name == self._relay and word.id not in self._namesakes:
+            self._namesakes.add(word.id)
+            hint = "give each relay a --name of its own: stamps, logs and `sealbus ping` name it"
+            text = f"warning: another relay is named {word.name} too\nhint: {hint}"
+            log.warning("relay.namesake", text=text, relay=word.name, hint=hint)
 
     def _on_door(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         with contextlib.suppress(Malformed):
@@ -309,7 +331,8 @@ class Sharing:
         return {*self._peers.held(), *ending}
 
     def _owns(self, partition: int) -> bool:
-        return bool(self._owners) and self._owners[partition] == self.id and not self._is_stopping
+        is_due = (partition >= PARTITIONS) is self._is_draining
+        return is_due and bool(self._owners) and self._owners[partition] == self.id
 
     def _update(self) -> None:
         """Compute the owners anew, give away, and wake whoever may hold a partition now."""
@@ -334,6 +357,9 @@ class Sharing:
         for name, rule in self._policy().bots.items():
             if rule.publish:
                 weights[partition_of(name)] += BOT_WEIGHT
+        if self._is_draining:
+            # The others wait meanwhile, and must not count.
+            weights[:PARTITIONS] = [0] * PARTITIONS
         return weights
 
     # ---- questions -------------------------------------------------------------------------------
@@ -344,9 +370,10 @@ class Sharing:
         return sorted(self._held)
 
     @property
-    def peers(self) -> list[str]:
-        """The names of the other relays that are there."""
-        return sorted(one.name for one in self._peers.there)
+    def peers(self) -> list[dict[str, object]]:
+        """The other relays that are there, as JSON: the name and the partitions of each."""
+        there = sorted(self._peers.there, key=lambda one: (one.name, one.id))
+        return [{"relay": one.name, "partitions": sorted(one.holds)} for one in there]
 
     @property
     def is_to_enrol(self) -> bool:
