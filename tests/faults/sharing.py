@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +64,10 @@ class Traffic:
         self.last_at = self.longest_s = self.slowest_s = 0.0
 
 
-async def send(bot: Bot, name: str, traffic: Traffic, enough: asyncio.Event) -> None:
-    """Publish until ``enough`` is set, :data:`AT_ONCE` messages at a time."""
+async def send(
+    bot: Bot, name: str, traffic: Traffic, enough: asyncio.Event, most: float = inf
+) -> None:
+    """Publish until ``enough`` is set, :data:`AT_ONCE` messages at a time, and ``most`` in all."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def publish(number: int) -> None:
@@ -73,7 +77,7 @@ async def send(bot: Bot, name: str, traffic: Traffic, enough: asyncio.Event) -> 
         room.release()
 
     async with asyncio.TaskGroup() as group:
-        while not enough.is_set():
+        while not enough.is_set() and traffic.sent[name] < most:
             await room.acquire()
             group.create_task(publish(traffic.sent[name]))
             traffic.sent[name] += 1
@@ -112,8 +116,8 @@ class Sharers(Market):
         return found
 
     @contextlib.asynccontextmanager
-    async def trading(self) -> Any:
-        """All bots send while the block lasts."""
+    async def trading(self, most: float = inf) -> AsyncIterator[None]:
+        """All bots send while the block lasts, ``most`` messages each."""
         enough = asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
             bots = [
@@ -121,7 +125,7 @@ class Sharers(Market):
             ]
             async with asyncio.TaskGroup() as group:
                 for name, bot in bots:
-                    group.create_task(send(bot, name, self.traffic, enough))
+                    group.create_task(send(bot, name, self.traffic, enough, most))
                 try:
                     yield
                 finally:
@@ -226,3 +230,47 @@ async def play(folder: Path, relays: int, act: Act, *, bots: int = 6, more: int 
         return Outcome(
             await stored(market), traffic.sent, traffic.longest_s, traffic.slowest_s, noticed_s
         )
+
+
+# ---- what may happen to a relay ------------------------------------------------------------------
+
+
+def _others(market: Sharers, at: int) -> list[str]:
+    return [f"r{number}" for number in range(len(market.relays)) if number != at]
+
+
+async def _comes(market: Sharers) -> list[str]:
+    await market.start_relay(f"r{len(market.relays)}")
+    return _others(market, -1)
+
+
+async def _stops(market: Sharers) -> list[str]:
+    market.relays[0].terminate()
+    return _others(market, 0)
+
+
+async def _dies(market: Sharers) -> list[str]:
+    market.relays[0].kill()
+    return _others(market, 0)
+
+
+async def _freezes(market: Sharers) -> list[str]:
+    market.relays[0].send_signal(signal.SIGSTOP)
+    return _others(market, 0)
+
+
+async def _wakes(market: Sharers) -> list[str]:
+    """It freezes, the others do its work, and it goes on."""
+    await market.shared(await _freezes(market))
+    await market.more(20)
+    market.relays[0].send_signal(signal.SIGCONT)
+    return _others(market, -1)
+
+
+ACTS: Final[dict[str, Act]] = {
+    "comes": _comes,
+    "stops": _stops,
+    "dies": _dies,
+    "freezes": _freezes,
+    "wakes": _wakes,
+}

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import signal
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.faults.sharing import Outcome, Sharers, play
+from sealbus_broker.nats.streams import PARTITIONS
+from tests.faults.sharing import ACTS, Outcome, Sharers, play, stored
+from tests.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
-
-
-def others(market: Sharers, at: int) -> list[str]:
-    """The names of all relays but one."""
-    return [f"r{number}" for number in range(len(market.relays)) if number != at]
-
-
-async def comes(market: Sharers) -> list[str]:
-    await market.start_relay(f"r{len(market.relays)}")
-    return [f"r{number}" for number in range(len(market.relays))]
-
-
-async def stops(market: Sharers) -> list[str]:
-    market.relays[0].terminate()
-    assert await market.relays[0].wait() == 0
-    return others(market, 0)
-
-
-async def dies(market: Sharers) -> list[str]:
-    market.relays[0].kill()
-    return others(market, 0)
-
-
-async def freezes(market: Sharers) -> list[str]:
-    market.relays[0].send_signal(signal.SIGSTOP)
-    return others(market, 0)
-
-
-async def wakes(market: Sharers) -> list[str]:
-    await market.shared(await freezes(market))
-    await market.more(20)
-    market.relays[0].send_signal(signal.SIGCONT)
-    return ["r0", *others(market, 0)]
 
 
 def check(found: Outcome) -> None:
@@ -50,16 +20,50 @@ def check(found: Outcome) -> None:
     assert found.wrong == []
 
 
-@pytest.mark.parametrize("act", [comes, stops])
+@pytest.mark.parametrize("act", ["comes", "stops"])
 @pytest.mark.parametrize("relays", [2, 4])
-async def test_orderly_hand_over_keeps_order(tmp_path: Path, relays: int, act: object) -> None:
-    found = await play(tmp_path / "bus", relays, act)  # type: ignore[arg-type]
+async def test_orderly_hand_over_keeps_order(tmp_path: Path, relays: int, act: str) -> None:
+    found = await play(tmp_path / "bus", relays, ACTS[act])
     check(found)
     assert found.reordered == 0
 
 
-@pytest.mark.parametrize("act", [dies, freezes, wakes])
+@pytest.mark.parametrize("act", ["dies", "freezes", "wakes"])
 @pytest.mark.parametrize("relays", [2, 4])
-async def test_lost_relay_loses_nothing(tmp_path: Path, relays: int, act: object) -> None:
-    found = await play(tmp_path / "bus", relays, act)  # type: ignore[arg-type]
-    check(found)
+async def test_lost_relay_loses_nothing(tmp_path: Path, relays: int, act: str) -> None:
+    check(await play(tmp_path / "bus", relays, ACTS[act]))
+
+
+@pytest.mark.parametrize("relays", [2, 4])
+async def test_relays_share_the_messages_of_fifty_bots(tmp_path: Path, relays: int) -> None:
+    names = [f"r{number}" for number in range(relays)]
+    async with Sharers(tmp_path / "bus", 50) as market:
+        for name in names:
+            await market.start_relay(name)
+        held = await market.shared(names)
+        assert all(len(one) >= PARTITIONS // relays // 2 for one in held.values())
+        async with market.trading(most=20):
+            await market.more(20)
+        counts = Counter(one.relay for one in await stored(market))
+    even = counts.total() / relays
+    assert all(abs(counts[name] - even) <= 0.2 * even for name in names), counts
+
+
+async def test_frozen_relay_gets_no_live_message(tmp_path: Path) -> None:
+    """Once the others have noticed, nats-server has ended its connection, and that of its door."""
+    async with Sharers(tmp_path / "bus", 1) as market:
+        for name in ("r0", "r1"):
+            await market.start_relay(name)
+        await market.shared(["r0", "r1"])
+        await market.shared(await ACTS["freezes"](market))
+        nc = await market.nats()
+        try:
+            for _ in range(20):
+                # Each relay answers in turn. A frozen one would not.
+                answer = await nc.request("relay.ping", b"", PATIENCE_S)
+                assert json.loads(answer.data)["relay"] == "r1"
+        finally:
+            await nc.close()
+        async with market.bot("t0") as bot:
+            for number in range(20):
+                await bot.publish("pulse.a", {"number": number}, timeout=PATIENCE_S)

@@ -1,0 +1,147 @@
+"""``sealbus up --workers``: several relays that are started, watched and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus import Bot
+from sealbus_broker.cli import workers as workers_module
+from sealbus_broker.cli.workers import Workers
+from sealbus_broker.errors import WorkerFailed
+from sealbus_broker.nats.streams import PARTITIONS
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
+NAMES = ("relay-1", "relay-2")
+
+
+class Up:
+    """A running ``sealbus up --workers 2``."""
+
+    def __init__(self, folder: Path, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.folder = folder
+        self.process = process
+        self.log = log
+
+    @classmethod
+    async def start(cls, folder: Path) -> Up:
+        """Start it, and wait until the bus is up."""
+        program = (sys.executable, "-m", "sealbus_broker")
+        url = f"nats://127.0.0.1:{free_port()}"
+        making = await asyncio.create_subprocess_exec(
+            *program, "init", "hello", "--dir", str(folder), "--server", url
+        )
+        assert await making.wait() == 0
+        log = folder.parent / "log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(*program, "up", "--dir", str(folder), "--workers", "2"),
+                stdout=output,
+                stderr=output,
+            )
+        up = cls(folder, process, log)
+        await until(lambda: "is up at" in log.read_text(), log.read_text)
+        return up
+
+    async def stop(self) -> int:
+        """Stop it in order."""
+        self.process.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.process.wait()
+
+    def pids(self, name: str) -> list[int]:
+        """The processes that a worker has had."""
+        rows = [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
+        return [
+            row["pid"] for row in rows if row["event"] == "worker.started" and row["relay"] == name
+        ]
+
+    async def ping(self, *options: str) -> dict[str, Any]:
+        """What ``sealbus ping`` finds."""
+        command = (sys.executable, "-m", "sealbus_broker", "ping", "--dir", str(self.folder))
+        process = await asyncio.create_subprocess_exec(
+            *command, "--json", *options, stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await process.communicate()
+        found: dict[str, Any] = json.loads(told)
+        return found
+
+    async def shares(self) -> None:
+        """Wait until both hold partitions."""
+        held: dict[str, list[int]] = {}
+
+        async def is_so() -> bool:
+            for name in NAMES:
+                relay = (await self.ping("--relay", name))["relay"]
+                held[name] = [] if relay is None else relay["partitions"]
+            return all(held.values()) and sum(map(len, held.values())) == PARTITIONS
+
+        await until(is_so, lambda: f"both share: {held}")
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return re.search(r"\) (\S)", Path(f"/proc/{pid}/stat").read_text())[1] == "Z"  # type: ignore[index]
+    except FileNotFoundError:
+        return True
+
+
+async def publish(folder: Path, count: int) -> None:
+    """A bot publishes."""
+    async with Bot.from_file(folder / "credentials" / "greeter.toml") as bot:
+        for _ in range(count):
+            await bot.publish("greetings.sent", {"text": "hello"}, timeout=PATIENCE_S)
+
+
+async def test_workers_share_and_one_that_dies_is_started_again(tmp_path: Path) -> None:
+    up = await Up.start(tmp_path / "hello")
+    try:
+        await up.shares()
+        await publish(up.folder, 5)
+        (first,) = up.pids("relay-1")
+        os.kill(first, signal.SIGKILL)
+        await publish(up.folder, 5)
+        await until(lambda: len(up.pids("relay-1")) == 2, "it is started again")
+        await up.shares()
+        assert len(up.pids("relay-2")) == 1
+    finally:
+        code = await up.stop()
+    assert code == 0
+    assert all(is_gone(pid) for name in NAMES for pid in up.pids(name))
+    assert "worker.killed" not in up.log.read_text()
+
+
+async def test_workers_do_not_outlive_sealbus_up(tmp_path: Path) -> None:
+    up = await Up.start(tmp_path / "hello")
+    pids = [pid for name in NAMES for pid in up.pids(name)]
+    server = int((up.folder / ".sealbus" / "nats.pid").read_text())
+    up.process.kill()
+    await up.process.wait()
+    try:
+        await until(lambda: all(map(is_gone, pids)), "the workers have ended")
+    finally:
+        os.kill(server, signal.SIGTERM)
+
+
+async def test_worker_that_cannot_begin_ends_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "PAUSE_FIRST_S", 0.01)
+    monkeypatch.setattr(workers_module, "PAUSE_MOST_S", 0.01)
+    command = (sys.executable, "-c", "import sys; sys.exit(3)")
+    some = Workers(tmp_path, "nats://127.0.0.1:1", ["a", "b"], command)
+    with pytest.raises(WorkerFailed, match="has ended 5 times before it was ready"):
+        await some.run(asyncio.Event(), lambda: None)
+    assert not some.admits

@@ -1,0 +1,233 @@
+"""Relays that share partitions on one server: words, greetings, hand-over, ends of silent peers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sealbus.nats.client import HardenedClient
+from sealbus.nats.frames import pub
+from sealbus.supervision import Supervisor, end
+from sealbus_broker.nats.presence import DOOR_SUBJECT, RELAY_SUBJECT, Presence
+from sealbus_broker.nats.streams import PARTITIONS
+from sealbus_broker.relay import sharing as sharing_module
+from sealbus_broker.relay.peers import SILENT_ECHOES
+from sealbus_broker.relay.sharing import Sharing
+from tests.shells.stage import Stage
+from tests.waiting import PATIENCE_S, until
+
+
+class Worker:
+    """Works on a partition until it is told to give it back, and then until a test lets it."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        self.runs += 1
+        await stopping.wait()
+        await self.may_end.wait()
+
+
+class Relay:
+    """One relay's share, on a connection of its own."""
+
+    def __init__(self, stage: Stage, nc: HardenedClient, name: str) -> None:
+        self.nc = nc
+        self.workers = [Worker() for _ in range(PARTITIONS)]
+        self.stopping = asyncio.Event()
+        self.supervisor = Supervisor(name)
+        self.sharing = Sharing(
+            nc=nc,
+            relay=name,
+            workers=self.workers,
+            policy=lambda: stage.policy,
+            supervisor=self.supervisor,
+            enrols=True,
+        )
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self) -> None:
+        await self.sharing.open()
+        await self.nc.flush()
+        self.tasks = [asyncio.create_task(self.sharing.run(self.stopping))]
+        self.tasks += [
+            asyncio.create_task(self.sharing.hold(partition, self.stopping))
+            for partition in range(PARTITIONS)
+        ]
+
+    async def stop(self) -> None:
+        """Stop in order."""
+        self.stopping.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait(self.tasks)
+
+    @property
+    def holds(self) -> set[int]:
+        return set(self.sharing.holds)
+
+
+@asynccontextmanager
+async def relays(bus: Stage, *names: str) -> AsyncIterator[list[Relay]]:
+    """Some relays that have shared all partitions."""
+    started: list[Relay] = []
+    try:
+        for name in names:
+            one = Relay(bus, await bus.login(), name)
+            started.append(one)
+            await one.begin()
+        await until(lambda: is_shared(started), "each partition is held once")
+        yield started
+    finally:
+        for one in started:
+            for worker in one.workers:
+                worker.may_end.set()
+            await end(*one.tasks)
+            await one.supervisor.close()
+
+
+def is_shared(some: list[Relay]) -> bool:
+    """Whether each partition is held by one of them, and each has its share."""
+    held = [partition for one in some for partition in one.holds]
+    return sorted(held) == list(range(PARTITIONS)) and all(one.holds for one in some)
+
+
+def say(nc: HardenedClient, subject: str, **fields: object) -> None:
+    """Say the word of somebody who is not there."""
+    word = Presence(**{"id": "x", "name": "x", "server": nc.server_id, "connection": 0} | fields)  # type: ignore[arg-type]
+    nc.write([pub(subject.encode(), word.encode())])
+
+
+async def test_lone_relay_holds_everything(bus: Stage) -> None:
+    async with relays(bus, "a") as (one,):
+        assert one.holds == set(range(PARTITIONS))
+        assert one.sharing.peers == []
+        assert one.sharing.is_to_enrol
+
+
+async def test_relay_that_comes_has_its_share(bus: Stage) -> None:
+    async with relays(bus, "a", "b") as (one, other):
+        assert len(one.holds) + len(other.holds) == PARTITIONS
+        (peer,) = one.sharing.peers
+        assert peer["relay"] == "b"
+        assert one.sharing.is_to_enrol != other.sharing.is_to_enrol
+
+
+async def test_partition_is_not_asked_for_before_it_is_given_back(bus: Stage) -> None:
+    async with relays(bus, "a") as (one,):
+        for worker in one.workers:
+            worker.may_end.clear()
+        other = Relay(bus, await bus.login(), "b")
+        await other.begin()
+        try:
+            await until(lambda: one.sharing.peers != [], "the first knows of the second")
+            await until(
+                lambda: any(given.is_set() for given in one.sharing._held.values()),
+                "it gives partitions back",
+            )
+            assert other.holds == set()
+            for worker in one.workers:
+                worker.may_end.set()
+            await until(lambda: is_shared([one, other]), "they are handed over")
+        finally:
+            await other.stop()
+        await until(lambda: is_shared([one]), "and come back at its stop")
+
+
+async def test_relay_that_stops_leaves_all_to_the_others(bus: Stage) -> None:
+    async with relays(bus, "a", "b") as (one, other):
+        await one.stop()
+        assert one.holds == set()
+        await until(lambda: is_shared([other]), "the other has all")
+
+
+async def test_end_of_a_connection_hands_over_at_once(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    async def take_over(_: HardenedClient, partition: int) -> None:
+        taken.append(partition)
+
+    monkeypatch.setattr(sharing_module, "take_over", take_over)
+    async with relays(bus, "a", "b") as (one, other):
+        held = one.holds
+        one.nc.abort()
+        await end(*one.tasks)
+        await until(lambda: is_shared([other]), "the other has all")
+        assert set(taken) == held
+
+
+async def test_silent_relay_is_ended_before_its_share_is_taken(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    frozen = await bus.login()
+    number = frozen.client_id
+
+    async def take_over(_: HardenedClient, partition: int) -> None:
+        assert frozen.client_id != number or not frozen.is_connected
+        taken.append(partition)
+
+    monkeypatch.setattr(sharing_module, "take_over", take_over)
+    async with relays(bus, "a") as (one,):
+        # All partitions are its own for now, so it holds them in spite of this word.
+        say(frozen, RELAY_SUBJECT, connection=number, holds=frozenset({3}))
+        await until(lambda: one.sharing.peers != [], "it is heard")
+        await until(lambda: one.sharing.peers == [], "it is silent")
+        await bus.relay_is_back(None)
+        await until(lambda: frozen.client_id != number, "its connection was ended")
+        await until(lambda: is_shared([one]), "the other has all")
+
+
+async def test_no_echo_means_that_nobody_is_silent(bus: Stage) -> None:
+    """A server that was paused gives back one echo."""
+    async with relays(bus, "a") as (one,):
+        say(bus.relay, RELAY_SUBJECT, connection=bus.relay.client_id)
+        await until(lambda: one.sharing.peers != [], "it is heard")
+        bus.server.stall()
+        beat = one.sharing._beat
+        await until(lambda: one.sharing._unechoed > SILENT_ECHOES, "many beats pass")
+        assert one.sharing._beat <= beat + 1
+        assert one.sharing.peers != []
+        bus.server.stall(False)
+        await until(lambda: one.sharing.peers == [], "it is silent by and by")
+
+
+async def test_last_door_is_left_alone(bus: Stage) -> None:
+    door, second = await bus.login(), await bus.login()
+    numbers = door.client_id, second.client_id
+    async with relays(bus, "a") as (one,):
+        say(door, DOOR_SUBJECT, id="d", connection=numbers[0])
+        await until(lambda: bool(one.sharing._doors.there), "it is heard")
+        await until(lambda: not one.sharing._doors.there, "it is silent")
+        assert door.client_id == numbers[0]
+        say(door, DOOR_SUBJECT, id="d", connection=numbers[0])
+
+        def goes_on() -> bool:
+            say(second, DOOR_SUBJECT, id="e", connection=numbers[1])
+            return door.client_id != numbers[0]
+
+        await until(goes_on, "it is ended where another is there")
+        assert second.client_id == numbers[1]
+
+
+async def test_namesake_is_told_once(bus: Stage) -> None:
+    async with relays(bus, "a", "a") as (one, other):
+        assert len(one.sharing._namesakes) == len(other.sharing._namesakes) == 1
+
+
+async def test_relay_that_comes_back_says_so(bus: Stage) -> None:
+    async with relays(bus, "a", "b") as (one, other):
+        number = one.nc.client_id
+        bus.server.cut("relay")
+        await until(lambda: one.nc.is_connected and one.nc.client_id != number, "it is back")
+        one.sharing.on_back()
+        other.sharing.on_back()
+        await until(lambda: is_shared([one, other]), "all is shared again")
+        await until(lambda: other.sharing._peers.there[0].connection == one.nc.client_id)
