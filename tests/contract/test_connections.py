@@ -15,6 +15,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import (
     CONNECTIONS_SUBJECT,
     DISCONNECTED_SUBJECT,
+    TRAFFIC_SUBJECT,
     kick_subject,
     renew_subject,
 )
@@ -131,6 +132,47 @@ async def a_waiting_login(
     yield client, connecting
     connecting.cancel()
     await asyncio.wait([connecting])
+
+
+# ---- the counts of messages ----------------------------------------------------------------------
+
+
+async def counts(ground: Ground) -> tuple[int, int]:
+    """The messages and bytes that the server has received from bots."""
+    (account,) = (await ask(ground, TRAFFIC_SUBJECT, {}))["data"]["account_statz"]
+    received = account["received"]
+    return received["msgs"], received["bytes"]
+
+
+async def test_each_message_of_a_bot_is_counted(ground: Ground) -> None:
+    """Also a message that no stream takes, and one that the bot may not publish."""
+    order, inventory = await ground.bot("order"), await ground.bot("inventory")
+    for subject in ("call.order", "call.order", "call.inventory"):
+        await order.publish(subject, b"four")
+    await inventory.publish("call.inventory", b"1", headers={"a": "b"})
+    await order.flush()
+    await inventory.flush()
+    headers = len(b"NATS/1.0\r\na: b\r\n\r\n")
+
+    async def rows() -> list[tuple[int, int]]:
+        found = (await listed(ground))["connections"]
+        return [(one["in_msgs"], one["in_bytes"]) for one in found]
+
+    async def are_counted() -> bool:
+        return await rows() == [(3, 12), (1, 1 + headers)]
+
+    await until(are_counted, "each connection has its own")
+    assert await counts(ground) == (4, 13 + headers)
+
+
+async def test_messages_of_ended_connections_stay_in_the_sum(ground: Ground) -> None:
+    order = await ground.bot("order")
+    await order.publish("call.order", b"four")
+    await order.flush()
+    await order.close()
+    await until(lambda: nobody_is_listed(ground), "the connection is gone")
+    await ground.bot("inventory")
+    assert await counts(ground) == (1, 4)
 
 
 # ---- KICK ---------------------------------------------------------------------------------------

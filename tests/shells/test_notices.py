@@ -157,11 +157,9 @@ async def test_a_bot_that_flooded_comes_back_when_told(
 ) -> None:
     flooding = replace(notice(stage), reason=Ended.FLOODING, key=None, pause_ms=600_000)
     await tell(stage, bot, seal_notice(stage.secrets.bus, flooding))
-    assert errors(caplog) == [
-        "the bus has ended the session of order: the bot sends more than one bot may, and has to "
-        "pause; order comes back by itself when its pause is over; have it send less, or have an "
-        "operator raise limits.flood_messages or limits.flood_bytes"
-    ]
+    (said,) = errors(caplog)
+    assert said.startswith("the bus has ended the session of order: the bot sends more than one")
+    assert "order comes back by itself when its pause is over" in said
     stage.server.cut("order")
     await until(lambda: "has told order to pause for" in caplog.text, "it waits")
     # It is admitted, so nothing but its obedience keeps it away.

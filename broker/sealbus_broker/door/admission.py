@@ -6,8 +6,9 @@ decides, and :class:`Admission` counts, records and answers. A login ends in one
 - *Admitted.* The answer is a session in the account BOTS, with its rights and its end.
 - *Denied.* The bot learns only that it was not admitted. The reason is in the relay's log, so a
   stranger learns nothing about the policy.
-- *Full.* The bot has proven who it is, and has all the sessions that it may have. It is told so, by
-  way of :data:`~sealbus_broker.nats.config.FULL_ACCOUNT`.
+- *Full.* The bot has proven who it is, and has all the sessions that it may have, or has to pause
+  because it flooded the bus (:mod:`sealbus_broker.door.pauses`). It is told so, by way of
+  :data:`~sealbus_broker.nats.config.FULL_ACCOUNT`.
 
 When the connection is lost, nobody asks, and logins that are being answered get no answer.
 nats-server refuses each after two seconds, and the bot tries again. Another relay may answer
@@ -33,6 +34,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus_broker.door.deciding import Admitted, Denial, bind, decide
 from sealbus_broker.door.exchange import Exchanges
 from sealbus_broker.door.joining import Joining, Joins
+from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pauses
 from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
@@ -109,6 +111,8 @@ class Admission:
         self._now = now
         self._sessions = Sessions(nc, monotonic)
         """Counts the sessions of each bot."""
+        self._pauses = Pauses()
+        """The bots that have to pause."""
         self._joins = Joins(nc, monotonic)
         """Records the logins by invitations."""
         self._exchanges = Exchanges(
@@ -124,12 +128,15 @@ class Admission:
         """Bounds the log lines about logins that succeeded."""
         self._subscription: Any = None
         """To the callout, once started."""
+        self._hearing: Any = None
+        """To the pauses, once started."""
         self._answering: set[asyncio.Task[None]] = set()
         """The logins that are being answered. The server bounds them by its number of connections,
         and by the two seconds that it waits for each answer."""
 
     async def start(self) -> None:
         """Begin to answer."""
+        self._hearing = await self._nc.subscribe(PAUSES_SUBJECT, cb=self._on_pauses)
         self._subscription = await self._nc.subscribe(
             CALLOUT_SUBJECT, queue="relays", cb=self._on_request
         )
@@ -141,6 +148,8 @@ class Admission:
         if self._subscription is not None and self._nc.is_connected:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.drain()
+            with contextlib.suppress(NatsError, OSError):
+                await self._hearing.unsubscribe()
         await asyncio.gather(*self._answering, return_exceptions=True)
         await self._exchanges.close()
 
@@ -154,6 +163,11 @@ class Admission:
         task = asyncio.create_task(self._respond(msg))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
+
+    async def _on_pauses(self, msg: Msg) -> None:
+        # Only a relay's login can publish there. A relay of another version may say it otherwise.
+        with contextlib.suppress(Malformed):
+            self._pauses.take(msg.data, int(self._now() * 1000))
 
     async def _respond(self, msg: Msg) -> None:
         try:
@@ -200,7 +214,12 @@ class Admission:
             self._deny(decision, login.host)
             response["error"] = "not admitted"
         else:
-            if entry is Entry.FULL:
+            # Whatever the list says: the pause may have begun meanwhile.
+            if left_ms := self._pauses.left_ms(decision.bot, int(now * 1000)):
+                entry = Entry.FULL
+                why = f"it flooded the bus, and has to pause for {left_ms / 1000:.0f} s more"
+                self._deny(Denial(decision.bot, why), login.host)
+            elif entry is Entry.FULL:
                 why = f"it has {most} sessions already, as many as it may (limits.connections)"
                 self._deny(Denial(decision.bot, why), login.host)
             elif entry is Entry.NEW and decision.errand is None:

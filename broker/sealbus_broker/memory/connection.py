@@ -68,6 +68,10 @@ class Connection:
         """The server's number for it."""
         self.started_ns = now_ns()
         """When it began (ns since 1970)."""
+        self.messages = 0
+        """How many messages the client has published, those that it may not publish included."""
+        self.bytes = 0
+        """How many bytes these had, with their headers."""
         self.nonce = nonce
         """The challenge of the greeting."""
         self.name = ""
@@ -208,6 +212,8 @@ class Connection:
         self._host.authenticate(self, connect)
 
     def _publish(self, message: Message, grant: Grant) -> None:
+        self.messages += 1
+        self.bytes += len(message.headers) + len(message.data)
         # As nats-server: nobody publishes on the callout's subject, not even a relay. Its answers
         # rely on that (nats/jwt.py).
         if not grant.may_publish(message.subject) or message.subject == CALLOUT:

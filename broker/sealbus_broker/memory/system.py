@@ -1,5 +1,5 @@
-"""The services of nats-server itself that relays use: CONNZ, KICK and LDM; and its word that a
-connection of the account BUS has ended.
+"""The services of nats-server itself that relays use: CONNZ, STATZ, KICK and LDM; and its word that
+a connection of the account BUS has ended.
 
 :mod:`sealbus_broker.nats.config` has their uses. As nats-server, this one ignores a request
 without a reply subject. A body that is no JSON object gets no answer.
@@ -20,6 +20,7 @@ from sealbus_broker.nats.config import (
     BUS_ACCOUNT,
     CONNECTIONS_SUBJECT,
     DISCONNECTED_SUBJECT,
+    TRAFFIC_SUBJECT,
     kick_subject,
     renew_subject,
 )
@@ -40,8 +41,11 @@ class System:
         self._accounts = accounts
         self._server = server
         self._connections = connections
+        self._gone = 0, 0
+        """The messages and bytes of the bots' connections that have ended."""
         self._services: dict[str, Callable[[Json], Json]] = {
             CONNECTIONS_SUBJECT: self._list,
+            TRAFFIC_SUBJECT: self._count,
             kick_subject(server): self._kick,
             renew_subject(server): self._renew,
         }
@@ -53,7 +57,7 @@ class System:
             return False
         if message.reply:
             try:
-                answer = serve(json.loads(message.data))
+                answer = serve(json.loads(message.data or b"{}"))
             except (ValueError, KeyError, TypeError, AttributeError):
                 return True
             data = json.dumps({"server": {"name": "memory", "id": self._server}} | answer).encode()
@@ -68,13 +72,16 @@ class System:
         data = json.dumps(event).encode()
         self._accounts.publish(BUS_ACCOUNT, Message(DISCONNECTED_SUBJECT, data=data))
 
-    def _list(self, wanted: Json) -> Json:
-        now = rfc3339(now_ns())
-        bots = [
+    def _bots(self) -> list[Connection]:
+        return [
             one
             for one in self._connections.values()
             if one.grant is not None and one.grant.account == BOTS_ACCOUNT
         ]
+
+    def _list(self, wanted: Json) -> Json:
+        now = rfc3339(now_ns())
+        bots = self._bots()
         rows = [_row(one) for one in bots]
         offset = max(0, wanted.get("offset", 0))
         limit = wanted["limit"] if wanted.get("limit", 0) > 0 else _PAGE
@@ -89,6 +96,22 @@ class System:
             "connections": page,
         }
         return {"data": data}
+
+    def ended(self, connection: Connection) -> None:
+        """Keep the counts of a connection that is over."""
+        if connection.grant is not None and connection.grant.account == BOTS_ACCOUNT:
+            messages, size = self._gone
+            self._gone = messages + connection.messages, size + connection.bytes
+
+    def _count(self, _: Json) -> Json:
+        bots = self._bots()
+        messages, size = self._gone
+        received = {
+            "msgs": messages + sum(one.messages for one in bots),
+            "bytes": size + sum(one.bytes for one in bots),
+        }
+        account = {"acc": BOTS_ACCOUNT, "conns": len(bots), "received": received}
+        return {"data": {"server_id": self._server, "account_statz": [account]}}
 
     def _kick(self, wanted: Json) -> Json:
         connection = self._connections.get(wanted.get("cid", 0))
@@ -115,6 +138,8 @@ def _row(connection: Connection) -> Json:
         "type": "nats",
         "start": rfc3339(connection.started_ns),
         "name": connection.name,
+        "in_msgs": connection.messages,
+        "in_bytes": connection.bytes,
     }
 
 

@@ -61,6 +61,16 @@ MAX_CONNECTIONS: Final = 8128
 (``sealbus_broker.nats.config``).
 """
 
+MIN_FLOOD: Final = 1000
+"""Fewest messages a second that end a bot's sessions. A process of the client library sends as many
+when it publishes in bursts, or acknowledges."""
+
+MAX_FLOOD: Final = 10**9
+"""Most of them. No server takes as many, so nothing is watched."""
+
+MIN_FLOOD_BYTES: Final = 8 * 1024**2
+"""Fewest bytes a second that end a bot's sessions: sixty of the largest messages."""
+
 _ODD: Final = "a stream goes on while more than half of its nodes do"
 
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
@@ -88,11 +98,21 @@ RANGES: Final = {
     "subscriptions": (1, MAX_CONSUMERS),
     "connections": (MIN_CONNECTIONS, MAX_CONNECTIONS),
     "replicas": (REPLICAS[0], REPLICAS[-1]),
+    "flood_messages": (MIN_FLOOD, MAX_FLOOD),
+    "flood_bytes": (MIN_FLOOD_BYTES, MAX_STORE_BYTES),
 }
 """Each limit, as it is written in the file, with its least and its greatest value."""
 
 _COUNTS: Final = frozenset(
-    {"ingress_messages", "bot_share", "attempts", "subscriptions", "connections", "replicas"}
+    {
+        "ingress_messages",
+        "bot_share",
+        "attempts",
+        "subscriptions",
+        "connections",
+        "replicas",
+        "flood_messages",
+    }
 )
 
 

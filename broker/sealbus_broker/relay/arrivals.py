@@ -64,10 +64,15 @@ def ingress_arrivals(place: Place, data: bytes) -> list[Arrival]:
 
 def live_arrivals(subject: bytes, data: bytes, now_ms: int) -> tuple[str, list[Arrival]]:
     """Return the bot and the arrivals of a live message, which came on ``call.<bot>``."""
-    session = _name(subject.split(b".")[1])
+    session = live_session(subject)
     return session, [
         Arrival(session, one, DeliveryClass.LIVE, now_ms, None) for one in _envelopes(data)
     ]
+
+
+def live_session(subject: bytes) -> str:
+    """Return the bot whose session sent a live message, by its subject ``call.<bot>``."""
+    return _name(subject.split(b".")[1])
 
 
 def _envelopes(data: bytes) -> list[bytes]:

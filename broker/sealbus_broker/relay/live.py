@@ -17,7 +17,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
-from sealbus_broker.relay.arrivals import live_arrivals
+from sealbus_broker.relay.arrivals import live_arrivals, live_session
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.live_waiting import LiveWaiting
 from sealbus_broker.relay.pipeline import Process
@@ -44,7 +44,7 @@ class LiveWorker:
         """Prepare; :meth:`run` works.
 
         Args:
-            nc: The relay's connection.
+            nc: A connection of its own. A flood of live messages holds up nothing else on it.
             process: Judges a batch and carries its verdicts out.
             counters: Counts the messages that find no room.
             now_ms: The wall clock, in ms since 1970. It dates arrivals.
@@ -57,6 +57,8 @@ class LiveWorker:
         self._now_ms = now_ms
         self._waiting = LiveWaiting()
         """Received, and in no batch yet."""
+        self._dropped: set[str] = set()
+        """The bots of which a message was dropped since :meth:`forget_backlog` was called last."""
         self._changed = asyncio.Event()
         """Set when a message was received, or a stop begins."""
         self._turn = Turn()
@@ -87,6 +89,12 @@ class LiveWorker:
                 await subscription.unsubscribe()
 
     def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
+        # A flood is dropped before it costs more than its reading.
+        bot = live_session(subject)
+        if not self._waiting.has_room(bot, len(data)):
+            self._dropped.add(bot)
+            self._counters.count_dropped(bot, 1)
+            return
         # By this relay's clock: no server has stored the message, and so none has dated it.
         session, arrivals = live_arrivals(subject, data, self._now_ms())
         if not self._waiting.put(session, arrivals):
@@ -96,6 +104,14 @@ class LiveWorker:
 
     def on_lost(self) -> None:
         """Do nothing: a message is given to one relay, once."""
+
+    def forget_backlog(self, bot: str) -> None:
+        """The sessions of ``bot`` end, because it floods the bus. Where it did so with live
+        messages, hundreds of thousands of them wait in nats-server, in front of those of other
+        bots. A new connection has none of them. The other bots send theirs again."""
+        if bot in self._dropped:
+            self._nc.renew()
+        self._dropped.clear()
 
     def on_back(self) -> None:
         """Do nothing: nats-py subscribes again by itself."""

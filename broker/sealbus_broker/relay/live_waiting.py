@@ -51,6 +51,18 @@ class LiveWaiting:
     def __len__(self) -> int:
         return self._messages
 
+    def has_room(self, bot: str, size: int) -> bool:
+        """Whether a bundle of ``bot`` with ``size`` bytes may find room. :meth:`put` counts its
+        messages."""
+        own = len(self._bots.get(bot, ()))
+        own_bytes = self._bytes.get(bot, 0)
+        return (
+            own < WAITING_PER_BOT
+            and own_bytes + size <= WAITING_PER_BOT_BYTES
+            and self._messages < WAITING
+            and self._all_bytes + size <= WAITING_BYTES
+        )
+
     def put(self, bot: str, arrivals: Sequence[Arrival]) -> bool:
         """Keep the messages of a bundle of ``bot``.
 

@@ -52,6 +52,7 @@ class Parts:
         self,
         *,
         nc: HardenedClient,
+        live_nc: HardenedClient,
         ledgers: Ledgers,
         policy: InForce,
         keys: RelayKeys,
@@ -66,6 +67,7 @@ class Parts:
 
         Args:
             nc: The relay's connection.
+            live_nc: Its connection for live messages, which bots may flood.
             ledgers: The ledgers, which are read.
             policy: The policy in force, anew for each batch.
             keys: The bus keys: the one to seal with, and those to believe.
@@ -133,7 +135,7 @@ class Parts:
             enrols=enrols_in is not None,
         )
         self._live = LiveWorker(
-            nc=nc,
+            nc=live_nc,
             process=last_try.process,
             counters=counters,
             now_ms=now_ms,
@@ -172,6 +174,10 @@ class Parts:
     def workers(self) -> Sequence[IngressWorker | LiveWorker]:
         """The parts that pull and receive messages."""
         return [*self._partitions, self._live]
+
+    def forget_backlog(self, bot: str) -> None:
+        """The sessions of ``bot`` end, because it floods the bus."""
+        self._live.forget_backlog(bot)
 
     async def open(self) -> None:
         """Subscribe. Returns before NATS knows of it."""

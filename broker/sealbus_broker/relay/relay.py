@@ -65,6 +65,7 @@ from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clocks import Apart, clock_ms
 from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.flood_watch import FloodWatch
 from sealbus_broker.relay.following import Following, too_old
 from sealbus_broker.relay.health import Problem, no_problems
 from sealbus_broker.relay.ingress import IngressWorker
@@ -171,7 +172,10 @@ class Relay:
         """The counts of verdicts, over all connections."""
         # Of the present connection: _serve_once sets each of them anew.
         self._nc: HardenedClient | None = None
-        """The connection for messages. The door has one of its own."""
+        """The connection for everything but live messages. The door has one of its own."""
+        self._live_nc: HardenedClient | None = None
+        """The connection on which live messages come. In a flood of them everything that comes on
+        it waits. nats-py connects again by itself, and nothing else is lost with it."""
         self._closed = asyncio.Event()
         """Set when the connection has ended for good, which nats-py does on some errors of the
         server."""
@@ -259,6 +263,7 @@ class Relay:
         """Serve on a connection of its own until ``stopping`` is set. Raise :class:`BusKeyEnded`,
         :class:`ClocksApart` or :class:`FolderUnseen`."""
         self._nc = None
+        self._live_nc = None
         self._closed = asyncio.Event()
         self._is_up = asyncio.Event()
         self._lost = asyncio.Event()
@@ -283,7 +288,8 @@ class Relay:
             await until_stopped(stopping, self._prepare(nc, ledgers))
             await ledgers.wait_for_age(stopping)
             if not stopping.is_set():
-                await self._serve(nc, ledgers, door, stopping, ready)
+                live_nc = self._live_nc = await until_stopped(stopping, self._connect_live())
+                await self._serve(nc, live_nc, ledgers, door, stopping, ready)
         except Stopped:
             log.info("relay.stopped", before="it was ready")
         except (NatsError, OSError, TimeoutError) as error:
@@ -297,8 +303,9 @@ class Relay:
             # Where the door was never opened, its run() still waits for that, and only this ends
             # it.
             await end(keeping)
-            if self._nc is not None:
-                await disconnect(self._nc)
+            for client in (self._live_nc, self._nc):
+                if client is not None:
+                    await disconnect(client)
 
     async def _give_up(self) -> None:
         """End the work that never ends by itself without a connection, because each error leads to
@@ -327,6 +334,13 @@ class Relay:
         client = await link.connect(self._servers, self._secrets.relay.seed_text, name, self._tls)
         client.when_closed.add(self._closed.set)
         self._is_up.set()
+        return client
+
+    async def _connect_live(self) -> HardenedClient:
+        link = Link("live messages", lambda: None, lambda: None)
+        name = f"sealbus relay {self._name} live"
+        client = await link.connect(self._servers, self._secrets.relay.seed_text, name, self._tls)
+        client.when_closed.add(self._closed.set)
         return client
 
     async def _prepare(self, nc: HardenedClient, ledgers: Ledgers) -> None:
@@ -390,13 +404,27 @@ class Relay:
     async def _serve(
         self,
         nc: HardenedClient,
+        live_nc: HardenedClient,
         ledgers: Ledgers,
         door: Doorway,
         stopping: asyncio.Event,
         ready: Callable[[], None],
     ) -> None:
+        def forget_backlog(bot: str) -> None:
+            parts.forget_backlog(bot)
+
+        floods = FloodWatch(
+            nc=nc,
+            key=self._keys,
+            policy=self._policy,
+            relay=self._name,
+            now_ms=clock_ms,
+            supervisor=self._supervisor,
+            forget_backlog=forget_backlog,
+        )
         parts = Parts(
             nc=nc,
+            live_nc=live_nc,
             ledgers=ledgers,
             policy=self._policy,
             keys=self._keys,
@@ -404,7 +432,7 @@ class Relay:
             counters=self.counters,
             now_ms=clock_ms,
             supervisor=self._supervisor,
-            surroundings=self._surroundings,
+            surroundings=lambda limits: [*self._surroundings(limits), *floods.problems()],
             enrols_in=self._enrols_in,
         )
         await parts.open()
@@ -426,6 +454,11 @@ class Relay:
         watching = [
             *parts.watch(stopping),
             keep("comparing the clocks", partial(ledgers.compare_clocks, stopping), until=stopping),
+            keep(
+                "watching for floods",
+                partial(floods.run, parts.stream_store, stopping),
+                until=stopping,
+            ),
             keep(
                 "following the bus's keys",
                 partial(self._keys.run, nc, self._apart, stopping),

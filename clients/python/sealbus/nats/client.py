@@ -256,6 +256,10 @@ class HardenedClient(WatchedClient):
         self._cut()
         _tell(self.when_closed)
 
+    def renew(self) -> None:
+        """Cut the connection, with all that has come and was not read. nats-py connects again."""
+        self._cut()
+
     def _cut(self) -> None:
         # nats-py has no public way to cut a connection. With TLS there are two streams.
         for name in ("_io_writer", "_bare_io_writer"):

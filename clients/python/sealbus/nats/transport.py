@@ -40,6 +40,18 @@ class Transport(TcpTransport):
         self._bare_io_reader = self._io_reader
         self._bare_io_writer = self._io_writer
 
+    async def read(self, buffer_size: int) -> bytes:
+        """Read up to ``buffer_size`` bytes. While more come than are read, let other work have a
+        turn.
+
+        asyncio's reader returns at once while it has bytes. So in a flood nats-py's reading loop
+        would hold the event loop for a tenth of a second at a time.
+        """
+        data: bytes = await super().read(buffer_size)
+        if len(data) == buffer_size:
+            await asyncio.sleep(0)
+        return data
+
     async def connect_tls(
         self,
         uri: str | ParseResult,

@@ -1,0 +1,102 @@
+"""Bots that have flooded the bus, and the time before which the door admits none of their sessions.
+
+A relay that ends the sessions of such a bot tells all relays and doors on :data:`PAUSES_SUBJECT`,
+and again each second (:mod:`sealbus_broker.relay.flood_watch`). So a door that has just started
+knows within a second, and a relay that dies takes nothing with it, because the others say it too.
+On a lost connection nothing is forgotten.
+
+Each further flood makes the pause twice as long. This module is pure: it reads no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.errors import Malformed
+from sealbus.protocol.limits import MAX_PAUSE_MS
+from sealbus.protocol.subjects import is_name
+
+PAUSES_SUBJECT: Final = "relay.pauses"
+"""A subject inside the account BUS, where no bot is. Relays publish. Relays and doors listen."""
+
+FIRST_MS: Final = 30_000
+"""The first pause. A flood lasts for half a second until its bot's sessions end, and the messages
+that others sent meanwhile have their verdicts two seconds later. So a bot that comes back and
+floods again disturbs the others for a tenth of the time at most, and soon for less."""
+
+CALM_MS: Final = 600_000
+"""A bot that does not flood for so long after a pause begins with the first pause again."""
+
+MOST: Final = 1024
+"""How many bots are remembered. Beyond that the oldest pause is forgotten, and its bot is cut off
+again when it floods again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The pause of one bot."""
+
+    until_ms: int
+    """Until when it lasts (ms since 1970)."""
+    floods: int
+    """How often the bot has flooded, this time included."""
+
+
+class Pauses:
+    """The pauses that this process knows of."""
+
+    def __init__(self) -> None:
+        self._bots: dict[str, Pause] = {}
+        """By bot, the latest pause last."""
+
+    def begin(self, bot: str, now_ms: int) -> Pause:
+        """The bot floods: its next pause begins now. During a pause nothing changes."""
+        before = self._bots.get(bot)
+        if before is not None and before.until_ms > now_ms:
+            return before
+        floods = 1
+        if before is not None and now_ms < before.until_ms + CALM_MS:
+            floods = before.floods + 1
+        length_ms = min(FIRST_MS * 2 ** min(floods - 1, 30), MAX_PAUSE_MS)
+        pause = Pause(now_ms + length_ms, floods)
+        self._keep(bot, pause)
+        return pause
+
+    def left_ms(self, bot: str, now_ms: int) -> int:
+        """Return how long the pause of ``bot`` still lasts; 0: it has none."""
+        pause = self._bots.get(bot)
+        return 0 if pause is None else max(0, pause.until_ms - now_ms)
+
+    def lasting(self, now_ms: int) -> dict[str, Pause]:
+        """Return the pauses that are not over, by bot."""
+        return {bot: one for bot, one in self._bots.items() if one.until_ms > now_ms}
+
+    def encode(self, now_ms: int) -> bytes:
+        """Return the pauses that are not over, for others."""
+        rows = [[bot, one.until_ms, one.floods] for bot, one in self.lasting(now_ms).items()]
+        return json.dumps(rows).encode()
+
+    def take(self, data: bytes, now_ms: int) -> None:
+        """Take the pauses of another relay. Of two pauses of a bot the later one counts.
+
+        Raises:
+            Malformed: The bytes are none. Then no pause is taken.
+        """
+        try:
+            rows = [(str(bot), int(until), int(floods)) for bot, until, floods in json.loads(data)]
+        except (ValueError, TypeError, RecursionError):
+            raise Malformed("not the pauses of a relay") from None
+        for bot, until_ms, floods in rows[:MOST]:
+            # A clock that is far ahead locks nobody out for longer than a pause may last.
+            is_one = is_name(bot) and now_ms < until_ms <= now_ms + 2 * MAX_PAUSE_MS
+            known = self._bots.get(bot)
+            if is_one and floods > 0 and (known is None or known.until_ms < until_ms):
+                self._keep(bot, Pause(until_ms, floods))
+
+    def _keep(self, bot: str, pause: Pause) -> None:
+        self._bots.pop(bot, None)
+        self._bots[bot] = pause
+        if len(self._bots) > MOST:
+            del self._bots[next(iter(self._bots))]

@@ -1,0 +1,287 @@
+"""A relay watches for bots that flood the bus, and ends their sessions for a while (ADR 45).
+
+nats-server has no bound on the messages of one client. A raw socket brings it hundreds of thousands
+a second. It refuses most of them, but while it does, the messages of all other bots wait or are
+dropped. So five times a second a relay asks nats-server how much all bots have sent (STATZ), which
+costs next to nothing. If that is more than *one* bot may send, it asks for each session (CONNZ).
+
+A bot that floods (:mod:`~sealbus_broker.relay.flood_meter`) meets four things at once:
+
+1. Its pause begins (:mod:`sealbus_broker.door.pauses`), and all doors are told. They admit none of
+   its sessions meanwhile.
+2. It gets a sealed notice with the length of the pause.
+3. nats-server ends all its sessions (KICK).
+4. The log and the quarantine have it, and the health is a *warning* while the pause lasts.
+
+All relays do so. A flood that two of them notice has two notices and one pause. A relay that dies
+takes nothing with it.
+
+**On a lost connection** nobody looks. nats-py connects again, and the watch goes on. A nats-server
+that was started anew has nothing to compare with, so a flood is noticed one look later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from nats.errors import Error as NatsError
+
+from sealbus.errors import Malformed
+from sealbus.nats.client import HardenedClient
+from sealbus.nats.frames import pub
+from sealbus.own import FLOODING
+from sealbus.protocol.keys import Signer
+from sealbus.protocol.notice import Ended, Notice, seal_notice
+from sealbus.protocol.subjects import notice_subject
+from sealbus.supervision import Supervisor, pause
+from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pause, Pauses
+from sealbus_broker.gate.policy import DeliveryClass, Policy
+from sealbus_broker.logger import get_logger
+from sealbus_broker.nats.config import TRAFFIC_SUBJECT, kick_subject
+from sealbus_broker.nats.connections import Listing, list_sessions
+from sealbus_broker.relay.flood_meter import Flood, FloodMeter, Sent, TotalMeter
+from sealbus_broker.relay.health import Level, Problem
+from sealbus_broker.relay.live_sessions import UNHEARD
+from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.stream_store import StreamStore
+
+log = get_logger(__name__)
+
+LOOK_S: Final = 0.2
+"""The pause between two looks. A flood lasts for one or two of them: messages of others that are
+dropped meanwhile are sent again after a second."""
+
+ANSWER_S: Final = 0.1
+"""How long a look waits for the first answer. An idle server answers within a millisecond. A later
+answer counts at the next look."""
+
+TELL_S: Final = 1.0
+"""How often the pauses are told again."""
+
+SETTLE_S: Final = 3.0
+"""For how long after the beginning of a pause the sessions of its bot are looked for: longer than a
+login may be under way (``live_sessions.SETTLE_S``)."""
+
+_SAME_MS: Final = 10_000
+"""Records of one bot within this time are the same one, where two relays notice a flood. The
+shortest pause is three times as long."""
+
+_NOBODY: Final = b"NATS/1.0 503"
+"""Begins the headers of nats-server's word that nobody answers a request."""
+
+
+class FloodWatch:
+    """Looks for floods, from :meth:`run` on.
+
+    It *rests* while all bots together send less than one may, and else *counts* each session.
+    :meth:`_look` alone leads from one to the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        nc: HardenedClient,
+        key: Signer,
+        policy: Callable[[], Policy],
+        relay: str,
+        now_ms: Callable[[], int],
+        supervisor: Supervisor,
+        forget_backlog: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """Prepare; nothing is asked of NATS.
+
+        Args:
+            nc: The relay's connection. No live messages come on it, so answers do not wait behind
+                a flood of them.
+            key: The bus key, which seals notices.
+            policy: Gives the policy in force, with the bounds.
+            relay: The relay's name, which records have.
+            now_ms: The wall clock, in ms since 1970.
+            supervisor: Answers for the writing of records.
+            forget_backlog: Is told each bot whose sessions end.
+        """
+        self._nc = nc
+        self._key = key
+        self._policy = policy
+        self._relay = relay
+        self._now_ms = now_ms
+        self._supervisor = supervisor
+        self._forget_backlog = forget_backlog
+        self._pauses = Pauses()
+        """Those that began here, and those of other relays."""
+        self._total = TotalMeter()
+        self._meter = FloodMeter()
+        self._answered = asyncio.Event()
+        """Set when a server has told its counts."""
+        self._listed_us = 0
+        """When the last list of sessions was made (µs since 1970, by the server's clock)."""
+        self._told_at = 0.0
+        """When the pauses were told last (monotonic clock)."""
+        self._sweep_until = 0.0
+        """Until when the sessions of bots that pause are looked for (monotonic clock)."""
+        self._is_refused = False
+        """Whether the log has that nats-server does not tell its counts."""
+
+    async def run(self, store: StreamStore, stopping: asyncio.Event) -> None:
+        """Watch until ``stopping`` is set. ``store`` takes the records."""
+        nc = self._nc
+        inbox = nc.new_inbox()
+        subscriptions = [
+            await nc.subscribe_direct(inbox, self._on_traffic),
+            await nc.subscribe_direct(PAUSES_SUBJECT, self._on_pauses),
+        ]
+        try:
+            while not stopping.is_set():
+                with contextlib.suppress(NatsError, OSError, TimeoutError):
+                    await self._look(nc, inbox.encode(), store)
+                await pause(LOOK_S, until=stopping)
+        finally:
+            for subscription in subscriptions:
+                with contextlib.suppress(NatsError):
+                    await subscription.unsubscribe()
+
+    def problems(self) -> list[Problem]:
+        """Return a warning for each bot that pauses."""
+        now_ms = self._now_ms()
+        return [
+            Problem(
+                Level.WARNING,
+                f"flood of {bot}",
+                f"{bot} sent more than one bot may, {one.floods} times, and is cut off for"
+                f" {(one.until_ms - now_ms) / 1000:.0f} s more",
+                "find out what it does; revoke its key if it is not yours any more, or raise"
+                " limits.flood_messages or limits.flood_bytes if it has to send so much",
+            )
+            for bot, one in self._pauses.lasting(now_ms).items()
+        ]
+
+    async def _look(self, nc: HardenedClient, inbox: bytes, store: StreamStore) -> None:
+        self._answered.clear()
+        nc.write([pub(TRAFFIC_SUBJECT.encode(), b"", inbox)])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                await self._answered.wait()
+        policy = self._policy()
+        is_busy = self._total.is_busy(time.monotonic(), policy.limits)
+        # At the first look as well: a session that begins later is new.
+        if is_busy or not self._listed_us or time.monotonic() < self._sweep_until:
+            listing = await list_sessions(nc)
+            sent = _sent(listing, self._listed_us)
+            self._listed_us = listing.at_us
+            for flood in self._meter.look(sent, time.monotonic(), policy.limits):
+                self._cut_off(nc, flood, policy, store)
+            self._sweep(nc, listing)
+        now = time.monotonic()
+        if now - self._told_at >= TELL_S and self._pauses.lasting(self._now_ms()):
+            self._tell(nc)
+
+    def _cut_off(
+        self, nc: HardenedClient, flood: Flood, policy: Policy, store: StreamStore
+    ) -> None:
+        now_ms = self._now_ms()
+        if self._pauses.left_ms(flood.bot, now_ms):
+            return  # its sessions end, and it sends until then
+        began = self._pauses.begin(flood.bot, now_ms)
+        self._sweep_until = time.monotonic() + SETTLE_S
+        # The doors first, so that it does not come back at once.
+        self._tell(nc)
+        length_ms = began.until_ms - now_ms
+        notice = Notice(policy.bus, flood.bot, now_ms, Ended.FLOODING, pause_ms=length_ms)
+        nc.write([pub(notice_subject(flood.bot).encode(), seal_notice(self._key, notice))])
+        self._forget_backlog(flood.bot)
+        log.warning(
+            "bot.flooding",
+            bot=flood.bot,
+            messages_s=round(flood.messages_s),
+            bytes_s=round(flood.bytes_s),
+            pause_s=length_ms / 1000,
+            floods=began.floods,
+        )
+        record = self._record(flood, began, policy, now_ms)
+        place = f"{FLOODING}.{began.until_ms // _SAME_MS}"
+        self._supervisor.piece("recording a flood", _store(store, record, place))
+
+    def _sweep(self, nc: HardenedClient, listing: Listing) -> None:
+        """End the sessions of all bots that pause."""
+        lasting = self._pauses.lasting(self._now_ms())
+        nc.write(
+            [
+                pub(
+                    kick_subject(listing.server).encode(),
+                    json.dumps({"cid": one.number}).encode(),
+                    UNHEARD,
+                )
+                for one in listing.sessions
+                if one.bot in lasting
+            ]
+        )
+
+    def _tell(self, nc: HardenedClient) -> None:
+        self._told_at = time.monotonic()
+        nc.write([pub(PAUSES_SUBJECT.encode(), self._pauses.encode(self._now_ms()))])
+
+    def _record(self, flood: Flood, began: Pause, policy: Policy, now_ms: int) -> Record:
+        limits = policy.limits
+        return Record(
+            reason=FLOODING,
+            detail=f"{flood.messages_s:.0f} messages and {flood.bytes_s:.0f} bytes a second;"
+            f" at most {limits.flood_messages} and {limits.flood_bytes};"
+            f" its sessions ended, for {(began.until_ms - now_ms) / 1000:.0f} s",
+            session=flood.bot,
+            claimed=None,
+            proven=None,
+            subject=None,
+            nonce=None,
+            delivery=DeliveryClass.LIVE.value,
+            position=None,
+            arrived_at_ms=now_ms,
+            judged_at_ms=now_ms,
+            size=0,
+            sha256=hashlib.sha256(b"").hexdigest(),
+            policy=policy.digest.hex(),
+            relay=self._relay,
+        )
+
+    def _on_traffic(self, _: bytes, __: bytes, headers: bytes, data: bytes) -> None:
+        if headers.startswith(_NOBODY):
+            if not self._is_refused:
+                self._is_refused = True
+                then = "floods are not noticed"
+                hint = "start nats-server with the configuration that `sealbus prepare` writes now"
+                log.warning("flood.not-watched", then=then, hint=hint)
+            return
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            told = json.loads(data)["data"]
+            for account in told["account_statz"] or []:
+                received = account["received"]
+                self._total.take(told["server_id"], received["msgs"], received["bytes"])
+            self._answered.set()
+
+    def _on_pauses(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
+        # Only a relay's login can publish here. Another version may say it in another way.
+        with contextlib.suppress(Malformed):
+            self._pauses.take(data, self._now_ms())
+
+
+def _sent(listing: Listing, before_us: int) -> Sequence[Sent]:
+    """Return the counts of each session. ``before_us``: the time of the last list."""
+    return [
+        Sent(
+            (listing.server, one.number),
+            one.bot,
+            before_us > 0 and one.began_us > before_us,
+            int(one.told.get("in_msgs", 0)),
+            int(one.told.get("in_bytes", 0)),
+        )
+        for one in listing.sessions
+    ]
+
+
+async def _store(store: StreamStore, record: Record, place: str) -> None:
+    await store.store([record.entry(b"", place)])

@@ -1,0 +1,176 @@
+"""A relay that watches for floods: what a bot meets that sends more than one bot may."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sealbus.protocol.notice import Ended, open_notice
+from sealbus.protocol.streams import QUARANTINE
+from sealbus.supervision import Supervisor
+from sealbus_broker.door.pauses import FIRST_MS, PAUSES_SUBJECT, Pauses
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.relay import flood_watch
+from sealbus_broker.relay.flood_watch import FloodWatch
+from sealbus_broker.relay.health import Level
+from sealbus_broker.relay.stream_store import StreamStore
+from tests.contract.ground import Inbox
+from tests.shells.stage import Stage
+from tests.waiting import until
+
+FLOOD = 4000
+"""Above the bound of one second and the burst of another."""
+
+FULL = "maximum account active connections exceeded"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Watch:
+    """A watch that looks often, and the bots that it had others forget."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.forgotten: list[str] = []
+        self.stopping = asyncio.Event()
+        self.watch = FloodWatch(
+            nc=stage.relay,
+            key=stage.secrets.bus,
+            policy=lambda: stage.policy,
+            relay="one",
+            now_ms=now_ms,
+            supervisor=Supervisor("a test"),
+            forget_backlog=self.forgotten.append,
+        )
+
+    async def run(self, store: StreamStore) -> None:
+        await self.watch.run(store, self.stopping)
+
+
+@pytest.fixture
+async def watch(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watch]:
+    monkeypatch.setattr(flood_watch, "LOOK_S", 0.01)
+    monkeypatch.setattr(flood_watch, "TELL_S", 0.01)
+    stage.limit(flood_messages=1000)
+    await provision(stage.relay, stage.policy)
+    store = StreamStore(stage.relay)
+    await store.open()
+    one = Watch(stage)
+    running = asyncio.create_task(one.run(store))
+    # Until it has looked once, no session is new.
+    await until(lambda: one.watch._listed_us > 0, "it looks")
+    yield one
+    one.stopping.set()
+    await running
+
+
+async def flood(client: Any, subject: str = "send.order", count: int = FLOOD) -> None:
+    for _ in range(count):
+        await client.publish(subject, b"x")
+    await client.flush()
+
+
+async def records(stage: Stage) -> list[dict[str, Any]]:
+    """The alert records of the quarantine."""
+    ask = {"subjects_filter": "quarantine.flooding.*"}
+    info = await stage.done(f"STREAM.INFO.{QUARANTINE}", ask)
+    return list((info["state"].get("subjects") or {}).items())
+
+
+async def test_a_bot_that_floods_is_cut_off(stage: Stage, watch: Watch) -> None:
+    quiet = await stage.bot("inventory")
+    two = [await stage.bot("order"), await stage.bot("order")]
+    notices = await Inbox(two[0], "inbox.order.notice").open()
+    with capture_logs() as logs:
+        await flood(two[0])
+        told = open_notice((await notices.next()).data, frozenset({stage.secrets.bus.public.raw}))
+        await until(lambda: all(one.is_closed for one in two), "all its sessions end")
+    assert (told.reason, told.pause_ms, told.key) == (Ended.FLOODING, FIRST_MS, None)
+    assert quiet.is_connected
+    assert watch.forgotten == ["order"]
+    (line,) = [one for one in logs if one["event"] == "bot.flooding"]
+    assert (line["bot"], line["pause_s"], line["floods"]) == ("order", FIRST_MS / 1000, 1)
+
+    async def is_recorded() -> bool:
+        return await records(stage) == [("quarantine.flooding.order", 1)]
+
+    await until(is_recorded, "the quarantine has an alert")
+    (problem,) = watch.watch.problems()
+    assert problem.level is Level.WARNING
+    assert problem.what.startswith("order sent more than one bot may, 1 times, and is cut off")
+
+
+async def test_door_admits_no_session_during_the_pause(stage: Stage, watch: Watch) -> None:
+    client = await stage.bot("order")
+    await flood(client)
+    await until(lambda: client.is_closed, "its session ends")
+    with capture_logs() as logs:
+        assert FULL in await stage.refuses(stage.bot("order"))
+    (line,) = [one for one in logs if one["event"] == "admission.denied"]
+    assert "it flooded the bus, and has to pause for" in line["why"]
+    assert (await stage.bot("inventory")).is_connected
+
+
+async def test_bot_at_the_bound_keeps_its_session(stage: Stage, watch: Watch) -> None:
+    client = await stage.bot("order")
+    for _ in range(3):
+        await flood(client, count=300)
+    listed = watch.watch._listed_us
+    await until(lambda: watch.watch._listed_us >= listed)
+    assert client.is_connected
+    assert not watch.watch.problems()
+
+
+async def test_a_door_that_starts_later_is_told_too(stage: Stage, watch: Watch) -> None:
+    client = await stage.bot("order")
+    await flood(client)
+    await until(lambda: client.is_closed, "its session ends")
+    heard = await Inbox(await stage.login(), PAUSES_SUBJECT).open()
+    later = Pauses()
+    later.take((await heard.next()).data, now_ms())
+    assert later.left_ms("order", now_ms()) > 0
+
+
+async def test_session_that_came_in_during_the_pause_is_ended(stage: Stage, watch: Watch) -> None:
+    """Its login was under way when the pause began."""
+    client = await stage.bot("order")
+    watch.watch._pauses.begin("order", now_ms())
+    watch.watch._sweep_until = time.monotonic() + flood_watch.SETTLE_S
+    await until(lambda: client.is_closed, "its session ends")
+
+
+async def test_two_relays_that_notice_one_flood_make_one_pause(stage: Stage, watch: Watch) -> None:
+    store = StreamStore(stage.relay)
+    second = Watch(stage)
+    running = asyncio.create_task(second.run(store))
+    await until(lambda: second.watch._listed_us > 0, "it looks")
+    client = await stage.bot("order")
+    await flood(client)
+    await until(lambda: client.is_closed, "its session ends")
+    both = (watch.watch, second.watch)
+    await until(lambda: all(one.problems() for one in both), "both know")
+    assert [one._pauses._bots["order"].floods for one in both] == [1, 1]
+    second.stopping.set()
+    await running
+
+
+async def test_server_without_the_counts_is_told_once(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator has to write nats-server's configuration anew."""
+    with capture_logs() as logs:
+        for _ in range(3):
+            watch.watch._on_traffic(b"", b"", b"NATS/1.0 503\r\n\r\n", b"")
+    assert [one["event"] for one in logs] == ["flood.not-watched"]
+
+
+@pytest.mark.parametrize("data", [b"", b"1", b"{}", b'{"data": {}}', b'{"data": 1}'])
+async def test_other_answers_are_ignored(watch: Watch, data: bytes) -> None:
+    watch.watch._on_traffic(b"", b"", b"", data)
+    watch.watch._on_pauses(b"", b"", b"", data)
