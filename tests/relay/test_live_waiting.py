@@ -78,3 +78,20 @@ def test_large_messages_come_a_few_at_a_time() -> None:
     assert [len(waiting.take()) for _ in range(4)] == [BATCH, BATCH, 600 - 2 * BATCH, 0]
     assert len(waiting) == waiting._all_bytes == 0
     assert not waiting._bytes
+
+
+def test_room_for_one_message_is_known_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_waiting, "WAITING_PER_BOT", 2)
+    monkeypatch.setattr(live_waiting, "WAITING_PER_BOT_BYTES", 100)
+    monkeypatch.setattr(live_waiting, "WAITING", 3)
+    monkeypatch.setattr(live_waiting, "WAITING_BYTES", 150)
+    waiting = LiveWaiting()
+    for bot, sizes in (("a", [1, 1]), ("b", [90])):
+        for size in sizes:
+            assert waiting.has_room(bot, size)
+            assert waiting.put(bot, live(bot, size))
+        assert not waiting.has_room(bot, 11)
+    assert not waiting.has_room("c", 1)
+    waiting.take()
+    assert waiting.has_room("c", 100)
+    assert not waiting.has_room("c", 101)

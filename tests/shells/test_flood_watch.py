@@ -76,7 +76,7 @@ async def flood(client: Any, subject: str = "send.order", count: int = FLOOD) ->
     await client.flush()
 
 
-async def records(stage: Stage) -> list[dict[str, Any]]:
+async def records(stage: Stage) -> list[tuple[str, int]]:
     """The alert records of the quarantine."""
     ask = {"subjects_filter": "quarantine.flooding.*"}
     info = await stage.done(f"STREAM.INFO.{QUARANTINE}", ask)

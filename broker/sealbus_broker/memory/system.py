@@ -64,14 +64,6 @@ class System:
             self._accounts.answer(answer_to, Message(message.reply, data=data))
         return True
 
-    def ended(self, connection: Connection) -> None:
-        """Tell the account BUS that one of its connections has ended."""
-        if connection.grant is None or connection.grant.account != BUS_ACCOUNT:
-            return
-        event = {"server": {"id": self._server}, "client": {"id": connection.number}}
-        data = json.dumps(event).encode()
-        self._accounts.publish(BUS_ACCOUNT, Message(DISCONNECTED_SUBJECT, data=data))
-
     def _bots(self) -> list[Connection]:
         return [
             one
@@ -98,10 +90,17 @@ class System:
         return {"data": data}
 
     def ended(self, connection: Connection) -> None:
-        """Keep the counts of a connection that is over."""
-        if connection.grant is not None and connection.grant.account == BOTS_ACCOUNT:
+        """Keep the counts of a bot's connection that is over. Tell the account BUS of one of its
+        own."""
+        if connection.grant is None:
+            return
+        if connection.grant.account == BOTS_ACCOUNT:
             messages, size = self._gone
             self._gone = messages + connection.messages, size + connection.bytes
+        if connection.grant.account == BUS_ACCOUNT:
+            event = {"server": {"id": self._server}, "client": {"id": connection.number}}
+            data = json.dumps(event).encode()
+            self._accounts.publish(BUS_ACCOUNT, Message(DISCONNECTED_SUBJECT, data=data))
 
     def _count(self, _: Json) -> Json:
         bots = self._bots()

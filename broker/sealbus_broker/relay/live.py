@@ -14,6 +14,7 @@ from functools import partial
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
+from sealbus.protocol.codec import is_bundle
 from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
@@ -91,19 +92,22 @@ class LiveWorker:
     def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
         # A flood is dropped before it costs more than its reading.
         bot = live_session(subject)
-        if not self._waiting.has_room(bot, len(data)):
-            self._dropped.add(bot)
-            self._counters.count_dropped(bot, 1)
+        if not (is_bundle(data) or self._waiting.has_room(bot, len(data))):
+            self._drop(bot, 1)
             return
         # By this relay's clock: no server has stored the message, and so none has dated it.
         session, arrivals = live_arrivals(subject, data, self._now_ms())
         if not self._waiting.put(session, arrivals):
-            self._counters.count_dropped(session, len(arrivals))
+            self._drop(session, len(arrivals))
             return
         self._changed.set()
 
     def on_lost(self) -> None:
         """Do nothing: a message is given to one relay, once."""
+
+    def _drop(self, bot: str, messages: int) -> None:
+        self._dropped.add(bot)
+        self._counters.count_dropped(bot, messages)
 
     def forget_backlog(self, bot: str) -> None:
         """The sessions of ``bot`` end, because it floods the bus. Where it did so with live

@@ -52,8 +52,7 @@ class LiveWaiting:
         return self._messages
 
     def has_room(self, bot: str, size: int) -> bool:
-        """Whether a bundle of ``bot`` with ``size`` bytes may find room. :meth:`put` counts its
-        messages."""
+        """Whether one message of ``bot`` with ``size`` bytes finds room."""
         own = len(self._bots.get(bot, ()))
         own_bytes = self._bytes.get(bot, 0)
         return (
