@@ -155,6 +155,15 @@ class RawSession:
                         return True
         return False
 
+    async def send(self, data: bytes) -> bool:
+        """Send bytes as fast as the server reads them. Returns whether the connection is still
+        open."""
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._wire, data)
+        except OSError:
+            return False
+        return True
+
     def _take(self, frames: list[Frame]) -> bool:
         """Keep the frames that came. Returns whether a PONG is among them.
 

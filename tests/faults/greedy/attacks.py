@@ -152,6 +152,106 @@ async def costly_schema(field: Field) -> None:
     await flood(field, sealed(field, "costly.a", pack_json(brackets(1900)), 7))
 
 
+# ---- floods at the server's limit ----------------------------------------------------------------
+
+PIECE: Final = 256 * 1024
+"""The bytes of a flood that are sent at once."""
+
+
+async def pour(field: Field, frames: bytes) -> None:
+    """Send the same frames as fast as the server reads them. A session that was cut off is replaced
+    as soon as the door admits another one."""
+    session: RawSession | None = await field.login()
+    field.begin()
+    while field.goes_on:
+        if session is None:
+            await asyncio.sleep(0.1)
+            with contextlib.suppress(OSError, ValueError):
+                session = await field.try_login()
+            continue
+        field.counts["pieces"] += 1
+        if not await session.send(frames):
+            field.counts["cut off"] += 1
+            await session.close()
+            session = None
+    if session is not None:
+        await session.close()
+
+
+def repeated(field: Field, way: str, data: bytes) -> bytes:
+    """Frames of a piece that all have the same bytes."""
+    frame = pub(f"{way}.{field.credentials.bot}", data)
+    return frame * (PIECE // len(frame) + 1)
+
+
+@attack("pour-garbage")
+async def pour_garbage(field: Field) -> None:
+    """Ten bytes that are no envelope, half a million times a second."""
+    await pour(field, repeated(field, "send", b"garbage!!!"))
+
+
+@attack("pour-badly-sealed")
+async def pour_badly_sealed(field: Field) -> None:
+    """Bundles of envelopes that look right. Each has a seal that does not hold."""
+    envelopes = [
+        data[:-1] + bytes([data[-1] ^ 1]) for data in field.seal("goods.a", b"\xc0", MAX_BUNDLE)
+    ]
+    await pour(field, repeated(field, "send", pack_bundle(envelopes)))
+
+
+@attack("pour-copies")
+async def pour_copies(field: Field) -> None:
+    """Bundles of valid envelopes, again and again."""
+    await pour(field, repeated(field, "send", pack_bundle(field.seal("goods.a", b"1", MAX_BUNDLE))))
+
+
+@attack("pour-live")
+async def pour_live(field: Field) -> None:
+    """Ten bytes that are no envelope, as live messages."""
+    await pour(field, repeated(field, "call", b"garbage!!!"))
+
+
+PACE_S: Final = 0.02
+"""The time between two bursts of a flood that stays below the bound."""
+
+
+async def pace(field: Field, make: Callable[[], bytes]) -> None:
+    """Send the frames of ``make`` fifty times a second: as much as no watch ends."""
+    session = await field.login()
+    field.begin()
+    while field.goes_on:
+        if not await session.send(make()):
+            field.counts["cut off"] += 1
+            await session.close()
+            session = await field.login()
+        await asyncio.sleep(PACE_S)
+    await session.close()
+
+
+@attack("pace-garbage")
+async def pace_garbage(field: Field) -> None:
+    """Below the bound: 5,000 messages a second that are no envelope."""
+    frames = pub(f"send.{field.credentials.bot}", b"garbage!!!") * 100
+    await pace(field, lambda: frames)
+
+
+@attack("pace-badly-sealed")
+async def pace_badly_sealed(field: Field) -> None:
+    """Below the bound: 6,400 envelopes a second in bundles. No seal holds."""
+
+    def make() -> bytes:
+        envelopes = field.seal("goods.a", b"\xc0", 128)
+        return field.frames([data[:-1] + bytes([data[-1] ^ 1]) for data in envelopes])
+
+    await pace(field, make)
+
+
+@attack("pace-valid")
+async def pace_valid(field: Field) -> None:
+    """Valid messages, as fast as one process seals them."""
+    await flood(field, sealed(field, "goods.a", b"\xc0", 4 * MAX_BUNDLE))
+
+
 # ---- rates ---------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Ten honest bots at work: they send, ask and wait, and measure how long each of it takes."""
+"""Honest bots at work: they send, ask and wait, and measure how long each of it takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from sealbus import Bot, ConnectionFailed, Message, Refused, SealbusError
 from sealbus.supervision import end
-from tests.faults.greedy.stage import HANDLER, HONEST, Stage
+from tests.faults.greedy.stage import HANDLER, Stage
 from tests.waiting import PATIENCE_S
 
 SPEAK_S: Final = 0.2
@@ -67,8 +67,11 @@ class Notes:
 class Crowd:
     """The honest bots, from their first login on: a context manager."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, speak_s: float = SPEAK_S, ask_s: float = ASK_S) -> None:
+        """``speak_s``, ``ask_s``: the times between two messages or requests of one bot."""
         self._stage = stage
+        self._speak_s = speak_s
+        self._ask_s = ask_s
         self.notes = Notes()
         """The notes of the current phase. Each action is noted in the phase in which it begins."""
         self.lost_connections = 0
@@ -91,7 +94,7 @@ class Crowd:
         async def price(message: Message) -> Any:
             return message.payload
 
-        self._bots = [handler, *(self._stage.bot(name) for name in HONEST)]
+        self._bots = [handler, *(self._stage.bot(name) for name in self._stage.honest)]
         for bot in self._bots:
             bot.on_lost(self._note_lost)
             self._stack.push_async_callback(bot.close)
@@ -156,7 +159,7 @@ class Crowd:
             else:
                 self._accepted.add((bot.name, number))
 
-        await self._each(SPEAK_S, SPEAK_S * at / len(HONEST), publish)
+        await self._each(self._speak_s, self._speak_s * at / len(self._stage.honest), publish)
 
     async def _ask(self, bot: Bot, at: int) -> None:
         async def ask(number: int) -> None:
@@ -169,11 +172,13 @@ class Crowd:
             except SealbusError as error:
                 notes.unanswered[type(error).__name__] += 1
 
-        await self._each(ASK_S, ASK_S * at / len(HONEST), ask)
+        await self._each(self._ask_s, self._ask_s * at / len(self._stage.honest), ask)
 
     async def _log_in(self) -> None:
+        honest = self._stage.honest
+
         async def log_in(number: int) -> None:
-            notes, bot = self.notes, self._stage.bot(HONEST[number % len(HONEST)])
+            notes, bot = self.notes, self._stage.bot(honest[number % len(honest)])
             try:
                 with _timed(notes.connected):
                     await bot.connect(timeout=REQUEST_S)

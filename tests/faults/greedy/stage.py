@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -87,15 +89,17 @@ Each such payload takes 50 ms. Its subject has a rate, as ``threats.md`` advises
 class Stage(Shop):
     """The bus, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, _make_folder)
+    def __init__(self, folder: Path, honest: Sequence[str] = HONEST) -> None:
+        """``honest``: the names of the honest bots."""
+        self.honest = honest
+        super().__init__(folder, partial(_make_folder, honest))
         facts = BusFile("shop", (self.url,), (self.secrets.bus.public,))
-        for bot in (*HONEST, HANDLER, SLOW, GREEDY):
+        for bot in (*honest, HANDLER, SLOW, GREEDY):
             make_key(self.bus, bot, facts, datetime.now(UTC))
 
 
-def _make_folder(folder: Path) -> None:
-    honest = "\n".join(f"  {name}: {{roles: [honest]}}" for name in HONEST)
+def _make_folder(names: Sequence[str], folder: Path) -> None:
+    honest = "\n".join(f"  {name}: {{roles: [honest]}}" for name in names)
     (folder / "policy.yaml").write_text(POLICY.format(honest=honest))
     (folder / "schemas").mkdir()
     for name, schema in SCHEMAS.items():
