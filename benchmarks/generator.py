@@ -188,12 +188,12 @@ class Generator:
         with held(self._bus.relay_pids) if hold else nullcontext():
             used, start = Used.so_far(self._bus), time.monotonic()
             await self.send(packets)
-            await self._until_arrived(arriving)
+            await self.until_arrived(arriving)
             if at_once:
                 await at_once.wait()
             if hold:
                 used, start = Used.so_far(self._bus), time.monotonic()
-        await self._until_judged(meanwhile)
+        await self.until_judged(meanwhile)
         seconds, more = time.monotonic() - start, Used.so_far(self._bus)
         after = [(await self.state(stream))["last_seq"] for stream in (ACCEPTED, QUARANTINE)]
         accepted, refused = (now - then for now, then in zip(after, before, strict=True))
@@ -204,13 +204,14 @@ class Generator:
             )
         return more.cost(used, messages, seconds)
 
-    async def _until_arrived(self, sequence: int) -> None:
+    async def until_arrived(self, sequence: int) -> None:
         """The stream stores without an answer. A message that is not stored does not wait yet."""
         async with asyncio.timeout(PATIENCE_S):
             while (await self.state(INGRESS))["last_seq"] < sequence:  # noqa: ASYNC110  # it happens in another process
                 await asyncio.sleep(POLL_S)
 
-    async def _until_judged(self, meanwhile: Callable[[], None]) -> None:
+    async def until_judged(self, meanwhile: Callable[[], None]) -> None:
+        """Wait until INGRESS is empty. Raises :class:`NotAccepted` if nothing progresses."""
         left, since = -1, time.monotonic()
         while waiting := (await self.state(INGRESS))["messages"]:
             if waiting != left:

@@ -13,6 +13,7 @@ from typing import Final
 from sealbus.grants import GRANTS
 from sealbus.own import OWN, PARK, PROGRESS, SUBSCRIBE
 from sealbus.protocol.limits import MAX_PULL
+from sealbus_broker.door.pauses import FIRST_MS
 from sealbus_broker.door.throttle import LINES, PERIOD_S
 from sealbus_broker.gate.policy import PROGRESS_BYTES, Limits
 from sealbus_broker.nats.config import (
@@ -169,6 +170,13 @@ def _ingress(seen: Seen) -> Iterator[Figure]:
     yield Figure("MiB in INGRESS", seen.most["INGRESS bytes"] / MIB, most)
 
 
+def _floods(seen: Seen) -> Iterator[Figure]:
+    # Each pause is at least as long as the first one.
+    most = 1 + seen.seconds // (FIRST_MS / 1000)
+    yield Figure("floods that were ended", seen.lines["bot.flooding"], most)
+    yield Figure("sessions that NATS ended", seen.sent["cut off"])
+
+
 def _turns(seen: Seen) -> Iterator[Figure]:
     yield from _ingress(seen)
     # Nothing judges this figure, because it depends on the machine.
@@ -252,7 +260,11 @@ CASES: Final = (
     Case("values", ("values of a payload",), _live, (_FLASH,)),
     Case(
         "values-stored",
-        ("values of a payload", "a relay's time without a pause"),
+        (
+            "values of a payload",
+            "a relay's time without a pause",
+            "messages pulled ahead of a relay's judging",
+        ),
         _turns,
         (_INGRESS,),
     ),
@@ -267,6 +279,7 @@ CASES: Final = (
     ),
     Case("notes", ("notes of progress",), _notes, (("PROGRESS", "progress.>"),)),
     Case("ingress", ("messages in INGRESS",), _ingress, (_INGRESS,)),
+    Case("pour-garbage", ("messages and bytes that reach nats-server",), _floods),
     Case("ingress-bundles", ("messages in INGRESS",), _ingress, (_INGRESS,)),
     Case("accepted", ("bytes in ACCEPTED and LIVE",), _accepted, (_GOODS,)),
     Case(
