@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +34,14 @@ ASK_S: Final = 1.0
 class ClusterShop(Shop):
     """One bus on three nodes. Its streams have three replicas."""
 
-    def __init__(self, folder: Path) -> None:
+    hosts: tuple[str, ...] = ("127.0.0.1",) * NODES
+    """The address of each node."""
+
+    def __init__(self, folder: Path, make_folder: Callable[[Path], None] | None = None) -> None:
+        """Make the folder of the bus, as :class:`Shop` does. ``make_folder`` gives it limits."""
         self._ports = [free_port() for _ in range(NODES)]
         self._routes = [free_port() for _ in range(NODES)]
-        super().__init__(folder)
+        super().__init__(folder, make_folder)
         policy = self.bus.path / "policy.yaml"
         text = policy.read_text()
         assert text.count("limits:\n") == 1
@@ -44,22 +49,27 @@ class ClusterShop(Shop):
         self.nodes = [self.make_node(number) for number in range(NODES)]
 
     def _find_urls(self) -> tuple[str, ...]:
-        return tuple(f"nats://127.0.0.1:{port}" for port in self._ports)
+        places = zip(self.hosts, self._ports, strict=True)
+        return tuple(f"nats://{host}:{port}" for host, port in places)
 
     def make_node(self, number: int, **fields: Any) -> NatsServer:
         """A node that is not started yet. It has the store of an earlier one of its number."""
         folder = self.bus.state / f"node-{number}"
         folder.mkdir(exist_ok=True)
-        routes = tuple(("127.0.0.1", port) for port in self._routes)
+        routes = tuple(zip(self.hosts, self._routes, strict=True))
         config = NatsConfig(
             store_dir=folder / "jetstream",
             relay=self.secrets.relay.public,
             issuer=self.secrets.issuer.public,
+            host=self.hosts[number],
             port=self._ports[number],
             server_name=f"node-{number}",
-            cluster=ClusterConfig("shop", "127.0.0.1", self._routes[number], routes),
+            cluster=ClusterConfig("shop", self.hosts[number], self._routes[number], routes),
             **fields,
         )
+        return self._node(config, folder, number)
+
+    def _node(self, config: NatsConfig, folder: Path, number: int) -> NatsServer:
         return NatsServer(config, folder)
 
     def bot_at(self, name: str, node: int) -> Bot:

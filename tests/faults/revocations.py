@@ -2,10 +2,11 @@
 
 ::
 
-    python -m tests.faults.revocations --tries 100 --sessions 200
+    python -m tests.faults.revocations --tries 100 --sessions 200 [--nodes 3]
 
-The bots have four sessions each. Each try revokes the key of one bot by an edit of its file, while
-the bot sends all the time. The program measures from the end of the write:
+The bots have four sessions each. With ``--nodes 3`` the bus is a cluster, and each session is on
+the next node. Each try revokes the key of one bot by an edit of its file, while the bot sends all
+the time. The program measures from the end of the write:
 
 * *judged*: until the relay judges by the new policy. Another bot sends all the time, and each stamp
   names the policy.
@@ -35,7 +36,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random  # noqa: TID251  # a seed makes a run repeatable
@@ -43,7 +44,7 @@ from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
-from sealbus import Bot
+from sealbus import Bot, Credentials
 from sealbus.life.session import Session, Watchers
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.delivery import split_delivery
@@ -55,6 +56,7 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.e2e.edits import asking, report, sealed
+from tests.e2e.nodes import NODES, ClusterShop
 from tests.e2e.shop import Shop
 from tests.faults.yard import SCHEMA, say
 from tests.waiting import until
@@ -107,22 +109,31 @@ class Town(Shop):
         self.members = [f"m{number}" for number in range(bots)]
         super().__init__(folder, self._fill)
 
+    def at_node(self, bot: str, number: int) -> Credentials:
+        """The credentials of ``bot`` for the session ``number``, with the address of one node."""
+        server = self.urls[number % len(self.urls)]
+        return replace(self.credentials(bot), servers=(server,))
+
     def _fill(self, folder: Path) -> None:
         bots = "".join(f"  {name}:\n    roles: [member]\n" for name in self.members)
         (folder / "policy.yaml").write_text(POLICY.format(bots=bots))
         (folder / "schemas").mkdir()
         (folder / "schemas" / "work.v1.json").write_text(SCHEMA)
-        facts = BusFile("shop", (self.url,), (self.bus.open_secrets().bus.public,))
+        facts = BusFile("shop", self.urls, (self.bus.open_secrets().bus.public,))
         for bot in ("observer", *self.members):
             make_key(self.bus, bot, facts, datetime.now(UTC))
+
+
+class ClusterTown(Town, ClusterShop):
+    """The same on three nodes."""
 
 
 class Member:
     """One session of a bot. It comes back whenever the bus admits it."""
 
-    def __init__(self, town: Town, bot: str) -> None:
+    def __init__(self, town: Town, bot: str, number: int) -> None:
         self.bot = bot
-        self.credentials = town.credentials(bot)
+        self.credentials = town.at_node(bot, number)
         self.gone_at = 0.0
         """When its connection was closed last, by the monotonic clock."""
         self.heard_at = 0.0
@@ -287,7 +298,7 @@ class Trial:
 @asynccontextmanager
 async def _in_use(town: Town, sessions: int) -> AsyncIterator[Trial]:
     """The town with ``sessions`` live sessions and an observer."""
-    members = [Member(town, town.members[at % len(town.members)]) for at in range(sessions)]
+    members = [Member(town, town.members[at % len(town.members)], at) for at in range(sessions)]
     observer = town.bot("observer")
     watch = Watch(observer)
     tasks: list[asyncio.Task[None]] = []
@@ -313,9 +324,10 @@ async def _in_use(town: Town, sessions: int) -> AsyncIterator[Trial]:
         await asyncio.gather(*closing, return_exceptions=True)
 
 
-async def play(folder: Path, *, tries: int, sessions: int) -> Outcome:
-    """Revoke ``tries`` keys on a new bus in ``folder``."""
-    async with Town(folder, max(2, sessions // SESSIONS_OF_A_BOT)) as town:
+async def play(folder: Path, *, tries: int, sessions: int, nodes: int = 1) -> Outcome:
+    """Revoke ``tries`` keys on a new bus in ``folder``, of one node or of three."""
+    make = Town if nodes == 1 else ClusterTown
+    async with make(folder, max(2, sessions // SESSIONS_OF_A_BOT)) as town:
         await town.start_relay()
         async with _in_use(town, sessions) as trial:
             await trial.run(tries)
@@ -334,6 +346,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="How long a revoked key still works.")
     parser.add_argument("--tries", type=int, default=100, help="keys that are revoked (100)")
     parser.add_argument("--sessions", type=int, default=200, help="live sessions (200)")
+    parser.add_argument("--nodes", type=int, choices=(1, NODES), default=1, help="nodes (1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
     if given.tries < 1 or given.sessions < 2:
@@ -341,7 +354,12 @@ def main() -> int:
     # Each session tells why it ended, and that is no news here.
     logging.getLogger("sealbus").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
-        playing = play(Path(folder) / "town", tries=given.tries, sessions=given.sessions)
+        playing = play(
+            Path(folder) / "town",
+            tries=given.tries,
+            sessions=given.sessions,
+            nodes=given.nodes,
+        )
         outcome = asyncio.run(playing)
     times = {"judged": outcome.judged_s, "gone": outcome.gone_s, "settled": outcome.settled_s}
     rows = {name: figures(times_s) for name, times_s in times.items()}
@@ -352,7 +370,8 @@ def main() -> int:
         result: dict[str, Any] = asdict(outcome) | {"figures": rows, "wrong": wrong}
         say(json.dumps(result))
     else:
-        say(f"{given.tries} keys revoked, {given.sessions} sessions; seconds after the write")
+        on = f"{given.sessions} sessions on {given.nodes} node{'s' if given.nodes > 1 else ''}"
+        say(f"{given.tries} keys revoked, {on}; seconds after the write")
         say(COLUMNS.format("", "p50", "p95", "worst"))
         for name, row in rows.items():
             say(COLUMNS.format(name, *(f"{one:.3f}" for one in row.values())))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sealbus_broker.relay.health import SILENT_S, Level, replica_problem
+from sealbus_broker.relay.health import SILENT_S, Level, behind, replica_problem
 
 NODE: dict[str, Any] = {"name": "node-1", "current": True, "active": 79_582_961}
 OTHER = NODE | {"name": "node-2"}
@@ -19,28 +19,37 @@ def told(*others: dict[str, Any], leader: str = "node-0") -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("replica", "text"),
-    [
-        (NODE | {"offline": True}, "away at node-1"),
-        (NODE | {"current": False, "lag": 6}, "behind at node-1"),
-        (NODE | {"current": False, "active": int((SILENT_S + 1) * 1e9)}, "behind at node-1"),
-    ],
-)
-def test_a_lost_or_late_replica_is_a_warning(replica: dict[str, Any], text: str) -> None:
-    (problem,) = replica_problem("ACCEPTED", told(replica, OTHER))
+LATE = NODE | {"current": False, "lag": 6}
+SILENT = NODE | {"current": False, "active": int((SILENT_S + 1) * 1e9)}
+NOBODY: frozenset[str] = frozenset()
+
+
+def test_a_replica_that_is_away_is_a_warning() -> None:
+    info = told(NODE | {"offline": True}, OTHER)
+    (problem,) = replica_problem("ACCEPTED", info, NOBODY)
     assert problem.level is Level.WARNING
-    assert text in problem.what
+    assert "away at node-1" in problem.what
+    assert behind(info) == NOBODY
+
+
+@pytest.mark.parametrize("replica", [LATE, SILENT])
+def test_a_replica_that_stays_behind_is_a_warning(replica: dict[str, Any]) -> None:
+    info = told(replica, OTHER)
+    assert behind(info) == {"node-1"}
+    assert replica_problem("ACCEPTED", info, NOBODY) == []
+    (problem,) = replica_problem("ACCEPTED", info, behind(info))
+    assert problem.level is Level.WARNING
+    assert "behind at node-1" in problem.what
 
 
 def test_a_stream_without_a_leader_is_red() -> None:
-    (problem,) = replica_problem("LIVE", told(NODE, OTHER, leader=""))
+    (problem,) = replica_problem("LIVE", told(NODE, OTHER, leader=""), NOBODY)
     assert (problem.level, problem.about) == (Level.RED, "LIVE")
 
 
 def test_a_replica_that_nobody_keeps_is_a_warning() -> None:
-    (problem,) = replica_problem("ACCEPTED", told(NODE))
-    assert "missing: 2 of 3" in problem.what
+    (problem,) = replica_problem("ACCEPTED", told(NODE), NOBODY)
+    assert "1 on no node" in problem.what
 
 
 @pytest.mark.parametrize(
@@ -53,4 +62,4 @@ def test_a_replica_that_nobody_keeps_is_a_warning() -> None:
     ],
 )
 def test_whole_streams_have_no_problem(info: dict[str, Any]) -> None:
-    assert replica_problem("ACCEPTED", info) == []
+    assert replica_problem("ACCEPTED", info, behind(info)) == []

@@ -177,6 +177,8 @@ class Health:
         self._surroundings = surroundings
         self._looked_at: float | None = None
         """When the last look ended. ``None``: there was none."""
+        self._behind: dict[str, frozenset[str]] = {}
+        """For each stream, the nodes that did not have everything at the last look."""
         self._floors: dict[int, tuple[int, float]] = {}
         """For each partition, the last sequence that was settled, and since when it is the last."""
         self._told: dict[str, tuple[Level, float]] = {}
@@ -333,7 +335,10 @@ class Health:
                     NO_LEADER if self._nc.cluster else RESTART,
                 )
             ]
-        return [*self._filled(name, info), *replica_problem(name, info)]
+        # A replica is behind for a moment whenever messages come. So it has to be at two looks.
+        before, self._behind[name] = self._behind.get(name, frozenset()), behind(info)
+        late = before & self._behind[name]
+        return [*self._filled(name, info), *replica_problem(name, info, late)]
 
     def _filled(self, name: str, info: dict[str, Any]) -> list[Problem]:
         filled = fill(info)
@@ -426,11 +431,27 @@ class Health:
             )
 
 
-def replica_problem(name: str, info: dict[str, Any]) -> list[Problem]:
+def behind(info: dict[str, Any]) -> frozenset[str]:
+    """Return the nodes that run and do not have everything of a stream, from its STREAM.INFO."""
+    # "current" alone is no sign: it is false for a moment on an idle stream too.
+    return frozenset(
+        str(one["name"])
+        for one in (info.get("cluster") or {}).get("replicas") or []
+        if not one.get("offline")
+        and not one.get("current")
+        and (one.get("lag") or one.get("active", 0) > SILENT_S * 1e9)
+    )
+
+
+def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> list[Problem]:
     """Return the problem of a stream's replicas, from its STREAM.INFO. One server has none.
 
-    A replica that is *offline* has no node. One that is *behind* does not have everything yet. The
-    loss of one node more may then leave the stream without a leader.
+    The loss of one node more may then leave the stream without a leader.
+
+    Args:
+        name: The stream.
+        info: Its STREAM.INFO.
+        late: The nodes that have been behind for a while.
     """
     replicas = info["config"].get("num_replicas", 1)
     if replicas == 1:
@@ -439,31 +460,16 @@ def replica_problem(name: str, info: dict[str, Any]) -> list[Problem]:
     if not cluster.get("leader"):
         return [Problem(Level.RED, name, f"{name} has no leader: it stores nothing", NO_LEADER)]
     others = cluster.get("replicas") or []
-    offline = [str(one["name"]) for one in others if one.get("offline")]
-    behind = [str(one["name"]) for one in others if not one.get("offline") and _is_behind(one)]
-    parts = [
-        f"{what} at {', '.join(sorted(nodes))}"
-        for what, nodes in (("away", offline), ("behind", behind))
-        if nodes
-    ]
-    if len(others) + 1 < replicas:
-        parts.append(f"missing: {len(others) + 1} of {replicas}")
+    away = [str(one["name"]) for one in others if one.get("offline")]
+    missing = replicas - 1 - len(others)
+    parts = [f"away at {', '.join(sorted(away))}"] if away else []
+    parts += [f"behind at {', '.join(sorted(late))}"] if late else []
+    parts += [f"{missing} on no node"] if missing > 0 else []
     if not parts:
         return []
     what = f"{name} does not have all its replicas: {'; '.join(parts)}"
     hint = "start that node, or look into its log; stop no other node before this is over"
     return [Problem(Level.WARNING, f"{name} replicas", what, hint)]
-
-
-def _is_behind(replica: dict[str, Any]) -> bool:
-    # "current" alone is no sign: it also says whether the leader has heard of the node just now,
-    # and is false for a moment on an idle stream.
-    return not replica.get("current") and bool(replica.get("lag") or _is_silent(replica))
-
-
-def _is_silent(replica: dict[str, Any]) -> bool:
-    silent_ns: int = replica.get("active", 0)
-    return silent_ns > SILENT_S * 1e9
 
 
 def fill(info: dict[str, Any]) -> float:
