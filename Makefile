@@ -160,6 +160,10 @@ fuzz-properties: $(READY) ## try the properties with 50 times as many examples (
 	HYPOTHESIS_PROFILE=fuzz $(BIN) -m pytest -o timeout=0 tests/gate/test_fuzz.py \
 	    tests/protocol/test_fuzz.py tests/protocol/test_credentials.py tests/model
 
+.PHONY: faults
+faults: $(READY) ## play seeded schedules of all faults, and check the histories (an hour)
+	$(BIN) -m tests.faults.histories --runs 500 --at-once 6 --minutes 55 $(ARGS)
+
 .PHONY: schedules
 schedules: $(READY) ## pause and kill a bus while captured copies arrive (an hour)
 	$(BIN) -m tests.model --seeds 1000

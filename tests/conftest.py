@@ -75,6 +75,7 @@ STARTERS = frozenset(
         "tests.cli.command",
         "tests.docs.transcript",
         "tests.faults.greedy.trial",
+        "tests.faults.histories.playing",
         "tests.faults.market",
         "tests.faults.revocations",
         "tests.faults.yard",

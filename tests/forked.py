@@ -49,6 +49,7 @@ PROCESSES.set_forkserver_preload(
                 "subscriptions",
             )
         ),
+        "tests.faults.histories.actors",
         "tests.faults.market",
         "tests.faults.yard",
         # A relay imports these while it starts.

@@ -246,7 +246,7 @@ class Day:
         bot = self.market.bot(run.bot)
         await bot.connect(timeout=PATIENCE_S)
         try:
-            async with raw_session(self.market, run.bot) as session:
+            async with raw_session(self.market.credentials(run.bot)) as session:
                 yield asyncio.gather(self._speak(run, bot), self._attack(run, tap, session))
         finally:
             await bot.close()

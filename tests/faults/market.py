@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from nats.errors import Error as NatsError
 
-from sealbus import Bot, Message
+from sealbus import Bot, Credentials, Message
 from sealbus.life.session import Session
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import is_bundle, split_bundle
@@ -228,13 +228,13 @@ def wiretap() -> Iterator[Wiretap]:
 
 
 @asynccontextmanager
-async def raw_session(market: Market, bot: str) -> AsyncIterator[Session]:
-    """A session of ``bot`` without a client around it, which comes back when it is lost."""
+async def raw_session(credentials: Credentials) -> AsyncIterator[Session]:
+    """A session of a bot without a client around it, which comes back when it is lost."""
 
     async def nothing(_: HardenedClient) -> None:
         pass
 
-    session = Session(market.credentials(bot), nothing, supervisor=Supervisor(bot))
+    session = Session(credentials, nothing, supervisor=Supervisor(credentials.bot))
     await session.open()
     try:
         yield session

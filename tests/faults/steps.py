@@ -108,7 +108,8 @@ class Lane:
             await until(
                 lambda: all(hearer.ready for hearer in self._hearers), "the handlers are connected"
             )
-            async with market.bot(self._bot) as bot, raw_session(market, self._bot) as session:
+            stolen = market.credentials(self._bot)
+            async with market.bot(self._bot) as bot, raw_session(stolen) as session:
                 for number, step in enumerate(self._steps):
                     self.results.append(Result(step))
                     await self._stop_at(number, self.results[-1], bot, session, tap)

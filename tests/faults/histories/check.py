@@ -1,0 +1,379 @@
+"""The promises of ``docs/guarantees.md``, compared with the histories of a bus. It is pure.
+
+The rules, by name:
+
+* **once**: no message is accepted twice, and no copy of it is.
+* **stored**: an accepted message is in ACCEPTED.
+* **lost**: each durable subscription handles each message in ACCEPTED, or the message is parked.
+* **refused**: a message that is refused is neither stored nor handled. A message of which the
+  attacker has sent a copy is left out: its copy may be accepted later.
+* **unsent**: a message that the client says it did not send is not stored.
+* **resolved**: each message of a sender that lives has an outcome in the end, and only one. A
+  refusal may stay in doubt if the receipt of an earlier attempt is missing.
+* **revoked**: no message is accepted that was begun after its key was revoked.
+* **twice**: no process handles a message twice while it keeps its connection, and nobody handles it
+  through two acceptances.
+* **order**: messages that a bot sends one after the other are stored in that order. One process at
+  a time gets them in the order in which they are stored, until it crashes or loses its connection.
+  Messages under way together are stored in the order in which they were sent, if relays were only
+  told to stop.
+* **judged**: a message that INGRESS has stored is in ACCEPTED or in the quarantine in the end.
+* **evidence**: a refused message that has a record is in the quarantine.
+* **stuck**: each process ends in time, and the bus accepts again.
+* **memory**: no process has more than its bound.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from tests.faults.histories.history import SENDER, SUBSCRIBER, Event, History, Stored
+
+MEMORY_BYTES: Final = {"relay": 512 * 1024 * 1024, "node": 1024 * 1024 * 1024}
+"""The most resident memory of a relay and of a server. ``compose.yaml`` gives them this much."""
+
+UNDELIVERABLE: Final = "undeliverable"
+
+ORDERLY: Final = frozenset(
+    {
+        *("stop-relay", "kill-sender", "stop-sender", "kill-subscriber", "stop-subscriber"),
+        *("pause-subscriber", "cut-subscriber", "change-limit"),
+    }
+)
+"""The faults under which messages that are under way together keep their order."""
+
+MOST_SHOWN: Final = 4
+"""How many examples of one rule a report has."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken promise."""
+
+    rule: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.text}"
+
+
+def check(history: History) -> list[Violation]:
+    """The broken promises, at most :data:`MOST_SHOWN` of each rule, and then their number."""
+    found: list[Violation] = []
+    facts = _Facts(history)
+    for rule, look in RULES.items():
+        texts = list(look(facts))
+        found += [Violation(rule, text) for text in texts[:MOST_SHOWN]]
+        if len(texts) > MOST_SHOWN:
+            found.append(Violation(rule, f"{len(texts)} in all"))
+    return found
+
+
+class _Facts:
+    """A history, arranged for the rules."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.senders = history.of(SENDER)
+        self.subscribers = history.of(SUBSCRIBER)
+        self.valid = [one for one in history.stored if not one.void]
+        self.by_number: dict[tuple[str, int], list[Stored]] = defaultdict(list)
+        for one in self.valid:
+            self.by_number[one.bot, one.number].append(one)
+        self.outcomes: dict[tuple[str, int], list[Event]] = defaultdict(list)
+        self.begun: dict[tuple[str, int], Event] = {}
+        for life in self.senders:
+            for event in life.events:
+                if event.what == "begin":
+                    self.begun[life.bot, event.number] = event
+                elif event.what not in ("ready", "lost", "stopping", "ask", "asked"):
+                    self.outcomes[life.bot, event.number].append(event)
+        self.handled = {
+            (event.bot, event.number)
+            for life in self.subscribers
+            for event in life.events
+            if event.what == "handled"
+        }
+        self.copied = {
+            (event.bot, event.nonce)
+            for life in history.of("attacker")
+            for event in life.events
+            if event.what == "copy"
+        }
+
+    def with_outcome(self, what: str) -> Iterator[tuple[str, Event]]:
+        """Bot and event of each message with this outcome."""
+        for (bot, _), events in self.outcomes.items():
+            yield from ((bot, event) for event in events if event.what == what)
+
+
+# ---- what is accepted ----------------------------------------------------------------------------
+
+
+def _once(facts: _Facts) -> Iterator[str]:
+    copies = Counter((one.bot, one.nonce, one.index) for one in facts.valid)
+    for (bot, nonce, index), count in copies.items():
+        if count > 1:
+            yield f"{bot}'s message {nonce}.{index} is stored {count} times"
+    for (bot, number), stored in facts.by_number.items():
+        if len({(one.nonce, one.index) for one in stored}) > 1:
+            yield f"{bot}'s message {number} is stored under {len(stored)} nonces"
+
+
+def _stored(facts: _Facts) -> Iterator[str]:
+    for bot, event in facts.with_outcome("accepted"):
+        if not event.live and (bot, event.number) not in facts.by_number:
+            yield f"{bot}'s message {event.number} was accepted, and is not in ACCEPTED"
+
+
+def _lost(facts: _Facts) -> Iterator[str]:
+    parked = {
+        (kept.session, kept.position, index)
+        for kept in facts.history.kept
+        if kept.reason == UNDELIVERABLE
+        for index in (kept.payloads or (None,))
+    }
+    handled: dict[str, set[tuple[str, int]]] = {life.bot: set() for life in facts.subscribers}
+    for life in facts.subscribers:
+        handled[life.bot].update(
+            (event.bot, event.number)
+            for event in life.events
+            if event.what == "handled" and not event.live
+        )
+    for bot, done in handled.items():
+        for one in facts.valid:
+            places = {(bot, one.sequence, one.index), (bot, one.sequence, None)}
+            if (one.bot, one.number) not in done and not places & parked:
+                yield f"{one.bot}'s message {one.number} was never handled by {bot}"
+
+
+def _refused(facts: _Facts) -> Iterator[str]:
+    for bot, event in facts.with_outcome("refused"):
+        key = bot, event.number
+        if (bot, event.nonce) in facts.copied:
+            continue
+        if key in facts.by_number:
+            yield f"{bot}'s message {event.number} was refused ({event.reason}), and is stored"
+        elif key in facts.handled:
+            yield f"{bot}'s message {event.number} was refused ({event.reason}), and was handled"
+
+
+def _unsent(facts: _Facts) -> Iterator[str]:
+    for bot, event in facts.with_outcome("unsent"):
+        if (bot, event.number) in facts.by_number:
+            yield f"{bot}'s message {event.number} was not sent ({event.reason}), and is stored"
+
+
+def _resolved(facts: _Facts) -> Iterator[str]:
+    for life in facts.senders:
+        if life.killed_at is not None or life.revoked_at is not None:
+            continue
+        for event in life.events:
+            if event.what != "begin":
+                continue
+            outcomes = facts.outcomes[life.bot, event.number]
+            final = {one.what for one in outcomes} - {"unresolved"}
+            # Nobody can find out the outcome of a live message if nats-server was started anew.
+            if not final or (final & {"too-late", "closed"} and not event.live):
+                yield f"{life.bot}'s message {event.number} has no outcome: {_told(outcomes)}"
+            elif len(final) > 1:
+                yield f"{life.bot}'s message {event.number} has two outcomes: {_told(outcomes)}"
+
+
+def _told(events: Iterable[Event]) -> str:
+    return ", ".join(event.what for event in events) or "nothing was told"
+
+
+def _revoked(facts: _Facts) -> Iterator[str]:
+    for life in facts.senders:
+        for event in life.events:
+            if event.what != "begin" or life.revoked_at is None or event.at < life.revoked_at:
+                continue
+            if (life.bot, event.number) in facts.by_number:
+                yield f"{life.bot}'s message {event.number} was accepted after the revocation"
+
+
+# ---- how it is handled ---------------------------------------------------------------------------
+
+
+def _twice(facts: _Facts) -> Iterator[str]:
+    stamps: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for life in facts.subscribers:
+        seen: set[tuple[str, str, int]] = set()
+        for event in life.events:
+            if event.what == "lost":
+                seen.clear()
+            elif event.what == "handled":
+                key = event.bot, event.nonce, event.index
+                stamps[key].add(event.stamp)
+                if key in seen and not life.disturbed:
+                    yield f"{life.name} handled {event.bot}'s message {event.number} twice"
+                seen.add(key)
+    for (bot, nonce, index), them in stamps.items():
+        if len(them) > 1:
+            yield f"{bot}'s message {nonce}.{index} was handled through {len(them)} acceptances"
+
+
+def _order(facts: _Facts) -> Iterator[str]:
+    yield from _order_of_sending(facts)
+    yield from _order_of_handling(facts)
+    kinds = {one.kind for one in facts.history.disturbances}
+    # On a busy machine another relay may take a partition over, as from a dead one.
+    if kinds <= ORDERLY and (facts.history.relays == 1 or not facts.history.starved):
+        yield from _order_under_way(facts)
+
+
+def _order_of_sending(facts: _Facts) -> Iterator[str]:
+    """A message that is begun after another's receipt is stored behind it."""
+    receipts = {
+        (bot, event.number): event.at
+        for bot, event in facts.with_outcome("accepted")
+        if not event.live
+    }
+    by_bot: dict[str, list[Stored]] = defaultdict(list)
+    for one in facts.valid:
+        by_bot[one.bot].append(one)
+    for bot, stored in by_bot.items():
+        earliest: tuple[float, int] | None = None
+        """The earliest receipt of the messages behind, and the message."""
+        for one in sorted(stored, key=lambda one: (-one.sequence, -one.index)):
+            begun = facts.begun.get((bot, one.number))
+            if begun is not None and earliest is not None and earliest[0] < begun.at:
+                yield (
+                    f"{bot}'s message {one.number} was begun after the receipt of message"
+                    f" {earliest[1]}, and is stored before it"
+                )
+            receipt = receipts.get((bot, one.number))
+            if receipt is not None and (earliest is None or receipt < earliest[0]):
+                earliest = receipt, one.number
+
+
+def _order_under_way(facts: _Facts) -> Iterator[str]:
+    """Messages of one process are stored in the order in which it has begun them."""
+    for life in facts.senders:
+        if any(event.what in ("lost", "unresolved") for event in life.events):
+            continue
+        at = -1
+        begun = [event.number for event in life.events if event.what == "begin"]
+        for number in begun:
+            for one in facts.by_number.get((life.bot, number), ()):
+                if one.sequence < at:
+                    yield f"{life.bot}'s message {number} is stored before an earlier one"
+                at = max(at, one.sequence)
+
+
+def _order_of_handling(facts: _Facts) -> Iterator[str]:
+    """The subscription with one process at a time. What follows a crash or a loss is left out."""
+    places = {(one.bot, one.nonce, one.index): one.sequence for one in facts.valid}
+    last: dict[str, tuple[int, int]] = {}
+    known: set[tuple[str, str, int]] = set()
+    for life in facts.subscribers:
+        if life.mode != "one":
+            continue
+        for event in life.events:
+            if event.what == "lost" or life.disturbed:
+                return
+            key = event.bot, event.nonce, event.index
+            if event.what != "handle" or event.live or key not in places or key in known:
+                continue
+            known.add(key)
+            place = places[key], event.index
+            if place < last.get(event.bot, place):
+                yield f"{life.name} got {event.bot}'s message {event.number} behind a later one"
+            last[event.bot] = max(place, last.get(event.bot, place))
+        if life.killed_at is not None:
+            return
+
+
+# ---- what is kept, and what goes on --------------------------------------------------------------
+
+
+def _judged(facts: _Facts) -> Iterator[str]:
+    known = {(one.bot, one.nonce) for one in facts.history.stored}
+    known |= {(kept.session, kept.nonce) for kept in facts.history.kept}
+    for bot, nonce in facts.history.waiting:
+        if (bot, nonce) not in known:
+            yield f"{bot}'s message {nonce} was in INGRESS, and has no verdict"
+
+
+def _evidence(facts: _Facts) -> Iterator[str]:
+    records = {kept.sequence: kept for kept in facts.history.kept}
+    for bot, event in facts.with_outcome("refused"):
+        if event.record is None:
+            continue
+        kept = records.get(event.record)
+        if kept is None or (kept.session, kept.nonce) != (bot, event.nonce):
+            yield f"{bot}'s message {event.number} is not in the quarantine as {event.record}"
+
+
+def _stuck(facts: _Facts) -> Iterator[str]:
+    yield from facts.history.stuck
+    for life in facts.history.lives:
+        asked = [event.number for event in life.events if event.what == "ask"]
+        answered = {event.number: event.reason for event in life.events if event.what == "asked"}
+        for number in asked:
+            if number not in answered and life.killed_at is None:
+                yield f"{life.name} still waits for the answer to question {number}"
+            elif answered.get(number) == "WRONG":
+                yield f"{life.name} got another answer to question {number}"
+        # Told to stop before it had begun to listen for signals, a process ends at once.
+        fine = (0, None) if any(event.what == "ready" for event in life.events) else (0, None, -15)
+        if life.killed_at is None and life.code not in fine and life.role != "attacker":
+            yield f"{life.name} ended with the code {life.code}"
+
+
+def _memory(facts: _Facts) -> Iterator[str]:
+    for name, resident in facts.history.memory.items():
+        most = MEMORY_BYTES[name.partition("-")[0]]
+        if resident > most:
+            yield f"{name} has {resident >> 20} MiB, which is more than {most >> 20}"
+
+
+RULES: Final = {
+    "once": _once,
+    "stored": _stored,
+    "lost": _lost,
+    "refused": _refused,
+    "unsent": _unsent,
+    "resolved": _resolved,
+    "revoked": _revoked,
+    "twice": _twice,
+    "order": _order,
+    "judged": _judged,
+    "evidence": _evidence,
+    "stuck": _stuck,
+    "memory": _memory,
+}
+"""The rules, by name. Each takes the facts, and yields a sentence for each violation."""
+
+
+# ---- stalls --------------------------------------------------------------------------------------
+
+
+SEVERAL: Final = "several at a time"
+"""The stalls that touch faults of several kinds."""
+
+
+def stalls(history: History) -> dict[str, float]:
+    """By kind of fault: the longest time without an accepted message that touches such a fault.
+
+    A stall that touches several kinds belongs to :data:`SEVERAL`.
+    """
+    accepted = sorted(
+        event.at for life in history.of(SENDER) for event in life.events if event.what == "accepted"
+    )
+    found: dict[str, float] = {}
+    for one, after in pairwise(accepted):
+        touched = {
+            fault.kind
+            for fault in history.disturbances
+            if one <= fault.healed and fault.began <= after
+        }
+        if touched:
+            kind = touched.pop() if len(touched) == 1 else SEVERAL
+            found[kind] = max(found.get(kind, 0.0), after - one)
+    return found

@@ -1,0 +1,165 @@
+"""Mistakes that the product makes on request, so that the harness shows that it would notice them.
+
+Each replaces one function of a relay's or a subscriber's process. Some mistakes only show when a
+process ends at the wrong moment. They pause there, so that this moment is often met.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sealbus.nats.acks import ACK
+from sealbus.protocol.reason import Reason
+from sealbus.receiving.durable_message import DurableMessage
+from sealbus.receiving.subscription import DurableSubscription
+from sealbus_broker.relay import ingress as ingress_module
+from sealbus_broker.relay.giving_back import give_back
+from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.pipeline import Pipeline
+from sealbus_broker.relay.storing import Item, Storing
+from sealbus_broker.relay.stream_store import StreamMessage
+from tests.faults.histories.schedule import Fault
+
+LATE_S: Final = 0.4
+"""How long a mistaken relay pauses between two steps that it has exchanged, in seconds."""
+
+SLOW_S: Final = 0.08
+"""How long a slow relay takes for a message. A sender that pipelines is faster, and its messages
+still have their verdicts in time."""
+
+WORK: Final = "work."
+"""The subjects of the honest bots. The bus's own messages are treated right."""
+
+
+# ---- mistakes ------------------------------------------------------------------------------------
+
+
+def _acknowledge_first() -> None:
+    """INGRESS forgets a message before it is judged."""
+    work = IngressWorker._work
+
+    async def mistaken(self: IngressWorker, taken: Sequence[tuple[Any, Any]]) -> None:
+        if any(pulled.subject.split(b".")[-1] != b"sealbus" for pulled, _ in taken):
+            await self._acknowledge([pulled for pulled, _ in taken], None)
+            await asyncio.sleep(LATE_S)
+        await work(self, taken)
+
+    IngressWorker._work = mistaken  # type: ignore[method-assign]  # intended
+
+
+def _answer_first() -> None:
+    """A sender has the receipt before the message is stored."""
+    carry_out = Pipeline._carry_out
+
+    async def mistaken(self: Pipeline, part: Any) -> list[Item]:
+        early = [item for item in part.items if item.accepted and _is_work(item)]
+        if early:
+            self._storing._entries(early)
+            self._answer(early)
+            await asyncio.sleep(LATE_S)
+        return await carry_out(self, part)
+
+    Pipeline._carry_out = mistaken  # type: ignore[method-assign]  # intended
+
+
+def _no_ledger() -> None:
+    """A message is stored without the id by which JetStream knows it again."""
+    entry = Storing._entry
+
+    def mistaken(item: Item, stamp: bytes) -> StreamMessage:
+        made = entry(item, stamp)
+        return replace(made, headers={}) if _is_work(item) else made
+
+    Storing._entry = staticmethod(mistaken)  # type: ignore[method-assign]  # intended
+
+
+def _refuse_known() -> None:
+    """A message that was accepted before is refused when it comes again."""
+    settled = Storing._settled
+
+    def mistaken(self: Storing, item: Item, copy: Any, sequence: int) -> None:
+        settled(self, item, copy, sequence)
+        if item.done and item.accepted and _is_work(item):
+            self._refuse(item, Reason.REPLAY, None)
+            item.receipt = None
+
+    Storing._settled = mistaken  # type: ignore[method-assign]  # intended
+
+
+def _handle_last() -> None:
+    """A subscriber acknowledges a message before its handler has it."""
+    begin = DurableSubscription._begin
+
+    def mistaken(self: DurableSubscription, pending: DurableMessage) -> bool:
+        begins = begin(self, pending)
+        if begins:
+            self._answer(pending.delivery, ACK)
+        return begins
+
+    DurableSubscription._begin = mistaken  # type: ignore[method-assign]  # intended
+
+
+def _give_back_reversed() -> None:
+    """A relay that stops gives messages back in the wrong order. It is slow, and so has some."""
+    work = IngressWorker._work
+
+    async def mistaken(nc: Any, partition: int, replies: Sequence[bytes], *, has_pin: bool) -> None:
+        await give_back(nc, partition, list(reversed(replies)), has_pin=has_pin)
+
+    async def slow(self: IngressWorker, taken: Sequence[tuple[Any, Any]]) -> None:
+        await asyncio.sleep(SLOW_S)
+        await work(self, taken)
+
+    ingress_module.give_back = mistaken  # type: ignore[attr-defined]  # intended
+    ingress_module.BATCH = 1  # type: ignore[misc]  # intended
+    IngressWorker._work = slow  # type: ignore[method-assign]  # intended
+
+
+def _is_work(item: Item) -> bool:
+    header = item.judgment.header
+    return header is not None and header.subject.startswith(WORK)
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One mistake."""
+
+    make: Callable[[], None]
+    rules: frozenset[str]
+    """The rules of the checker that notice it. One is enough."""
+    faults: tuple[Fault, ...] = ()
+    """The faults under which it shows."""
+    in_relay: bool = True
+
+
+def _often(kind: str, lasts_s: float = 0.0) -> tuple[Fault, ...]:
+    return tuple(Fault(at_s, kind, lasts_s, 0) for at_s in (1.0, 3.0, 5.0))
+
+
+PLANTS: Final = {
+    "acknowledge-first": Plant(
+        _acknowledge_first, frozenset({"judged"}), _often("orphans", 0.5)[::2]
+    ),
+    # INGRESS still has the message, so that the next relay stores it, behind later ones.
+    "answer-first": Plant(
+        _answer_first, frozenset({"stored", "lost", "order"}), _often("kill-relay", 0.2)
+    ),
+    "no-ledger": Plant(_no_ledger, frozenset({"once"}), _often("pause-relay", 0.2)),
+    "refuse-known": Plant(_refuse_known, frozenset({"refused"}), _often("kill-relay", 0.2)),
+    "handle-last": Plant(
+        _handle_last, frozenset({"lost"}), _often("kill-subscriber", 0.1), in_relay=False
+    ),
+    "give-back-reversed": Plant(
+        _give_back_reversed, frozenset({"order"}), _often("stop-relay", 0.1)
+    ),
+}
+"""The mistakes, by name."""
+
+
+def plant(name: str, *, in_relay: bool = False) -> None:
+    """Make a mistake from now on, if it is one of such a process."""
+    if name and PLANTS[name].in_relay is in_relay:
+        PLANTS[name].make()
