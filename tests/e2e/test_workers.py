@@ -18,6 +18,7 @@ from sealbus_broker.cli import workers as workers_module
 from sealbus_broker.cli.workers import Workers
 from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.nats.streams import PARTITIONS
+from sealbus_broker.server.process import Disk
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -141,7 +142,7 @@ async def test_worker_that_cannot_begin_ends_all(
     monkeypatch.setattr(workers_module, "PAUSE_FIRST_S", 0.01)
     monkeypatch.setattr(workers_module, "PAUSE_MOST_S", 0.01)
     command = (sys.executable, "-c", "import sys; sys.exit(3)")
-    some = Workers(tmp_path, "nats://127.0.0.1:1", ["a", "b"], command)
+    some = Workers(tmp_path, ["nats://127.0.0.1:1"], Disk(tmp_path), ["a", "b"], command)
     with pytest.raises(WorkerFailed, match="has ended 5 times before it was ready"):
         await some.run(asyncio.Event(), lambda: None)
     assert not some.admits

@@ -154,10 +154,8 @@ def up(
             server = make_servers(bus, secrets, config, found)
         work: Relay | Workers
         if workers > 1:
-            names = [f"{name}-{number}" for number in range(1, workers + 1)]
-            for one in names:
-                check_name(one, "relay")
-            work = Workers(bus.path.resolve(), server, names)
+            disk = Disk(server.store, server.copies)
+            work = Workers(bus.path.resolve(), server.urls, disk, _names(name, workers))
         else:
             work = Relay(
                 servers=server.urls,
@@ -190,6 +188,13 @@ def up(
         return serve
 
     return run_until_signal(begin)
+
+
+def _names(name: str, workers: int) -> list[str]:
+    names = [f"{name}-{number}" for number in range(1, workers + 1)]
+    for one in names:
+        check_name(one, "relay")
+    return names
 
 
 def _say_started(bus: BusFolder, server: NatsServer | LocalCluster) -> None:

@@ -34,8 +34,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.relay import DRAIN_S
-from sealbus_broker.server.cluster import LocalCluster
-from sealbus_broker.server.process import NatsServer
+from sealbus_broker.server.process import Disk
 
 log = get_logger(__name__)
 
@@ -69,7 +68,8 @@ class Workers:
     def __init__(
         self,
         folder: Path,
-        server: NatsServer | LocalCluster,
+        servers: Sequence[str],
+        disk: Disk,
         names: Sequence[str],
         command: Sequence[str] = COMMAND,
     ) -> None:
@@ -77,14 +77,13 @@ class Workers:
 
         Args:
             folder: The folder of the bus.
-            server: The server, or the nodes of a cluster.
+            servers: NATS URLs.
+            disk: The disk of the streams.
             names: The name of each relay.
             command: Starts a worker. The arguments of :mod:`~sealbus_broker.cli.worker` follow.
         """
-        disk = (str(server.store), str(server.copies))
-        self._arguments = {
-            name: (*command, str(folder), name, *disk, *server.urls) for name in names
-        }
+        store = (str(disk.store), str(disk.copies))
+        self._arguments = {name: (*command, str(folder), name, *store, *servers) for name in names}
         self._ready = {name: asyncio.Event() for name in names}
         """By name: set in the state *ready*."""
 

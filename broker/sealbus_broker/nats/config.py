@@ -156,13 +156,15 @@ def cluster_subject(server: str) -> str:
 
 _SYSTEM_SERVICES: Final = (
     CONNECTIONS_SUBJECT,
-    TRAFFIC_SUBJECT,
     kick_subject("*"),
     renew_subject("*"),
     routes_subject("*"),
     cluster_subject("*"),
 )
-"""The services of nats-server itself that relays use."""
+"""The services of nats-server itself that relays use, and that give one answer."""
+
+_OF_EACH_NODE: Final = (NODES_SUBJECT, TRAFFIC_SUBJECT)
+"""Those that give an answer of each node. The default response type passes on the first one."""
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 """The largest message. It is nats-server's own default, written out because limits of the protocol
@@ -345,12 +347,13 @@ def render(config: NatsConfig) -> str:
         f"{{ service: {quote(subject)}, accounts: [ {BUS_ACCOUNT} ] }}"
         for subject in _SYSTEM_SERVICES
     ]
-    system.append(
-        f"{{ service: {quote(NODES_SUBJECT)}, accounts: [ {BUS_ACCOUNT} ], response_type: stream }}"
-    )
+    system += [
+        f"{{ service: {quote(subject)}, accounts: [ {BUS_ACCOUNT} ], response_type: stream }}"
+        for subject in _OF_EACH_NODE
+    ]
     from_system = [
         f"{{ service: {{ account: {SYSTEM_ACCOUNT}, subject: {quote(subject)} }} }}"
-        for subject in (*_SYSTEM_SERVICES, NODES_SUBJECT)
+        for subject in (*_SYSTEM_SERVICES, *_OF_EACH_NODE)
     ]
     event = quote(_DISCONNECTED_EVENT)
     system.append(f"{{ stream: {event}, accounts: [ {BUS_ACCOUNT} ] }}")

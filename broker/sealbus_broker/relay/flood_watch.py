@@ -27,7 +27,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -119,8 +119,8 @@ class FloodWatch:
         self._meter = FloodMeter()
         self._answered = asyncio.Event()
         """Set when a server has told its counts."""
-        self._listed_us = 0
-        """When the last list of sessions was made (µs since 1970, by the server's clock)."""
+        self._listed_us: Mapping[str, int] = {}
+        """When each node made the last list of its sessions (µs since 1970, by its own clock)."""
         self._told_at = 0.0
         """When the pauses were told last (monotonic clock)."""
         self._sweep_until = 0.0
@@ -173,7 +173,7 @@ class FloodWatch:
         if is_busy or not self._listed_us or time.monotonic() < self._sweep_until:
             listing = await list_sessions(nc)
             sent = _sent(listing, self._listed_us)
-            self._listed_us = listing.at_us
+            self._listed_us = {node: told.at_us for node, told in listing.nodes.items()}
             for flood in self._meter.look(sent, time.monotonic(), policy.limits):
                 self._cut_off(nc, flood, policy, store)
             self._sweep(nc, listing)
@@ -213,7 +213,7 @@ class FloodWatch:
         nc.write(
             [
                 pub(
-                    kick_subject(listing.server).encode(),
+                    kick_subject(one.node).encode(),
                     json.dumps({"cid": one.number}).encode(),
                     UNHEARD,
                 )
@@ -269,13 +269,13 @@ class FloodWatch:
             self._pauses.take(data, self._now_ms())
 
 
-def _sent(listing: Listing, before_us: int) -> Sequence[Sent]:
-    """Return the counts of each session. ``before_us``: the time of the last list."""
+def _sent(listing: Listing, before_us: Mapping[str, int]) -> Sequence[Sent]:
+    """Return the counts of each session. ``before_us``: the time of each node's last list."""
     return [
         Sent(
-            (listing.server, one.number),
+            (one.node, one.number),
             one.bot,
-            before_us > 0 and one.began_us > before_us,
+            one.node in before_us and one.began_us > before_us[one.node],
             int(one.told.get("in_msgs", 0)),
             int(one.told.get("in_bytes", 0)),
         )
