@@ -64,7 +64,7 @@ async def watch(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     one = Watch(stage)
     running = asyncio.create_task(one.run(store))
     # Until it has looked once, no session is new.
-    await until(lambda: one.watch._listed_us > 0, "it looks")
+    await until(lambda: bool(one.watch._listed_us), "it looks")
     yield one
     one.stopping.set()
     await running
@@ -121,8 +121,8 @@ async def test_bot_at_the_bound_keeps_its_session(stage: Stage, watch: Watch) ->
     client = await stage.bot("order")
     for _ in range(3):
         await flood(client, count=300)
-    listed = watch.watch._listed_us
-    await until(lambda: watch.watch._listed_us >= listed)
+    watch.watch._answered.clear()
+    await until(watch.watch._answered.is_set, "it has counted them")
     assert client.is_connected
     assert not watch.watch.problems()
 
@@ -149,7 +149,7 @@ async def test_two_relays_that_notice_one_flood_make_one_pause(stage: Stage, wat
     store = StreamStore(stage.relay)
     second = Watch(stage)
     running = asyncio.create_task(second.run(store))
-    await until(lambda: second.watch._listed_us > 0, "it looks")
+    await until(lambda: bool(second.watch._listed_us), "it looks")
     client = await stage.bot("order")
     await flood(client)
     await until(lambda: client.is_closed, "its session ends")
