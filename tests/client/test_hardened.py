@@ -361,3 +361,8 @@ def test_status_and_headers() -> None:
 def test_a_line_of_no_nats_server_ends_the_connection(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         hear([line])
+
+
+def test_an_empty_reply_is_none() -> None:
+    """So nats-server answers a chunk of an archive that it restores."""
+    assert hear([b"MSG a 1  2\r\nhi\r\n"]) == hear([b"MSG a 1 2\r\nhi\r\n"])

@@ -24,6 +24,7 @@ from sealbus_broker.cli.options import finish_command
 from sealbus_broker.cli.talk import say_error
 
 _MODULES: Final = {
+    "backup": "backup",
     "bot": "bot",
     "certs": "certs",
     "check": "check",
@@ -40,6 +41,7 @@ _MODULES: Final = {
     "relay": "serve",
     "reload": "reload",
     "request": "bots",
+    "restore": "backup",
     "sub": "bots",
     "subscriptions": "subscriptions",
     "up": "serve",

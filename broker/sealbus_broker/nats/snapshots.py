@@ -35,7 +35,6 @@ from typing import IO, Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeoutError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE
@@ -60,15 +59,7 @@ CHUNK_S: Final = 30.0
 TAKE_S: Final = 6.0
 """How long JetStream may take one chunk. It gives up after 5 s without one (2.15.1)."""
 
-FIRST_S: Final = 1.0
-"""How long it may take the first chunk. In a cluster, about half of those that are sent at once are
-lost, and one that is sent a second later arrives (2.15.1). A chunk that came twice spoils the
-archive, and the stream is begun anew."""
-
-FIRST_ATTEMPTS: Final = 4
-"""How often the first chunk is sent, within the 5 s."""
-
-TAKE_ATTEMPTS: Final = 10
+TAKE_ATTEMPTS: Final = 3
 """How often a stream is begun anew."""
 
 FACTS: Final = "backup.json"
@@ -226,27 +217,17 @@ async def _give(nc: HardenedClient, stream: str, config: Json, state: Json, arch
     await with_replicas(config, 1, begin)
     take = partial(_take, nc, begun["deliver_subject"])
     with archive.open("rb") as file:
-        await take(file.read(CHUNK_BYTES), FIRST_S, FIRST_ATTEMPTS)
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
             await take(chunk, TAKE_S)
     # After an empty one, JetStream reads the archive and makes the stream.
     await take(b"", CHUNK_S)
 
 
-async def _take(
-    nc: HardenedClient, subject: str, chunk: bytes, wait_s: float, attempts: int = 1
-) -> None:
-    for attempt in range(1, attempts + 1):
-        try:
-            answer = await nc.request(subject, chunk, wait_s)
-        except NatsTimeoutError:
-            if attempt == attempts:
-                raise
-        else:
-            told: Json = json.loads(answer.data) if answer.data else {}
-            if "error" in told:
-                raise _Spoilt(told["error"].get("description", ""))
-            return
+async def _take(nc: HardenedClient, subject: str, chunk: bytes, wait_s: float) -> None:
+    answer = await nc.request(subject, chunk, wait_s)
+    told: Json = json.loads(answer.data) if answer.data else {}
+    if "error" in told:
+        raise _Spoilt(told["error"].get("description", ""))
 
 
 class _Spoilt(Exception):

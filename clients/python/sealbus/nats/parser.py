@@ -32,7 +32,8 @@ MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """Bytes that one message may claim to have: the most that nats-server recommends. A bus configures
 1 MiB."""
 
-# nats-server writes an event of its own with an empty reply, between two spaces (2.15.1).
+# A reply may be empty, between two spaces: so nats-server tells an event of its own, and answers a
+# chunk of an archive that it restores (2.15.1).
 # `\Z` is the end that match() is given. At most 18 digits, because int() takes quadratic time over
 # long text, and raises from 4,301 digits on.
 _MSG = re.compile(rb"MSG ([^ \r\n]+) (\d{1,18}) (?:([^ \r\n]*) )?(\d{1,18})\Z")

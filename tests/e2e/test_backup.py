@@ -1,0 +1,101 @@
+"""The streams of a bus are saved, lost, and restored. No message is accepted twice."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sealbus import InvalidInput, Message, Refused, Unresolved, new_nonce
+from tests.cli.command import sealbus
+from tests.e2e.shop import Shop, order
+from tests.waiting import PATIENCE_S, until
+
+SUBJECT = "orders.placed"
+
+
+async def command(shop: Shop, *arguments: str) -> str:
+    ran = await asyncio.to_thread(
+        sealbus, *arguments, "--dir", str(shop.bus.path), "--server", shop.url, cwd=shop.bus.path
+    )
+    assert ran.code == 0, ran.err
+    return ran.err
+
+
+async def lose_everything(shop: Shop) -> None:
+    """The disk of nats-server is lost, with the relay's connection to it."""
+    for relay in shop.relays:
+        if relay.returncode is None:
+            relay.terminate()
+            await relay.wait()
+    await shop.server.stop()
+    shutil.rmtree(shop.bus.state / "jetstream")
+    await shop.restart_server()
+
+
+async def test_a_bus_comes_back_from_its_files(empty_shop: Shop, tmp_path: Path) -> None:
+    shop, saved = empty_shop, tmp_path / "saved"
+    await shop.start_relay()
+    heard: list[int] = []
+    async with shop.bot("order") as bot:
+        for number in range(20):
+            await bot.publish(SUBJECT, order(number))
+        told = await command(shop, "backup", str(saved))
+        assert "saved ACCEPTED: 21 messages" in told
+        # Accepted after the backup: the ledger that comes back does not know it.
+        forgotten = new_nonce()
+        await bot.publish(SUBJECT, order(20), nonce=forgotten)
+    await lose_everything(shop)
+    assert "restored ACCEPTED: 21 messages" in await command(shop, "restore", str(saved))
+    await shop.start_relay("again")
+    async with shop.bot("order") as bot:
+        # InvalidInput comes on a slow machine, where the nonce is too old by then.
+        with pytest.raises((Refused, Unresolved, InvalidInput)):
+            await bot.publish(SUBJECT, order(20), nonce=forgotten, timeout=5)
+        await bot.publish(SUBJECT, order(21), timeout=PATIENCE_S)
+    inventory = shop.bot("inventory")
+
+    @inventory.subscribe(SUBJECT, durable="all", start="all")
+    async def hear(message: Message) -> None:
+        heard.append(int(message.payload["order_id"].removeprefix("ord-")))
+
+    async with inventory:
+        await until(lambda: 21 in heard, "the new one is heard")
+    assert sorted(heard) == [*range(20), 21]
+
+
+async def test_streams_that_exist_are_not_overwritten(empty_shop: Shop, tmp_path: Path) -> None:
+    shop, saved = empty_shop, tmp_path / "saved"
+    await shop.start_relay()
+    await command(shop, "backup", str(saved))
+    where = ("--dir", str(shop.bus.path), "--server", shop.url)
+    ran = await asyncio.to_thread(sealbus, "restore", str(saved), *where, cwd=tmp_path)
+    assert ran.code != 0
+    assert "this NATS has a stream INGRESS already" in ran.err
+    ran = await asyncio.to_thread(sealbus, "backup", str(saved), *where, cwd=tmp_path)
+    assert ran.code != 0
+    assert "exists already" in ran.err
+
+
+async def test_backup_without_a_bus_leaves_nothing(empty_shop: Shop, tmp_path: Path) -> None:
+    saved, where = tmp_path / "saved", ("--dir", str(empty_shop.bus.path))
+    # There is no stream yet.
+    ran = await asyncio.to_thread(
+        sealbus, "backup", str(saved), *where, "--server", empty_shop.url, cwd=tmp_path
+    )
+    assert ran.code != 0
+    assert "stream INGRESS cannot be saved: stream not found" in ran.err
+    assert not saved.exists()
+    assert not saved.with_name("saved.part").exists()
+
+
+async def test_files_are_for_their_owner_alone(empty_shop: Shop, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    await empty_shop.start_relay()
+    await command(empty_shop, "backup", str(saved))
+    assert saved.stat().st_mode & 0o777 == 0o700
+    files = [one for one in saved.rglob("*") if one.is_file()]
+    assert files
+    assert all(one.stat().st_mode & 0o777 == 0o600 for one in files)
