@@ -36,6 +36,7 @@ pytestmark = pytest.mark.slow
 
 KUBERNETES: Final = (DOCS / "deploy/kubernetes.md").read_text()
 SYSTEMD: Final = (DOCS / "deploy/systemd.md").read_text()
+CLUSTER: Final = (DOCS / "deploy/cluster.md").read_text()
 SEALBUS: Final = (sys.executable, "-m", "sealbus_broker")
 IMAGES: Final = {
     service["image"] for service in read_compose(ROOT / "compose.yaml")["services"].values()
@@ -170,7 +171,9 @@ def test_commands_of_pods_are_ours() -> None:
     check_command(words)
 
 
-@pytest.mark.parametrize("page", [KUBERNETES, SYSTEMD], ids=["kubernetes", "systemd"])
+@pytest.mark.parametrize(
+    "page", [KUBERNETES, SYSTEMD, CLUSTER], ids=["kubernetes", "systemd", "cluster"]
+)
 def test_commands_for_the_shell_are_ours(page: str) -> None:
     found = [words for words in shell_commands(page) if words[0] == "sealbus"]
     assert found
@@ -303,6 +306,47 @@ def test_the_commands_make_a_bus_that_runs(tmp_path: Path) -> None:
         end = time.monotonic() + PATIENCE_S
         while (ran := sealbus("ping", cwd=tmp_path / "srv/mybus")).code != 0:
             assert time.monotonic() < end, ran.err
+
+
+# ---- a cluster -----------------------------------------------------------------------------------
+
+
+def test_the_commands_make_a_cluster_that_runs(tmp_path: Path) -> None:
+    """The commands of its first section, with three ports of this machine for three machines."""
+    ports = [free_port() for _ in range(3)]
+    bus = tmp_path / "mybus"
+
+    def here(text: str) -> str:
+        for number, port in enumerate(ports, start=1):
+            text = re.sub(rf"n{number}\.example\.com(:4222)?", f"127.0.0.1:{port}", text)
+        return text
+
+    section = CLUSTER.partition("## Three nodes")[2].partition("\n## ")[0]
+    for given in shell_commands(section):
+        words = [here(word) for word in given]
+        if words[0] == "cd":
+            continue
+        if "--cluster" in words:
+            words += ["--routes-port", str(free_port())]
+        ran = sealbus(*words[1:], cwd=bus if bus.exists() else tmp_path)
+        assert ran.code == 0, ran.err
+    (limits,) = blocks(section, "yaml")
+    policy = bus / "policy.yaml"
+    assert policy.read_text().count("limits:\n") == 1
+    policy.write_text(policy.read_text().replace("limits:\n", limits))
+    with ExitStack() as processes:
+        for node in sorted((bus / ".sealbus/nodes").iterdir()):
+            config = (node / "nats.conf").read_text()
+            config = config.replace('"/etc/nats/', f'"{node}/')
+            config = config.replace('"/var/lib/nats"', f'"{node}/store"')
+            (node / "nats.conf").write_text(config)
+            command = [str(find_binary()), "-c", str(node / "nats.conf")]
+            start(processes, command, node / "nats.log")
+        start(processes, [*SEALBUS, "relay", "--dir", str(bus)], tmp_path / "relay.log")
+        end = time.monotonic() + PATIENCE_S
+        while (ran := sealbus("ping", "--json", cwd=bus)).code != 0:
+            assert time.monotonic() < end, ran.err
+        assert '"problems": []' in ran.out or '"problems":[]' in ran.out
 
 
 def start(processes: ExitStack, command: list[str], log: Path) -> None:
