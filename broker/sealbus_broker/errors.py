@@ -11,9 +11,9 @@
         ├── SecretsUnusable  .sealbus/relay.toml cannot be made or read
         ├── ServerFailed     nats-server cannot be started, or does not stay up
         ├── StreamsUnusable  a stream or consumer cannot be made, or is not as the bus needs it
-        │   ├── StreamsAway  JetStream has no leader now, or does not answer
-        │   └── TooFewNodes  NATS has fewer nodes than a stream asks for
         └── WorkerFailed     a relay of `up --workers` cannot be started, or does not stay up
+
+:class:`StreamsAway` and :class:`TooFewNodes` are kinds of ``StreamsUnusable``.
 
 :class:`NotServed` stands apart: it ends one request on the bus's own subjects, and goes no further.
 

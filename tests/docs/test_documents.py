@@ -49,6 +49,7 @@ from tests.docs.tables import PARTS, made, parts, without_parts
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 COMMANDS = {
+    "backup": (),
     "init": (),
     "up": (),
     "relay": (),
@@ -56,6 +57,7 @@ COMMANDS = {
     "ping": (),
     "check": (),
     "reload": (),
+    "restore": (),
     "bot": ("add", "rm"),
     "certs": ("init", "new", "show"),
     "invite": (),
