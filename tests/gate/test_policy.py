@@ -47,6 +47,27 @@ def test_id_is_remembered_while_its_message_could_come_again() -> None:
     assert given.live_window_ms == nonce + ttl + wait + answer + shelf_life + clocks + margin
 
 
+@pytest.mark.parametrize("skew_ms", [0, 100, 2_000, 60_000])
+def test_ledger_of_a_cluster_outlives_the_last_store(skew_ms: int) -> None:
+    """The leaders of INGRESS and ACCEPTED are on servers of their own, and change between the first
+    store of an id and the last. Each of their clocks may differ from each other by the skew."""
+    limits = Limits(clock_skew_ms=skew_ms)
+    given = replace(policy(), limits=limits)
+    birth = 1_000_000
+    # The first copy: a sender whose clock is ahead, and two servers that are each behind.
+    arrived_at_ingress = birth - skew_ms
+    stored_first = arrived_at_ingress - skew_ms
+    # The last copy is sealed at the end of the nonce's life. It arrives, is judged and is stored as
+    # late as the rules allow, each by a clock that gives it a skew more.
+    arrived_last = birth + 120_000 + limits.ttl_ms + skew_ms
+    judged_last = arrived_last + limits.ingress_wait_ms
+    stored_last = judged_last + 10_000 + skew_ms
+    # A new leader reads the ids of its window by searching for its beginning. It may begin behind
+    # an id that is younger by a skew.
+    forgotten = stored_first + given.ledger_window_ms - skew_ms
+    assert stored_last < forgotten
+
+
 def test_consequence_is_remembered_while_a_second_could_come() -> None:
     limits = Limits()
     given = policy(

@@ -180,7 +180,9 @@ def _certify_nodes(bus: BusFolder, facts: BusFile, now: datetime, *, renew: bool
     authority, _ = NodeAuthority.open(bus, facts.name, now)
     _tell(authority.renew_all(now, renew=renew))
     for certificate in certificates:
-        _tell(copy_tls(bus, certificate.parent))
+        # The nodes of `sealbus up` read the files of the bus itself.
+        if (certificate.parent / "bus.pem").exists():
+            _tell(copy_tls(bus, certificate.parent))
 
 
 def _facts(bus: BusFolder) -> BusFile:
