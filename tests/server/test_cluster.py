@@ -1,0 +1,104 @@
+"""A single nats-server grows into a cluster on one machine. A failure leaves the single one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus.nats.client import HardenedClient
+from sealbus_broker.cli.as_relay import as_relay
+from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.up_nodes import addresses, make_servers
+from sealbus_broker.errors import ServerFailed
+from sealbus_broker.nats.config import NatsConfig
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.server import cluster as cluster_module
+from sealbus_broker.server.cluster import KEPT, LocalCluster
+from sealbus_broker.server.process import NatsServer
+from tests.cli.command import sealbus
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
+
+STORED = 10
+
+
+class Folder:
+    """A bus with some messages on a single server, which is stopped."""
+
+    def __init__(self, path: Path) -> None:
+        servers = [f"nats://127.0.0.1:{free_port()}" for _ in range(3)]
+        given = [part for server in servers for part in ("--server", server)]
+        ran = sealbus("init", "mybus", *given, cwd=path)
+        assert ran.code == 0, ran.err
+        self.bus = BusFolder(path / "mybus")
+        self.secrets = self.bus.secrets()
+        self.config = NatsConfig(
+            store_dir=self.bus.state / "jetstream",
+            relay=self.secrets.relay.public,
+            issuer=self.secrets.issuer.public,
+            port=self.bus.port(None),
+        )
+
+    @asynccontextmanager
+    async def login(self, url: str) -> AsyncIterator[HardenedClient]:
+        async with as_relay([url], self.secrets, "test", PATIENCE_S) as nc:
+            yield nc
+
+    async def fill(self) -> None:
+        single = NatsServer(self.config, self.bus.state)
+        await single.start()
+        try:
+            async with self.login(single.url) as nc:
+                await provision(nc, self.bus.policy(self.secrets.bus.public))
+                for number in range(STORED):
+                    assert not (await store(nc, number)).get("duplicate")
+        finally:
+            await single.stop()
+
+    def cluster(self) -> LocalCluster:
+        facts = self.bus.bus_file()
+        assert facts is not None
+        facts = addresses(facts, "127.0.0.1", self.config.port, 3, tls=False)
+        return make_servers(self.bus, self.secrets, self.config, facts)
+
+
+async def store(nc: HardenedClient, number: int) -> dict[str, Any]:
+    headers = {"Nats-Msg-Id": f"id-{number}"}
+    answer = await nc.request("accepted.x", b"x", PATIENCE_S, headers=headers)
+    told: dict[str, Any] = json.loads(answer.data)
+    return told
+
+
+async def test_growth_that_fails_leaves_the_single_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    await folder.fill()
+    state = folder.bus.state
+    with monkeypatch.context() as hurried:
+        hurried.setattr(cluster_module, "ADOPT_S", 0.0)
+        with pytest.raises(ServerFailed, match="did not take the streams over within 0 s"):
+            await folder.cluster().start()
+    assert (state / "jetstream").exists()
+    assert not (state / KEPT).exists()
+    # Another attempt begins with the store of the single server, and throws the copy away.
+    nodes = folder.cluster()
+    await nodes.start()
+    try:
+        assert not (state / "jetstream").exists()
+        assert (state / KEPT).exists()
+        async with folder.login(nodes.url) as nc:
+            for number in range(STORED):
+                assert (await store(nc, number)).get("duplicate"), "the ledger came along"
+            assert (await store(nc, STORED))["seq"] == STORED + 1
+            names = json.loads(
+                (await nc.request("$JS.API.CONSUMER.NAMES.INGRESS", b"", PATIENCE_S)).data
+            )
+            assert len(names["consumers"]) > 0, "the consumers came along"
+    finally:
+        await nodes.stop()
