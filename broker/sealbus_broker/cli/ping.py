@@ -22,7 +22,7 @@ from sealbus_broker.cli.as_relay import as_relay
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.signals import Stop, run
-from sealbus_broker.escape import json_line
+from sealbus_broker.escape import json_line, readable
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.relay.clocks import clock_ms
@@ -66,7 +66,8 @@ def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_jso
 
     The exit code is 1 if the bus accepts nothing or no relay answers. It is 0 after a warning, such
     as a stream that is 80 % full, or a disk of `sealbus up` with little room. A health check can
-    ask one relay with --relay NAME.
+    ask one relay with --relay NAME. Where several relays run, it also shows the partitions that
+    each works on.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
@@ -112,6 +113,17 @@ def _show(found: Found) -> None:
         took = f", a message took {found.probe['ms']:g} ms" if found.probe else ""
         told = f"ok: relay {found.relay['relay']} serves the bus {found.relay['bus']}{took}"
         click.echo(f"{told} (policy {found.relay['policy'][:16]})", err=True)
+        _show_shares(found.relay)
+
+
+def _show_shares(relay: dict[str, Any]) -> None:
+    """Say which relay works on which partitions, where there are several."""
+    # A relay of an earlier version says nothing of it.
+    if not relay.get("peers"):
+        return
+    for one in sorted([relay, *relay["peers"]], key=lambda one: str(one["relay"])):
+        held = ", ".join(map(str, one["partitions"])) or "none"
+        click.echo(f"relay {readable(str(one['relay']), 80)}: partitions {held}", err=True)
 
 
 async def _ping(
