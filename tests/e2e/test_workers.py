@@ -78,6 +78,13 @@ class Up:
         found: dict[str, Any] = json.loads(told)
         return found
 
+    async def told_by_ping(self) -> str:
+        """What ``sealbus ping`` tells people."""
+        command = (sys.executable, "-m", "sealbus_broker", "ping", "--dir", str(self.folder))
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, told = await process.communicate()
+        return told.decode()
+
     async def shares(self) -> None:
         """Wait until both hold partitions."""
         held: dict[str, list[int]] = {}
@@ -110,6 +117,7 @@ async def test_workers_share_and_one_that_dies_is_started_again(tmp_path: Path) 
     up = await Up.start(tmp_path / "hello")
     try:
         await up.shares()
+        assert "relay relay-2: partitions " in await up.told_by_ping()
         await publish(up.folder, 5)
         (first,) = up.pids("relay-1")
         os.kill(first, signal.SIGKILL)

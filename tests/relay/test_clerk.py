@@ -31,11 +31,13 @@ class Office:
         self.scene = scene
         self.bus = Folder(folder)
         self.now = 100.0
+        self.is_due = True
         self.policy = self.read()
         self.clerk = Clerk(
             nc=scene.relay,
             folder=self.bus.root,
             policy=lambda: self.policy,
+            is_due=lambda: self.is_due,
             monotonic=lambda: self.now,
         )
 
@@ -91,6 +93,16 @@ async def test_key_that_came_is_enrolled_once(office: Office) -> None:
     office.policy = office.read()
     assert await office.look() == []
     assert office.keys == {key.public.raw}
+
+
+async def test_clerk_of_another_worker_leaves_the_record(office: Office) -> None:
+    """One of several relays enrols, and the next one goes on when that one is gone."""
+    token, key = office.invite(), SigningKey.generate(KeyKind.BOT)
+    await office.comes(token, record(token, key))
+    office.is_due = False
+    assert await office.look() == []
+    office.is_due = True
+    assert await office.look() == ["invitation.accepted"]
 
 
 async def test_invitation_that_needs_an_operator_is_left(office: Office) -> None:

@@ -77,12 +77,13 @@ class Clerk:
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set."""
         while not stopping.is_set():
-            if self._is_due():
-                await self.look()
+            await self.look()
             await pause(LOOK_S, until=stopping)
 
     async def look(self) -> None:
-        """Look for the records of all open invitations once."""
+        """Look for the records of all open invitations once, if it is this clerk that looks."""
+        if not self._is_due():
+            return
         policy = self._policy()
         wanted = [
             raw
