@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -52,9 +52,11 @@ class Relay:
         )
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def begin(self) -> None:
+    async def begin(self, before: Callable[[], None] = lambda: None) -> None:
+        """Hear; let somebody speak; and begin to share."""
         await self.sharing.open()
         await self.nc.flush()
+        before()
         self.tasks = [asyncio.create_task(self.sharing.run(self.stopping))]
         self.tasks += [
             asyncio.create_task(self.sharing.hold(partition, self.stopping))
@@ -175,14 +177,39 @@ async def test_silent_relay_is_ended_before_its_share_is_taken(
         taken.append(partition)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
-    async with relays(bus, "a") as (one,):
-        # All partitions are its own for now, so it holds them in spite of this word.
-        say(frozen, RELAY_SUBJECT, connection=number, holds=frozenset({3}))
+    one = Relay(bus, await bus.login(), "a")
+    holds = frozenset({3, 5})
+    await one.begin(lambda: say(one.nc, RELAY_SUBJECT, connection=number, holds=holds))
+    try:
+        await until(lambda: bool(one.holds) and one.sharing.peers != [], "both are there")
+        assert not one.holds & holds
+        await until(lambda: is_shared([one]), "it has all")
+        assert set(taken) == holds
+        await until(lambda: frozen.is_connected, "the other comes back")
+        assert frozen.client_id != number
+    finally:
+        await one.stop()
+
+
+async def test_silent_relay_that_cannot_be_ended_is_not_taken_over(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still act: the time-outs of the server decide."""
+    taken: list[int] = []
+
+    async def take_over(_: HardenedClient, partition: int) -> None:
+        taken.append(partition)
+
+    monkeypatch.setattr(sharing_module, "take_over", take_over)
+    one = Relay(bus, await bus.login(), "a")
+    words = {"server": "NOBODY", "connection": 1, "holds": frozenset({3})}
+    await one.begin(lambda: say(one.nc, RELAY_SUBJECT, **words))
+    try:
         await until(lambda: one.sharing.peers != [], "it is heard")
-        await until(lambda: one.sharing.peers == [], "it is silent")
-        await bus.relay_is_back(None)
-        await until(lambda: frozen.client_id != number, "its connection was ended")
         await until(lambda: is_shared([one]), "the other has all")
+        assert taken == []
+    finally:
+        await one.stop()
 
 
 async def test_no_echo_means_that_nobody_is_silent(bus: Stage) -> None:

@@ -43,7 +43,8 @@ async def give_back(
         nc: The relay's connection.
         partition: The partition's number.
         replies: The acknowledgement subjects of the messages, in the order of the stream.
-        has_pin: Whether this relay has the partition's pin.
+        has_pin: Whether this relay has the partition's pin. Without it nothing is given back,
+            because another relay has the messages by now.
 
     Raises:
         nats.errors.Error: The server did not answer, or the connection was lost.
@@ -53,6 +54,8 @@ async def give_back(
         subject = f"{API}.CONSUMER.{name}.{INGRESS}.{partition_consumer(partition)}"
         await nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
 
+    if not has_pin:
+        return
     if replies:
         until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
         await call("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
@@ -62,10 +65,8 @@ async def give_back(
         # With a reply subject the server says when it has taken the last one, and so all of them.
         await nc.request(last.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
         log.info("partition.given-back", partition=partition, messages=len(replies))
-    if has_pin:
-        # While it is paused: whoever asks first afterwards has the partition, and the oldest
-        # messages.
-        await call("UNPIN", {"group": PRIORITY_GROUP})
+    # While it is paused: whoever asks first afterwards has the partition, and the oldest messages.
+    await call("UNPIN", {"group": PRIORITY_GROUP})
     if replies:
         # This call makes the server forget the last request, which nobody waits for any more. It
         # would take a message out of its queue for that request, and put it at the end.

@@ -274,12 +274,14 @@ class Sharing:
 
     async def _end(self, silent: Presence) -> None:
         """Have the connection of a silent relay ended, and its partitions taken over."""
+        has_ended = False
         try:
-            # Otherwise the time-outs of the server lead to the next relay.
-            if await self._kick(silent):
-                self._orphan(silent)
+            has_ended = await self._kick(silent)
         finally:
             del self._ending[silent.id]
+            # Otherwise the time-outs of the server lead to the next relay.
+            if has_ended:
+                self._orphan(silent)
             self._update()
 
     def _orphan(self, gone: Presence) -> None:
