@@ -28,6 +28,7 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.nats.streams import PARTITIONS
 from tests.faults.market import Market
+from tests.faults.stored import is_known
 from tests.waiting import PATIENCE_S, until
 
 LIMITS: Final = "  clock_skew: 100ms\n"
@@ -103,16 +104,19 @@ class Sharers(Market):
             await nc.close()
 
     async def shared(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """Wait until the named relays, and no others, hold each partition once."""
+        """Wait until the named relays, and no others, hold each partition once, and each some."""
         found: dict[str, list[int]] = {}
 
         async def is_so() -> bool:
             for name in names:
                 health = await self.health(name)
                 found[name] = [] if health is None else health["partitions"]
-            return sorted(at for held in found.values() for at in held) == list(range(PARTITIONS))
+            held = sorted(at for one in found.values() for at in one)
+            return held == list(range(PARTITIONS)) and all(found.values())
 
-        await until(is_so, lambda: f"all partitions are held once: {found}")
+        await until(
+            is_so, lambda: f"all partitions are held once, and each relay has some: {found}"
+        )
         return found
 
     @contextlib.asynccontextmanager
@@ -215,8 +219,13 @@ async def play(folder: Path, relays: int, act: Act, *, bots: int = 6, more: int 
     """Have ``bots`` send to ``relays``, call ``act``, and go on until the work is shared anew."""
     async with Sharers(folder, bots) as market:
         names = [f"r{number}" for number in range(relays)]
-        for name in names:
+        # The last one may come later. Then it is no stranger.
+        for name in (*names, f"r{relays}"):
             await market.start_relay(name)
+            await is_known(market, name)
+        later = market.relays.pop()
+        later.terminate()
+        await later.wait()
         await market.shared(names)
         async with market.trading():
             await market.more(more)

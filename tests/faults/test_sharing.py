@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.nats.streams import PARTITIONS
 from tests.faults.sharing import ACTS, Outcome, Sharers, play, stored
 from tests.waiting import PATIENCE_S
 
@@ -40,8 +39,7 @@ async def test_relays_share_the_messages_of_fifty_bots(tmp_path: Path, relays: i
     async with Sharers(tmp_path / "bus", 50) as market:
         for name in names:
             await market.start_relay(name)
-        held = await market.shared(names)
-        assert all(len(one) >= PARTITIONS // relays // 2 for one in held.values())
+        await market.shared(names)
         async with market.trading(most=20):
             await market.more(20)
         counts = Counter(one.relay for one in await stored(market))
@@ -66,4 +64,4 @@ async def test_frozen_relay_gets_no_live_message(tmp_path: Path) -> None:
             await nc.close()
         async with market.bot("t0") as bot:
             for number in range(20):
-                await bot.publish("pulse.a", {"number": number}, timeout=PATIENCE_S)
+                await bot.publish("pulse.a", {"number": number}, timeout=25)
