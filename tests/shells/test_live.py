@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sealbus import Bot
 from sealbus.nats.client import HardenedClient
-from sealbus.supervision import end
+from sealbus.nats.transport import Transport
+from sealbus.supervision import Supervisor, end
 from sealbus.testing import TestBus
+from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.policy.scaffold import scaffold
-from tests.waiting import patiently
+from sealbus_broker.relay import live_waiting
+from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.live import LiveWorker
+from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.turn import Turn
+from tests.shells.stage import Stage
+from tests.waiting import patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -44,3 +54,64 @@ async def test_subscribing_that_is_given_up_leaves_no_subscription(
             assert len(client._subs) == len(before) + 1
             await end(listening)
         assert set(client._subs) == before
+
+
+class Hoarder:
+    """A relay's worker of live messages, whose judging never ends."""
+
+    def __init__(self, client: HardenedClient) -> None:
+        self.counters = VerdictCounters(time.monotonic)
+        self.worker = LiveWorker(
+            nc=client,
+            process=self._process,
+            counters=self.counters,
+            now_ms=lambda: 0,
+            supervisor=Supervisor("a test"),
+        )
+        self.running = asyncio.create_task(self.worker.run(asyncio.Event()))
+
+    async def _process(self, _: Sequence[Arrival], __: Turn) -> Refusals:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_backlog_of_a_flood_is_left_behind(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits in nats-server, in front of the live messages of all other bots."""
+    monkeypatch.setattr(live_waiting, "WAITING_PER_BOT", 2)
+    client = await stage.login()
+    hoarder = Hoarder(client)
+    await until(lambda: bool(client._direct), "it subscribes")
+    await client.flush()
+    for _ in range(6):
+        await stage.relay.publish("call.order", b"x")
+    await until(lambda: hoarder.counters.counts["dropped"] > 0, "some found no room")
+    number = client.client_id
+    hoarder.worker.forget_backlog("inventory")
+    assert client.is_connected
+    hoarder.worker.forget_backlog("order")
+    await until(
+        lambda: client.is_connected and client.client_id != number, "it has another connection"
+    )
+    await end(hoarder.running)
+
+
+async def test_reading_a_flood_lets_other_work_have_turns() -> None:
+    """asyncio's reader returns at once while it has bytes."""
+    transport = Transport()
+    transport._io_reader = reader = asyncio.StreamReader(limit=64)
+    reader.feed_data(bytes(64 * 20))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    for _ in range(20):
+        assert len(await transport.read(64)) == 64
+    assert turns >= 20
+    await end(counting)

@@ -59,7 +59,7 @@ class LiveWorker:
         self._waiting = LiveWaiting()
         """Received, and in no batch yet."""
         self._dropped: set[str] = set()
-        """The bots of which a message was dropped since :meth:`forget_backlog` was called last."""
+        """The bots of which a message was dropped: no more than the policy has."""
         self._changed = asyncio.Event()
         """Set when a message was received, or a stop begins."""
         self._turn = Turn()
@@ -114,8 +114,8 @@ class LiveWorker:
         messages, hundreds of thousands of them wait in nats-server, in front of those of other
         bots. A new connection has none of them. The other bots send theirs again."""
         if bot in self._dropped:
+            self._dropped.discard(bot)
             self._nc.renew()
-        self._dropped.clear()
 
     def on_back(self) -> None:
         """Do nothing: nats-py subscribes again by itself."""
