@@ -99,7 +99,7 @@ async def test_backlog_of_a_flood_is_left_behind(
 
 async def test_reading_a_flood_lets_other_work_have_turns() -> None:
     """asyncio's reader returns at once while it has bytes."""
-    transport = Transport()
+    transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
     transport._io_reader = reader = asyncio.StreamReader(limit=64)
     reader.feed_data(bytes(64 * 20))
     turns = 0
