@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sealbus.protocol.notice import Ended, open_notice
 from sealbus.protocol.streams import QUARANTINE
 from sealbus.supervision import Supervisor
 from sealbus_broker.door.pauses import FIRST_MS, PAUSES_SUBJECT, Pauses
+from sealbus_broker.nats import connections
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay import flood_watch
 from sealbus_broker.relay.flood_watch import FloodWatch
@@ -158,6 +160,27 @@ async def test_two_relays_that_notice_one_flood_make_one_pause(stage: Stage, wat
     assert [one._pauses._bots["order"].floods for one in both] == [1, 1]
     second.stopping.set()
     await running
+
+
+async def test_slow_lists_are_asked_for_seldom(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bus of thousands of bots may send more than one bot may, and has long lists."""
+    listing = connections.list_sessions
+    took: list[tuple[float, float]] = []
+
+    async def slowly(nc: Any) -> Any:
+        began = time.monotonic()
+        await asyncio.sleep(0.02)
+        found = await listing(nc)
+        took.append((began, time.monotonic()))
+        return found
+
+    monkeypatch.setattr(flood_watch, "list_sessions", slowly)
+    watch.watch._sweep_until = time.monotonic() + 600.0
+    await until(lambda: len(took) >= 4, "it lists again and again")
+    for (began, ended), (following, _) in pairwise(took):
+        assert following - ended >= flood_watch.LIST_PAUSES * (ended - began) * 0.9
 
 
 async def test_server_without_the_counts_is_told_once(
