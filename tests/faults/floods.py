@@ -81,8 +81,13 @@ class Outcome:
         found = [f"honest bots: {what}" for what in self.flooded.went_wrong()]
         if self.lost:
             found.append(f"honest bots: {self.lost} accepted messages LOST")
-        if self.kind in POURS and not (self.cut_off and self.records and self.sent.get("cut off")):
-            found.append("the bot that floods was not cut off")
+        if self.kind.startswith("pour-"):
+            if not self.cut_off:
+                found.append("no relay noticed the flood")
+            if not self.sent.get("cut off"):
+                found.append("the bot that floods was not cut off")
+            if not self.records:
+                found.append("the quarantine has no record of the flood")
         return found
 
 
@@ -91,22 +96,22 @@ def p99(samples: Sequence[float]) -> float:
     return statistics.quantiles(samples, n=100)[98] if len(samples) > 1 else 0.0
 
 
-async def play(kind: str, seconds: float, honest: int) -> Outcome:
-    """One flood on a bus of its own."""
+async def play(kind: str, quiet_s: float, flood_s: float, honest: int) -> Outcome:
+    """One flood on a bus of its own, for ``flood_s`` at most."""
     names = [f"honest-{number}" for number in range(honest)]
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, SERVER_ENVIRONMENT):
         async with Stage(Path(folder) / "bus", names) as stage:
-            return await _play(stage, kind, seconds)
+            return await _play(stage, kind, quiet_s, flood_s)
 
 
-async def _play(stage: Stage, kind: str, seconds: float) -> Outcome:
+async def _play(stage: Stage, kind: str, quiet_s: float, flood_s: float) -> Outcome:
     await stage.start_relay()
     async with Crowd(stage, SPEAK_S, ASK_S) as crowd:
-        await asyncio.sleep(min(2.0, seconds / 4))  # the beginning is slower than the rest
+        await asyncio.sleep(min(2.0, quiet_s / 2))  # the beginning is slower than the rest
         crowd.notes = quiet = Notes()
-        await asyncio.sleep(seconds / 2)
+        await asyncio.sleep(quiet_s)
         credentials = str(stage.bus.credentials(GREEDY))
-        attacker = Attacker.start(kind, stage.port, credentials, seconds / 2)
+        attacker = Attacker.start(kind, stage.port, credentials, flood_s)
         try:
             assert await attacker.hear() == "begun"
             crowd.notes = flooded = Notes()
@@ -192,9 +197,10 @@ def main() -> int:
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)  # lost connections are intended
     wrong: list[str] = []
+    half_s = given.seconds / 2
     for at, kind in enumerate(given.only, 1):
         sys.stderr.write(f"{at} of {len(given.only)}: {kind}, {given.seconds:g} s\n")
-        outcome = asyncio.run(play(kind, given.seconds, given.honest))
+        outcome = asyncio.run(play(kind, half_s, half_s, given.honest))
         say(json.dumps(as_json(outcome)) if given.json else row(outcome))
         for one in outcome.wrong:
             sys.stderr.write(f"    {one}\n")

@@ -1,4 +1,4 @@
-"""One bot floods the bus for a short time: all honest messages are accepted, and it is cut off.
+"""One bot floods the bus: it is cut off, and all honest messages are accepted.
 
 ``python -m tests.faults.floods`` is the long version, which measures times.
 """
@@ -9,20 +9,33 @@ import sys
 
 import pytest
 
-from tests.faults.floods import play
+from tests.faults.floods import Outcome, play
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
+QUIET_S = 1.0
 
-@pytest.mark.parametrize("kind", ["pour-garbage", "pour-live"])
+
+def assert_all_accepted(outcome: Outcome) -> None:
+    """Durable messages alone: on a busy machine a live message may come too late."""
+    assert not outcome.flooded.refused
+    assert outcome.flooded.unknown == 0
+    assert outcome.lost == 0
+
+
+@pytest.mark.parametrize("kind", ["pour-garbage-once", "pour-live-once"])
 async def test_bot_that_floods_is_cut_off_and_no_other(kind: str) -> None:
-    outcome = await play(kind, 6.0, 8)
-    assert outcome.wrong == []
-    assert outcome.flooded.published
-    assert outcome.flooded.asked
+    # The flood ends when it is cut off.
+    outcome = await play(kind, QUIET_S, PATIENCE_S, 8)
+    assert_all_accepted(outcome)
+    assert outcome.cut_off >= 1
+    assert outcome.sent["cut off"] == 1
+    assert "its sessions ended" in outcome.records[0]
 
 
 async def test_garbage_below_the_bound_ends_no_session() -> None:
-    outcome = await play("pace-garbage", 4.0, 8)
-    assert outcome.wrong == []
+    outcome = await play("pace-garbage", QUIET_S, 3.0, 8)
+    assert_all_accepted(outcome)
     assert outcome.cut_off == 0
+    assert outcome.flooded.published

@@ -158,9 +158,9 @@ PIECE: Final = 256 * 1024
 """The bytes of a flood that are sent at once."""
 
 
-async def pour(field: Field, frames: bytes) -> None:
+async def pour(field: Field, frames: bytes, *, once: bool = False) -> None:
     """Send the same frames as fast as the server reads them. A session that was cut off is replaced
-    as soon as the door admits another one."""
+    as soon as the door admits another one. With ``once``, that is the end."""
     session: RawSession | None = await field.login()
     field.begin()
     while field.goes_on:
@@ -174,6 +174,8 @@ async def pour(field: Field, frames: bytes) -> None:
             field.counts["cut off"] += 1
             await session.close()
             session = None
+            if once:
+                return
     if session is not None:
         await session.close()
 
@@ -209,6 +211,18 @@ async def pour_copies(field: Field) -> None:
 async def pour_live(field: Field) -> None:
     """Ten bytes that are no envelope, as live messages."""
     await pour(field, repeated(field, "call", b"garbage!!!"))
+
+
+@attack("pour-garbage-once")
+async def pour_garbage_once(field: Field) -> None:
+    """The first of these floods, until it is ended."""
+    await pour(field, repeated(field, "send", b"garbage!!!"), once=True)
+
+
+@attack("pour-live-once")
+async def pour_live_once(field: Field) -> None:
+    """The same of live messages."""
+    await pour(field, repeated(field, "call", b"garbage!!!"), once=True)
 
 
 PACE_S: Final = 0.02
