@@ -73,6 +73,16 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
         ),
         (
             "bus: shop",
+            "bus: shop\nlimits: {flood_messages: 999}",
+            "policy.yaml:3:10: flood_messages is out of range",
+        ),
+        (
+            "bus: shop",
+            "bus: shop\nlimits: {flood_bytes: 7MiB}",
+            "policy.yaml:3:10: flood_bytes is out of range",
+        ),
+        (
+            "bus: shop",
             "bus: shop\nlimits: {subscriptions: 33}",
             "policy.yaml:3:10: subscriptions is out of range",
         ),
