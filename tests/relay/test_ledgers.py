@@ -9,6 +9,7 @@ from unittest.mock import sentinel
 
 import pytest
 
+from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.relay import ledgers as module
 from sealbus_broker.relay.clocks import Apart
@@ -75,3 +76,21 @@ async def test_ledger_without_a_leader_does_not_hold_up_the_other(
         has_leader.set()
         await reading
         await ledgers.by_delivery[DeliveryClass.LIVE].wait_valid()
+
+
+@pytest.mark.parametrize("stream", ["INGRESS", "ACCEPTED", "LIVE"])
+async def test_the_clock_of_each_leader_counts(
+    monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    """Each stream of a cluster may be led by another node, which dates its messages."""
+
+    async def info(_: object, call: str, *__: object) -> dict[str, str]:
+        minute = "01" if call.endswith(stream) else "00"
+        return {"ts": f"1970-01-01T00:{minute}:00Z"}
+
+    monkeypatch.setattr(module, "ask_well", info)
+    limits = SimpleNamespace(clock_skew_ms=1_000)
+    policy = cast("Any", lambda: SimpleNamespace(limits=limits))
+    ledgers = Ledgers(nc=sentinel.not_used, policy=policy, now_ms=lambda: 0, apart=Apart())
+    with pytest.raises(ClocksApart, match=stream):
+        await ledgers.read()

@@ -33,9 +33,10 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
     """Show the sessions of BOT, or of all bots: from where, with which key, since and until when.
 
     "until" is the time at which the session ends if the bot does not renew it. "sent" and
-    "received" count NATS messages of this session. "key" is the bot's enrolled key. With --json you
-    also see the session key, and until when it is certified. `sealbus keys revoke` ends the
-    sessions of a key, and `sealbus keys void` those of all session keys of a bot.
+    "received" count NATS messages of this session. "node" is the name of its nats-server. "key" is
+    the bot's enrolled key. With --json you also see the session key, and until when it is
+    certified. `sealbus keys revoke` ends the sessions of a key, and `sealbus keys void` those of
+    all session keys of a bot.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
@@ -47,6 +48,9 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
             return await list_sessions(nc)
 
     listing = run(ask)
+    if listing.unheard:
+        nodes = ", ".join(printable(name) for name in listing.unheard)
+        click.echo(f"note: no answer from {nodes}, whose sessions are not shown", err=True)
     rows = [
         _row(one, listing.nodes[one.node].name, policy)
         for one in listing.sessions
