@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sealbus_broker.nats.connections import Listing, list_sessions
 from tests.cli.command import sealbus_beside
 from tests.e2e.edits import report
 from tests.e2e.nodes import NODES, ClusterShop
-from tests.e2e.shop import state
+from tests.e2e.shop import order, state
 from tests.waiting import PATIENCE_S, until
 
 MOST = 4
@@ -122,6 +123,18 @@ async def test_stopped_node_is_missing_and_named(spread: Spread) -> None:
     await until(names_it, "the list names the node")
 
 
+async def test_reload_of_each_node_keeps_all_sessions(spread: Spread) -> None:
+    """Each node asks again for its sessions, and the bot has all that it may have already."""
+    bots = [await spread.bot("order", at % NODES) for at in range(MOST)]
+    before = {(one.node, one.number) for one in (await spread.listing()).sessions}
+    for node in range(NODES):
+        spread.shop.signal_node(node, signal.SIGHUP)
+        await until(partial(_is_reloaded, spread, node), f"node-{node} has read its file again")
+    for at, bot in enumerate(bots):
+        await bot.publish("orders.placed", order(at), timeout=PATIENCE_S)
+    assert {(one.node, one.number) for one in (await spread.listing()).sessions} == before
+
+
 async def test_sessions_command_shows_the_node(spread: Spread) -> None:
     for node in range(NODES):
         await spread.bot("order", node)
@@ -130,6 +143,11 @@ async def test_sessions_command_shows_the_node(spread: Spread) -> None:
     assert ran.code == 0, ran.err
     rows = [json.loads(line) for line in ran.out.splitlines()]
     assert sorted(row["node"] for row in rows) == [f"node-{node}" for node in range(NODES)]
+
+
+def _is_reloaded(spread: Spread, node: int) -> bool:
+    log = spread.shop.bus.state / f"node-{node}" / "nats.log"
+    return "Reloaded server configuration" in log.read_text()
 
 
 async def _obey(spread: Spread) -> bool:

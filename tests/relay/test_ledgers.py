@@ -94,3 +94,30 @@ async def test_the_clock_of_each_leader_counts(
     ledgers = Ledgers(nc=sentinel.not_used, policy=policy, now_ms=lambda: 0, apart=Apart())
     with pytest.raises(ClocksApart, match=stream):
         await ledgers.read()
+
+
+async def test_live_that_began_anew_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All nodes of a cluster may lose it in a row, and the relay keeps its connection."""
+
+    async def info(*_: object) -> dict[str, Any]:
+        return {"ts": "1970-01-01T00:00:00Z", "state": {"last_seq": 3}}
+
+    async def state(*_: object, **__: object) -> LedgerState:
+        return LedgerState(7_000, 3)
+
+    async def made(*_: object, **__: object) -> None:
+        stopping.set()
+
+    stopping = asyncio.Event()
+    monkeypatch.setattr(module, "ask_well", info)
+    monkeypatch.setattr(module, "ledger_state", state)
+    monkeypatch.setattr(module, "provision", made)
+    limits = SimpleNamespace(clock_skew_ms=60_000)
+    policy = cast("Any", lambda: SimpleNamespace(limits=limits))
+    policy.windows = None
+    ledgers = Ledgers(nc=sentinel.not_used, policy=policy, now_ms=lambda: 0, apart=Apart())
+    live = ledgers.by_delivery[DeliveryClass.LIVE]
+    live.set_state(None, 10, 0)
+    async with asyncio.timeout(PATIENCE_S):
+        await ledgers.compare_clocks(stopping)
+    assert (live.since_ms, live.last_sequence, live.is_valid) == (7_000, 3, True)

@@ -156,6 +156,16 @@ class Ledger:
         """From when on the ledger is complete (ms since 1970). ``None``: for longer than it must
         remember."""
 
+    @property
+    def last_sequence(self) -> int:
+        """The largest sequence that the stream was seen to hold."""
+        return self._last_sequence
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it is in the state *valid*."""
+        return self._valid.is_set()
+
     def remember(self, sequence: int) -> None:
         """Note that the stream has been seen to hold ``sequence``."""
         self._last_sequence = max(self._last_sequence, sequence)

@@ -56,6 +56,10 @@ DATING: Final = (INGRESS, ACCEPTED, LIVE)
 """The streams whose times count: of an arrival, and of a stored verdict."""
 
 
+_EXPECTED: Final = (StreamsUnusable, NatsError, OSError)
+"""The errors of a NATS that does not answer. The relay's health says so."""
+
+
 class Ledgers:
     """The ledgers on one connection of a relay."""
 
@@ -147,8 +151,7 @@ class Ledgers:
             if isinstance(error, ClocksApart):
                 self._apart.tell(error)
                 return False
-            expected = isinstance(error, (StreamsUnusable, NatsError, OSError))
-            why = str(error) if expected else kind(error)
+            why = str(error) if isinstance(error, _EXPECTED) else kind(error)
             log.warning("ledger.not-read", stream=ledger.stream, error=why)
             await asyncio.sleep(RETRY_S)
         return True
@@ -175,15 +178,36 @@ class Ledgers:
         ledger.set_state(state.since_ms, state.last_sequence, self._now_ms())
 
     async def compare_clocks(self, stopping: asyncio.Event) -> None:
-        """Compare the clocks every few seconds until ``stopping`` is set."""
+        """Compare the clocks every few seconds until ``stopping`` is set, and look whether LIVE is
+        still the stream that was read."""
         while not stopping.is_set():
-            try:
-                await self._check_clocks(DATING, ASK_S)
-            except ClocksApart as error:
-                self._apart.tell(error)
-            except (StreamsUnusable, NatsError, OSError):
-                pass  # the relay's health says so
+            # At the same time: a stream without a leader does not hold up the others.
+            looks = [self._check_clocks([stream], ASK_AGAIN_S) for stream in DATING]
+            errors = await asyncio.gather(
+                *(outcome(look) for look in (*looks, self._look_at_live()))
+            )
+            for error in errors:
+                if isinstance(error, ClocksApart):
+                    self._apart.tell(error)
+                elif error is not None and not isinstance(error, _EXPECTED):
+                    raise error
             await pause(clocks.LOOK_S, until=stopping)
+
+    async def _look_at_live(self) -> None:
+        """Read LIVE's ledger again if the stream has begun anew.
+
+        All copies of a stream in memory may be lost while this relay keeps its connection: two
+        nodes start again, and then the third does before they have caught up. Another ledger would
+        then be taken for the one that was read.
+        """
+        ledger = self.by_delivery[DeliveryClass.LIVE]
+        what = "the stream LIVE cannot be read"
+        known = ledger.last_sequence
+        info = await ask_well(self._nc, f"STREAM.INFO.{LIVE}", None, ASK_AGAIN_S, what)
+        # The sequence was known before the question. So the same stream cannot have a smaller one.
+        if ledger.is_valid and info["state"]["last_seq"] < known <= ledger.last_sequence:
+            ledger.invalidate()
+            await self._insist(DeliveryClass.LIVE)
 
     async def wait_for_age(self, stopping: asyncio.Event) -> None:
         """On a new bus, wait until no sender's clock can be behind the beginning of a ledger.
