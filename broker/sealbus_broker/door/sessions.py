@@ -156,7 +156,7 @@ class Sessions:
     async def _list(self) -> None:
         began = self._monotonic()
         async with asyncio.timeout(ASK_S):
-            listing = await list_sessions(self._nc)
+            listing = await list_sessions(self._nc, looks_for_missing=False)
         self._nodes = frozenset({*listing.nodes, *listing.silent})
         # An errand has no key of the bot in its name, and takes none of its places.
         listed = {(one.node, one.number): one.bot for one in listing.sessions}

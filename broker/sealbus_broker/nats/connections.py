@@ -39,6 +39,9 @@ PAGE: Final = 512
 and its version, of which the door allows 64 characters each, and JSON writes some characters as six
 bytes. So a session has 2 KiB at most, and an answer 1 MiB."""
 
+UNKNOWN: Final = "nodes that JetStream does not name now"
+"""Stands among the names of the missing nodes where nobody can say whether there are any."""
+
 OVERLAP: Final = 32
 """How many sessions of a page the next one repeats. A page begins at a position in the list, so
 sessions that end between two questions move the rest forward."""
@@ -93,12 +96,16 @@ class Listing:
         return tuple(sorted({*self.silent.values(), *self.missing}))
 
 
-async def list_sessions(nc: HardenedClient, *, timeout_s: float = ASK_S) -> Listing:
+async def list_sessions(
+    nc: HardenedClient, *, timeout_s: float = ASK_S, looks_for_missing: bool = True
+) -> Listing:
     """Ask all nodes for the sessions of bots.
 
     Args:
         nc: A connection that is logged in as the relay.
         timeout_s: How long the server of this connection may take for one page.
+        looks_for_missing: Whether to ask for nodes without a route. JetStream answers that, and may
+            be slow while it elects a leader. Nobody's login should wait for it.
 
     Raises:
         nats.errors.Error, OSError: The connection is lost, or this server does not answer.
@@ -106,20 +113,16 @@ async def list_sessions(nc: HardenedClient, *, timeout_s: float = ASK_S) -> List
     if not nc.cluster:
         node, at, sessions = await _ask_node(nc, "", timeout_s)
         return Listing({node: at}, sessions)
-    routes, known = await asyncio.gather(
-        _ask(nc, routes_subject(nc.server_id), {}, timeout_s),
-        _ask(nc, cluster_subject(nc.server_id), {}, timeout_s),
-    )
+    routes = await _ask(nc, routes_subject(nc.server_id), {}, timeout_s)
     try:
         # There are several routes to each node.
         others = {one["remote_id"]: one["remote_name"] for one in routes["routes"] or []}
-        # A node without JetStream knows of no others, and one that lost the majority of them does.
-        peers = {one["name"] for one in (known.get("meta_cluster") or {}).get("replicas") or []}
     except (KeyError, TypeError):
         raise NatsError(_NOT_TOLD) from None
-    own, answers = await asyncio.gather(
+    own, answers, peers = await asyncio.gather(
         _ask_node(nc, nc.server_name, timeout_s),
         asyncio.gather(*(_ask_other(nc, name) for name in others.values())),
+        _ask_peers(nc) if looks_for_missing else _nobody(),
     )
     heard = [own, *(answer for answer in answers if answer is not None)]
     nodes = {node: at for node, at, _ in heard}
@@ -129,7 +132,7 @@ async def list_sessions(nc: HardenedClient, *, timeout_s: float = ASK_S) -> List
         nodes,
         tuple(session for _, _, sessions in heard for session in sessions),
         silent,
-        frozenset(peers - names - {*others.values()}),
+        peers - names - {*others.values()},
     )
 
 
@@ -143,6 +146,23 @@ async def _ask_other(nc: HardenedClient, name: str) -> _Answer | None:
         return await _ask_node(nc, name, NODE_S)
     except NatsTimeoutError:
         return None
+
+
+async def _nobody() -> frozenset[str]:
+    return frozenset()
+
+
+async def _ask_peers(nc: HardenedClient) -> frozenset[str]:
+    """Ask for the names of the other nodes that JetStream knows."""
+    try:
+        data = await _ask(nc, cluster_subject(nc.server_id), {}, NODE_S)
+        # A node without JetStream knows of no others.
+        peers = (data.get("meta_cluster") or {}).get("replicas") or []
+        return frozenset(str(one["name"]) for one in peers)
+    except NatsTimeoutError:
+        return frozenset({UNKNOWN})
+    except (KeyError, TypeError):
+        raise NatsError(_NOT_TOLD) from None
 
 
 async def _ask_node(nc: HardenedClient, name: str, timeout_s: float) -> _Answer:
