@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,16 @@ from sealbus_broker.escape import json_line, readable
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.relay.clocks import clock_ms
-from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S, RESTART, Level, Problem, fill, worst
+from sealbus_broker.relay.health import (
+    PING_SUBJECT,
+    PROBE_S,
+    RESTART,
+    Level,
+    Problem,
+    fill,
+    unheard,
+    worst,
+)
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.secrets import BusSecrets
 
@@ -160,13 +170,16 @@ async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found
 
 
 async def _ask_streams(nc: HardenedClient, found: Found) -> None:
-    for name in STREAMS:
-        try:
-            info = json.loads((await nc.request(f"{API}.STREAM.INFO.{name}", b"", ASK_S)).data)
-        except (NatsError, OSError, TimeoutError, ValueError):
-            what = "JetStream does not answer"
-            found.problems.append(Problem(Level.RED, "jetstream", what, RESTART))
-            return
+    # At the same time: a cluster is silent about each stream without a leader.
+    infos = await asyncio.gather(*(_ask_stream(nc, name) for name in STREAMS))
+    if not any(infos):
+        what = "JetStream does not answer"
+        found.problems.append(Problem(Level.RED, "jetstream", what, RESTART))
+        return
+    for name, info in zip(STREAMS, infos, strict=True):
+        if info is None:
+            found.problems.append(unheard(name, is_cluster=bool(nc.cluster)))
+            continue
         if "error" in info:
             what = f"stream {name}: {info['error'].get('description')}"
             found.problems.append(Problem(Level.RED, name, what, "has a relay run yet?"))
@@ -180,6 +193,16 @@ async def _ask_streams(nc: HardenedClient, found: Found) -> None:
             "limit": limit,
         }
         found.streams.append(row | {"full": round(fill(info), 4)})
+
+
+async def _ask_stream(nc: HardenedClient, name: str) -> dict[str, Any] | None:
+    """Ask for the state of a stream. ``None``: there is no answer."""
+    try:
+        answer = await nc.request(f"{API}.STREAM.INFO.{name}", b"", ASK_S)
+        info: dict[str, Any] = json.loads(answer.data)
+    except (NatsError, OSError, TimeoutError, ValueError):
+        return None
+    return info
 
 
 async def _ask_relay(nc: HardenedClient, relay: str | None) -> dict[str, Any] | None:

@@ -327,14 +327,7 @@ class Health:
     async def _stream(self, name: str) -> list[Problem]:
         info = await self._ask(f"STREAM.INFO.{name}")
         if info is None:
-            return [
-                Problem(
-                    Level.RED,
-                    name,
-                    f"JetStream says nothing of the stream {name}",
-                    NO_LEADER if self._nc.cluster else RESTART,
-                )
-            ]
+            return [unheard(name, is_cluster=bool(self._nc.cluster))]
         # A replica is behind for a moment whenever messages come. So it has to be at two looks.
         before, self._behind[name] = self._behind.get(name, frozenset()), behind(info)
         late = before & self._behind[name]
@@ -429,6 +422,12 @@ class Health:
                 was=level.value,
                 health=self.level.value,
             )
+
+
+def unheard(name: str, *, is_cluster: bool) -> Problem:
+    """Return the problem of a stream of which JetStream says nothing."""
+    hint = NO_LEADER if is_cluster else RESTART
+    return Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", hint)
 
 
 def behind(info: dict[str, Any]) -> frozenset[str]:
