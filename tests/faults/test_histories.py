@@ -9,7 +9,7 @@ import pytest
 from tests.faults.histories.plants import PLANTS
 from tests.faults.histories.playing import play
 from tests.faults.histories.report import impossible
-from tests.faults.histories.schedule import NODES, Fault, Schedule, plan
+from tests.faults.histories.schedule import NODES, Fault, Schedule
 
 ONE_NODE = Schedule(
     seed=1,
@@ -54,7 +54,15 @@ async def test_no_promise_is_broken(schedule: Schedule, tmp_path: Path) -> None:
 
 
 async def test_a_planted_mistake_is_noticed(tmp_path: Path) -> None:
-    mistake = "answer-first"
-    schedule = plan(3, 1, plant=mistake, needs=PLANTS[mistake].faults)
+    mistake = "no-ledger"
+    schedule = Schedule(
+        seed=3,
+        nodes=1,
+        relays=1,
+        senders=("pipeline",),
+        attacker=True,
+        faults=(Fault(1.5, "pause-relay", 0.3),),
+        plant=mistake,
+    )
     result = await play(schedule, tmp_path)
     assert {one.rule for one in result.violations} & PLANTS[mistake].rules

@@ -313,8 +313,8 @@ class Faults:
             old = bus.credentials(actor.bot).key.public.text
             await self._run("keys", "rotate", actor.bot)
             if revoke:
-                await self._run("keys", "revoke", actor.bot, old, *self._wait())
-                actor.life.revoked_at = time.monotonic()
+                if await self._run("keys", "revoke", actor.bot, old, *self._wait()):
+                    actor.life.revoked_at = time.monotonic()
                 await asyncio.sleep(0.5)  # the process tries, and must not succeed
                 await bus.end(actor, signal.SIGKILL, STOP_S)
             elif not await bus.end(actor, signal.SIGTERM, STOP_S):
@@ -336,11 +336,21 @@ class Faults:
     def _wait(self) -> tuple[str, ...]:
         return ("--wait", "--timeout", str(WAIT_S))
 
-    async def _run(self, *arguments: str) -> None:
+    async def _run(self, *arguments: str) -> bool:
+        """Run a command. Return whether it succeeded, and relays obey if it was told to wait.
+
+        While streams have no leader, relays refuse a change and try it again. The command ends
+        then, and the operator waits by ``sealbus reload``.
+        """
         ran = await sealbus_beside(*arguments, cwd=self._bus.bus.path)
+        if ran.code and "--wait" in arguments:
+            deadline = time.monotonic() + WAIT_S
+            while ran.code and time.monotonic() < deadline:
+                ran = await sealbus_beside("reload", *self._wait(), cwd=self._bus.bus.path)
         if ran.code:
-            said = ran.err.strip().splitlines()[-1:]
+            said = ran.err.strip().splitlines()[-2:]
             self._history.stuck.append(f"sealbus {' '.join(arguments[:2])}: {said}")
+        return not ran.code
 
 
 # ---- processes -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.storing import Item, Storing
 from sealbus_broker.relay.stream_store import StreamMessage
-from tests.faults.histories.schedule import Fault
+from tests.faults.histories.schedule import Fault, Schedule, plan
 
 LATE_S: Final = 0.4
 """How long a mistaken relay pauses between two steps that it has exchanged, in seconds."""
@@ -133,6 +133,12 @@ class Plant:
     faults: tuple[Fault, ...] = ()
     """The faults under which it shows."""
     in_relay: bool = True
+    attacked: bool = False
+    """Whether it shows by the attacker's copies."""
+
+    def schedule(self, name: str, seed: int, nodes: int = 1) -> Schedule:
+        """A schedule under which the mistake shows."""
+        return plan(seed, nodes, plant=name, needs=self.faults, attacked=self.attacked)
 
 
 def _often(kind: str, lasts_s: float = 0.0) -> tuple[Fault, ...]:
@@ -147,7 +153,7 @@ PLANTS: Final = {
     "answer-first": Plant(
         _answer_first, frozenset({"stored", "lost", "order"}), _often("kill-relay", 0.2)
     ),
-    "no-ledger": Plant(_no_ledger, frozenset({"once"}), _often("pause-relay", 0.2)),
+    "no-ledger": Plant(_no_ledger, frozenset({"once"}), _often("pause-relay", 0.2), attacked=True),
     "refuse-known": Plant(_refuse_known, frozenset({"refused"}), _often("kill-relay", 0.2)),
     "handle-last": Plant(
         _handle_last, frozenset({"lost"}), _often("kill-subscriber", 0.1), in_relay=False

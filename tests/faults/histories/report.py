@@ -137,7 +137,7 @@ def schedules(seed: int, runs: int, nodes: int | None, plant: str) -> Iterator[S
         if not plant and at % PLANTED_EACH == PLANTED_EACH // 2:
             name = names[at // PLANTED_EACH % len(names)]
         if name:
-            yield plan(one, nodes or 1, plant=name, needs=PLANTS[name].faults)
+            yield PLANTS[name].schedule(name, one, nodes or 1)
         else:
             yield plan(one, nodes)
 

@@ -174,7 +174,12 @@ def read(text: str) -> Schedule:
 
 
 def plan(
-    seed: int, nodes: int | None = None, *, plant: str = "", needs: Sequence[Fault] = ()
+    seed: int,
+    nodes: int | None = None,
+    *,
+    plant: str = "",
+    needs: Sequence[Fault] = (),
+    attacked: bool = False,
 ) -> Schedule:
     """The schedule of a seed.
 
@@ -184,6 +189,7 @@ def plan(
         plant: A mistake that the product makes. Then ``needs`` are the only faults, because other
             ones could hide the mistake.
         needs: The faults under which the mistake shows.
+        attacked: Whether it shows by the attacker's copies.
     """
     chance = Random(seed)
     drawn = chance.choice((1, 1, NODES))
@@ -208,7 +214,7 @@ def plan(
         at_s, lasts = round(chance.uniform(0.3, lasts_s), 2), round(chance.uniform(*span), 2)
         faults.append(Fault(at_s, name, lasts, chance.randrange(60)))
     if plant:
-        modes, attacker, relays = ["await", "pipeline", "burst"], True, 1
+        modes, attacker, relays = ["await", "pipeline", "burst"], attacked, 1
     return Schedule(
         seed=seed,
         nodes=nodes,
