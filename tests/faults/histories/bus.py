@@ -146,7 +146,6 @@ class Bus(Shop):
         self.diaries.mkdir()
         self.nodes = [self._make_node(number) for number in range(schedule.nodes)]
         self.node_locks = [asyncio.Lock() for _ in self.nodes]
-        self.begun_relays = 0
 
     # ---- the folder ------------------------------------------------------------------------------
 
@@ -234,9 +233,9 @@ class Bus(Shop):
         """The log of all relays that were at a place."""
         return self.bus.path / f"{place.name}.log"
 
-    def launch_relay(self, place: RelayPlace) -> None:
-        """Start a relay, and do not wait for it."""
-        clock_file(self.bus.path, place.name).unlink(missing_ok=True)
+    def launch_relay(self, place: RelayPlace, *, off_ms: int = 0) -> None:
+        """Start a relay, and do not wait for it. ``off_ms``: how far its clock is off."""
+        clock_file(self.bus.path, place.name).write_text(str(off_ms))
         namespace = self.cables.namespace(place.name) if self.cables else "-"
         servers = [part for url in self.urls for part in ("--server", url)]
         place.program = ForkedProgram(
@@ -247,7 +246,6 @@ class Bus(Shop):
             self.log_of(place),
         )
         place.is_to_end = False
-        self.begun_relays += 1
 
     async def end_relay(self, place: RelayPlace, number: int) -> None:
         """Kill a relay, or tell it to stop, and wait for its end."""

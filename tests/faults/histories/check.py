@@ -255,11 +255,13 @@ def _order_of_sending(facts: _Facts) -> Iterator[str]:
 def _order_under_way(facts: _Facts) -> Iterator[str]:
     """Messages of one process are stored in the order in which it has begun them."""
     for life in facts.senders:
-        if any(event.what in ("lost", "unresolved") for event in life.events):
+        if any(event.what == "lost" for event in life.events):
             continue
-        at = -1
+        # A message that was sent again has the place of that attempt.
+        again = {event.number for event in life.events if event.what == "unresolved"}
         begun = [event.number for event in life.events if event.what == "begin"]
-        for number in begun:
+        at = -1
+        for number in (number for number in begun if number not in again):
             for one in facts.by_number.get((life.bot, number), ()):
                 if one.sequence < at:
                     yield f"{life.bot}'s message {number} is stored before an earlier one"

@@ -141,8 +141,9 @@ class Plant:
         return plan(seed, nodes, plant=name, needs=self.faults, attacked=self.attacked)
 
 
-def _often(kind: str, lasts_s: float = 0.0) -> tuple[Fault, ...]:
-    return tuple(Fault(at_s, kind, lasts_s, 0) for at_s in (1.0, 3.0, 5.0))
+def _often(kind: str, lasts_s: float = 0.0, pause_s: float = 2.0) -> tuple[Fault, ...]:
+    times = (1.0, 1.0 + pause_s, 1.0 + 2 * pause_s)
+    return tuple(Fault(at_s, kind, lasts_s, 0) for at_s in times)
 
 
 PLANTS: Final = {
@@ -159,7 +160,9 @@ PLANTS: Final = {
         _handle_last, frozenset({"lost"}), _often("kill-subscriber", 0.1), in_relay=False
     ),
     "give-back-reversed": Plant(
-        _give_back_reversed, frozenset({"order"}), _often("stop-relay", 0.1)
+        _give_back_reversed,
+        frozenset({"order"}),
+        _often("stop-relay", 0.1, 3.0) + _often("stop-relay", 0.1, 4.5),
     ),
 }
 """The mistakes, by name."""

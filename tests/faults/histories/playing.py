@@ -138,12 +138,18 @@ class _Run:
         self._disk = disk
 
     async def watch(self) -> None:
-        """Notice that the machine gives this process no turn."""
+        """Start relays again that end by themselves, as a supervisor does. Notice a busy machine,
+        which gives this process no turn."""
         while True:
             at = time.monotonic()
             await asyncio.sleep(0.1)
             if time.monotonic() - at > STARVED_S:
                 self._history.starved = True
+            for place in self._bus.places:
+                program = place.program
+                if program is not None and not place.is_to_end and program.returncode is not None:
+                    self._history.stuck.append(f"{place.name} ended with {program.returncode}")
+                    self._bus.launch_relay(place)
 
     async def play(self) -> float:
         """Play the schedule. Return how long the bus took to accept after the last fault."""
@@ -213,9 +219,6 @@ class _Run:
         async def end(name: str, at: int) -> None:
             place = self._bus.places[at]
             assert place.program is not None
-            if place.program.returncode is not None:
-                self._history.stuck.append(f"{name} ended with {place.program.returncode}")
-                return
             try:
                 async with asyncio.timeout(STOP_S):
                     await self._bus.end_relay(place, signal.SIGTERM)

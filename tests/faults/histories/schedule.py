@@ -214,7 +214,7 @@ def plan(
         at_s, lasts = round(chance.uniform(0.3, lasts_s), 2), round(chance.uniform(*span), 2)
         faults.append(Fault(at_s, name, lasts, chance.randrange(60)))
     if plant:
-        modes, attacker, relays = ["await", "pipeline", "burst"], attacked, 1
+        modes, attacker, relays = ["await", "pipeline", "pipeline"], attacked, 1
     return Schedule(
         seed=seed,
         nodes=nodes,
