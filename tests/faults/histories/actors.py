@@ -41,6 +41,10 @@ from tests.faults.market import Wiretap, raw_session, send_raw, wiretap
 PUBLISH_S: Final = 6.0
 """How long a sender waits for a verdict before it resumes: less than many faults last."""
 
+PATIENT_S: Final = 30.0
+"""The same where a mistake is planted. A message without an unresolved attempt has a place in the
+order, and a mistaken relay is slow."""
+
 RESUME_S: Final = 10.0
 """How long one attempt to find out an outcome takes."""
 
@@ -102,6 +106,7 @@ class _Sender:
         self._chance = Random(given.seed)
         self._diary = Diary(Path(given.diary))
         self._number = given.first
+        self._timeout_s = PATIENT_S if given.plant else PUBLISH_S
         self._stopping = asyncio.Event()
         self._bot = Bot.from_file(given.credentials)
         self._bot.on_lost(lambda: self._diary.note("lost"))
@@ -170,7 +175,7 @@ class _Sender:
                 self._diary.note("begin", number)
             try:
                 outcomes: list[Stamp | SealbusError] = await self._bot.publish_many(
-                    self._subject, [payload for _, payload in batch], timeout=PUBLISH_S
+                    self._subject, [payload for _, payload in batch], timeout=self._timeout_s
                 )
             except (InvalidInput, NotConnected) as error:
                 outcomes = [error] * len(batch)
@@ -199,7 +204,7 @@ class _Sender:
         subject = f"pulse.{self._given.bot}" if live else self._subject
         outcome: Stamp | SealbusError
         try:
-            outcome = await self._bot.publish(subject, payload, timeout=PUBLISH_S)
+            outcome = await self._bot.publish(subject, payload, timeout=self._timeout_s)
         except SealbusError as error:
             outcome = error
         await self._settle(number, outcome, live=live)

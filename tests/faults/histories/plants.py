@@ -26,9 +26,8 @@ from tests.faults.histories.schedule import Fault, Schedule, plan
 LATE_S: Final = 0.4
 """How long a mistaken relay pauses between two steps that it has exchanged, in seconds."""
 
-SLOW_S: Final = 0.08
-"""How long a slow relay takes for a message. A sender that pipelines is faster, and its messages
-still have their verdicts in time."""
+SLOW_S: Final = 0.05
+"""How long a slow relay takes for an envelope, in seconds. A sender that pipelines is faster."""
 
 WORK: Final = "work."
 """The subjects of the honest bots. The bus's own messages are treated right."""
