@@ -186,6 +186,16 @@ connection."""
 AUTHORIZATION_TIMEOUT_S: Final = 2
 """How long nats-server waits for the relay's answer to a login."""
 
+PING_INTERVAL: Final = "950ms"
+"""How often nats-server asks a client that has said nothing since the last time. The bots' own
+questions come about as often (:data:`sealbus.nats.silence.PING_S`), and count as a word. So one
+question a second and connection is under way, and not two."""
+
+PING_MAX: Final = 3
+"""How many of these questions may stay unanswered. With the one that finds nothing said, and the
+one that ends it, a silent client is cut off after 3.8 to 4.75 s. ADR 44 has the reasons, and says
+what that means for a bot that blocks its event loop."""
+
 UNBOUNDED_BYTES: Final = 2**50
 """JetStream's limit for all streams together: 1 PiB, more than any server's disk has. Each stream
 has its own limit from the policy, so a second limit adds nothing. It does harm. When the policy's
@@ -371,8 +381,9 @@ max_connections: {config.max_connections}
 # A client that does not read is cut off instead of holding memory.
 max_pending: {MAX_PENDING_BYTES}
 write_deadline: "10s"
-ping_interval: "30s"
-ping_max: 3
+# A client that says nothing is cut off within five seconds.
+ping_interval: "{PING_INTERVAL}"
+ping_max: {PING_MAX}
 # A stop need not wait for clients: they reconnect by themselves.
 lame_duck_duration: "30s"
 lame_duck_grace_period: "1s"

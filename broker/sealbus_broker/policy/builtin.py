@@ -6,7 +6,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from sealbus.grants import GRANTS
+from sealbus.grants import GRANTS, MAX_SPREAD_MS
 from sealbus.own import (
     OWN,
     OWN_BYTES,
@@ -123,9 +123,20 @@ _SUBJECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     GRANTS: (
         _object([]),
         _object(
-            ["time", "relay", "policy", "publish", "subscribe", "subjects", "limits", "complete"],
+            [
+                "time",
+                "relay",
+                "spread",
+                "policy",
+                "publish",
+                "subscribe",
+                "subjects",
+                "limits",
+                "complete",
+            ],
             time=_MS,
             relay={"type": "string"},
+            spread={"type": "integer", "minimum": 0, "maximum": MAX_SPREAD_MS},
             policy={"type": "string", "pattern": "^[0-9a-f]{64}$"},
             publish=_PATTERNS,
             subscribe=_PATTERNS,

@@ -33,6 +33,10 @@ ASK_AGAIN_S: Final = 5.0
 """Least time between two questions that stamps of another policy cause: while relays change over,
 each has its own."""
 
+MAX_SPREAD_MS: Final = 60_000
+"""The longest time over which bots are asked to spread their return. It is the time of 15,000
+logins, and more than one server has connections."""
+
 LATE_AGAIN_S: Final = 60.0
 """Least time between two questions that late messages cause. Messages are late on a bus that is
 busy too, and then questions should be few."""
@@ -111,6 +115,8 @@ class Grants:
     declared: tuple[Declared, ...]
     """Declarations that concern the bot."""
     limits: PolicyLimits
+    spread_ms: int
+    """Over how long bots of this bus spread their return when a server is back (ms)."""
     complete: bool
     """Whether all of it is here. A bot with very many grants is told the first."""
     _known: dict[str, Declared | None] = field(default_factory=dict, repr=False, compare=False)
@@ -127,6 +133,8 @@ class Grants:
                 subscribe=tuple(payload["subscribe"]),
                 declared=tuple(_declared(subject) for subject in payload["subjects"]),
                 limits=_limits(payload["limits"]),
+                # A relay of before does not tell it.
+                spread_ms=min(max(0, int(payload.get("spread", 0))), MAX_SPREAD_MS),
                 complete=payload["complete"],
             )
         except (KeyError, TypeError, ValueError):
@@ -196,10 +204,17 @@ class Known:
     grants stay.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[Message]], supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[Message]],
+        supervisor: Supervisor,
+        on_grants: Callable[[Grants], None] | None = None,
+    ) -> None:
         """``ask`` asks once on :data:`GRANTS`. Raises :class:`Refused`, :class:`Unresolved` or
-        :class:`NoReply`. ``supervisor``: answers for the task that asks."""
+        :class:`NoReply`. ``supervisor``: answers for the task that asks. ``on_grants``: told of
+        each answer."""
         self._ask = ask
+        self._on_grants = on_grants
         self._supervisor = supervisor
         self._asking: asyncio.Task[None] | None = None
         """The last question, which may be over."""
@@ -327,6 +342,8 @@ class Known:
 
     def _take(self, grants: Grants) -> None:
         before, self.grants = self.grants, grants
+        if self._on_grants is not None:
+            self._on_grants(grants)
         if before is not None and before.policy != grants.policy:
             # Who waits now is woken, and who waits later waits for another change.
             self._changed.set()

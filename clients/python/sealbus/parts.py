@@ -5,6 +5,7 @@ function that it was given, which is a method here:
 
 * **session**: ``_attach`` for every new connection, ``_on_lost``, ``_on_back``, and the listener's
   ``deny`` for a refused subscription. It is told the bus's notices.
+* **grants**: tell the session over how long to spread its return.
 * **publisher**: the policy in each stamp goes to the grants (:class:`~sealbus.grants.Known`), which
   are asked for again when it is another. The times of each verdict go to the clock
   (:class:`~sealbus.life.clock.Clock`).
@@ -88,7 +89,11 @@ class Parts(ABC):
             on_change=self._on_new_key,
         )
         self._clock = Clock(credentials.bot)
-        self._known = Known(self._ask_grants, self._supervisor)
+        self._known = Known(
+            self._ask_grants,
+            self._supervisor,
+            lambda grants: self._session.spread(grants.spread_ms / 1000),
+        )
         self._publisher = Publisher(
             sender=Sender(
                 credentials=credentials,

@@ -31,14 +31,18 @@ class Grants:
         self._answers: dict[str, dict[str, Any]] = {}
         """By bot: the part of its answer that depends on the policy alone."""
 
-    def answer(self, bot: str, policy: Policy, now_ms: int) -> dict[str, Any]:
-        """Return the grants of ``bot``, which the policy knows."""
+    def answer(self, bot: str, policy: Policy, now_ms: int, spread_ms: int) -> dict[str, Any]:
+        """Return the grants of ``bot``, which the policy knows.
+
+        ``spread_ms``: over how long bots should spread their return.
+        """
         if policy.digest != self._digest:
             self._digest = policy.digest
             self._answers.clear()
         if bot not in self._answers:
             self._answers[bot] = granted(bot, policy)
-        return {"time": now_ms, "relay": self._relay, **self._answers[bot]}
+        told = {"time": now_ms, "relay": self._relay, "spread": spread_ms}
+        return told | self._answers[bot]
 
 
 def granted(bot: str, policy: Policy) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -49,6 +50,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.services.answers import Answer, Answers, Question
 from sealbus_broker.relay.services.consumers import Subscriptions
+from sealbus_broker.relay.services.crowd import Crowd
 from sealbus_broker.relay.services.fair_queue import FairQueue
 from sealbus_broker.relay.services.grants import Grants
 from sealbus_broker.relay.services.in_hand import InHand
@@ -122,6 +124,7 @@ class ServiceRouter:
         self._counters = counters
         self._now_ms = now_ms
         self._grants = Grants(relay)
+        self._crowd = Crowd(nc, supervisor, time.monotonic)
         self._listening = Listening(nc, self._tell_that_nobody_listens)
         self._queue = FairQueue(supervisor)
         self._told: deque[Answer] = deque()
@@ -243,10 +246,11 @@ class ServiceRouter:
         await self._answers.give([answer])
 
     async def _tell_grants(self, bot: str, _: Any) -> Any:
+        spread_ms = await self._crowd.spread_ms()
         policy = self._policy()
         if bot not in policy.bots:
             raise NotServed(f"the policy does not know {bot} any more")
-        return self._grants.answer(bot, policy, self._now_ms())
+        return self._grants.answer(bot, policy, self._now_ms(), spread_ms)
 
     async def _subscribe(self, bot: str, payload: Any) -> Any:
         """Make the consumer behind a durable subscription, if the policy grants the whole

@@ -25,7 +25,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, Malformed
@@ -46,12 +48,35 @@ ATTEMPT_S: Final = 3
 login."""
 
 BACKOFF_FIRST_S: Final = 0.1
-BACKOFF_MOST_S: Final = 5.0
-"""Pause between two attempts, doubled each time."""
+"""The first pause between two attempts. It is doubled each time."""
 
-PING_S: Final = 20
-"""How often nats-py asks whether the server is there. It gives up after two pings without answer,
-so a peer that vanished is noticed within a minute. nats-py's own interval is two minutes."""
+AWAY_S: Final = 0.25
+"""The longest pause while the server or its relay is away. With :data:`RELAYS_FIRST_S`, a server
+that is back is used within half a second. An attempt at an empty port costs nobody much."""
+
+RELAYS_FIRST_S: Final = 0.2
+"""How long a bot waits with its login at a server that was away just now. A relay tries twice as
+often as that. A login before it would wait for an answer in vain, and that takes two seconds."""
+
+LATE_S: Final = 0.5
+"""A server whose greeting takes longer was away too, for example because it was stopped."""
+
+BACKOFF_MOST_S: Final = 5.0
+"""The longest pause while the server or a relay says no, for example because a key is revoked. Such
+an attempt costs the bus a login."""
+
+TELL_S: Final = 5.0
+"""The log has the same cause of failed attempts once in this time."""
+
+ATTEMPTS_AT_ONCE: Final = 16
+"""How many bots of one event loop try to connect at once. A login takes a bot some milliseconds of
+work. Several hundred bots in one process would have each of their logins wait for all the others,
+and nats-server waits two seconds for each."""
+
+AT_ONCE_S: Final = 2.0
+"""Bots whose logins take a bus no longer than this come back at once after a loss, because each has
+its answer before nats-server gives up. The others wait for the time beyond it. So a lost session
+on a bus of 500 is replaced at once, and one on a bus of 1,000 within two seconds."""
 
 _NOT_ALLOWED: Final = re.compile(
     rf'permissions violation for subscription to "{BUS}\.([^"]+)"',
@@ -112,6 +137,14 @@ class Connector:
         """Pause before the next attempt, before chance shortens it."""
         self._not_before = 0.0
         """When the pause is over that the bus has told the bot to make (event loop's time)."""
+        self._told_last = "", 0.0
+        """The cause in the last line of the log about failed attempts, and when it was written."""
+        self._is_away = False
+        """Whether nobody has answered in this round of attempts so far, or in the last one."""
+        self._was_away = False
+        """The same of the round before."""
+        self._spread_s = 0.0
+        """Over how long the bots of this bus come back, as a relay has told last."""
 
     def doubt_key(self) -> None:
         """Get another session key before the next connection: relays refuse the present one."""
@@ -121,10 +154,15 @@ class Connector:
         """Make the next pause short again."""
         self._pause_s = BACKOFF_FIRST_S
 
+    def spread(self, seconds: float) -> None:
+        """Come back within ``seconds`` after a server is back, at a moment that chance chooses."""
+        self._spread_s = seconds
+
     def admitted(self) -> None:
         """Forget why there was no connection, because there is one."""
         self.failures.clear()
         self.told = None
+        self._told_last = "", 0.0
 
     def take_notice(self, data: bytes) -> None:
         """Take the bytes that came as a notice of the bus. Never raises.
@@ -183,22 +221,22 @@ class Connector:
         Tries all servers in turn, with a longer pause after each round, for ever. ``wanted``: the
         consumers to ask for, which may be others at each attempt.
         """
+        self._was_away = False
         while True:
             await self._wait_as_told()
             # In another order each time: otherwise every bot would move to the first server.
             servers = list(self._credentials.servers)
             secrets.SystemRandom().shuffle(servers)
+            self._is_away = True
             for server in servers:
                 try:
-                    return await self._attempt(server, wanted())
+                    async with _turns():
+                        return await self._attempt(server, wanted())
                 except ConnectionFailed as failure:
                     self.failures[server] = failure
+            self._was_away = self._is_away
             pause_s = self.next_pause()
-            log.warning(
-                "no session with the bus: %s; next attempt in %.1f s",
-                self.explain().what,
-                pause_s,
-            )
+            self._tell(self.explain().what, pause_s)
             await asyncio.sleep(pause_s)
 
     async def _wait_as_told(self) -> None:
@@ -207,12 +245,35 @@ class Connector:
             log.warning("the bus has told %s to pause for %.0f s", self._credentials.bot, left_s)
             await asyncio.sleep(left_s)
 
+    def _tell(self, why: str, pause_s: float) -> None:
+        """Log a failed round, unless the log has had the same line just now."""
+        now = asyncio.get_running_loop().time()
+        last, at = self._told_last
+        if why == last and now - at < TELL_S:
+            return
+        self._told_last = why, now
+        log.warning("no session with the bus: %s; next attempt in %.1f s", why, pause_s)
+
+    def pause_after_loss(self, *, is_steady: bool) -> float:
+        """How long to wait before the first attempt after a loss.
+
+        ``is_steady``: whether the connection had lived for a while.
+        """
+        if not is_steady:
+            return self.next_pause()
+        return max(0.0, self._spread_s - AT_ONCE_S) * _chance()
+
     def next_pause(self) -> float:
-        """How long to wait before the next attempt: twice as long each time."""
-        # Up to half shorter, so that a thousand bots that lost one server do not come back to it in
-        # one moment.
-        pause_s = self._pause_s * (1 - 0.005 * secrets.randbelow(100))
-        self._pause_s = min(2 * self._pause_s, BACKOFF_MOST_S)
+        """How long to wait before the next attempt: twice as long each time, up to a limit."""
+        if self._is_away and self._spread_s > AWAY_S:
+            # All the others wait for the same server, and it takes a login of each.
+            self._pause_s = self._spread_s
+            return self._spread_s * _chance()
+        # A login without an answer may be one of too many: the next one comes later and later.
+        most_s = AWAY_S if self._is_away else max(BACKOFF_MOST_S, 4 * self._spread_s)
+        # Up to half shorter, so that bots that lost one server do not come back in one moment.
+        pause_s = min(self._pause_s, most_s) * (1 - 0.5 * _chance())
+        self._pause_s = min(2 * self._pause_s, most_s)
         return pause_s
 
     async def _attempt(self, server: str, consumers: frozenset[str]) -> Connection:
@@ -221,6 +282,7 @@ class Connector:
         # The key has a time of its own. Otherwise a slow signer would look like a slow server.
         key = await self._session_key(server)
         client = HardenedClient(self._credentials.tls)
+        client.before_login = partial(self._let_relays_first, asyncio.get_running_loop().time())
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ATTEMPT_S):
@@ -235,8 +297,11 @@ class Connector:
             # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
             client.abort()
             # Not if no relay answered: that says nothing about the key.
-            if is_denied(error) and asyncio.get_running_loop().time() - began < NO_RELAY_S:
+            is_answered = asyncio.get_running_loop().time() - began < NO_RELAY_S
+            if is_denied(error) and is_answered:
                 self._keys.doubt()
+            # No greeting has come, and the server has not hung up either.
+            self._is_away &= not (client.greeted or (client.reached and is_answered))
             raise self._why(error, server, client=client, began=began) from error
         except BaseException:
             # Cancelled by the caller's deadline: the state of an unfinished attempt is better than
@@ -249,6 +314,11 @@ class Connector:
             raise
         return Connection(client, consumers, key, self._keys.renew_s)
 
+    async def _let_relays_first(self, began: float) -> None:
+        """Wait before a login if the server, which has greeted, was away just now."""
+        if self._was_away or asyncio.get_running_loop().time() - began > LATE_S:
+            await asyncio.sleep(RELAYS_FIRST_S)
+
     async def _session_key(self, server: str) -> SessionKey:
         """A session key for an attempt at ``server``. Raises :class:`ConnectionFailed` after a
         bounded time."""
@@ -256,6 +326,7 @@ class Connector:
             async with asyncio.timeout(self._keys.within_s):
                 return await self._keys.session_key(server)
         except Exception as error:  # noqa: BLE001  # of any type, as in an attempt
+            self._is_away = False  # whoever has the key is asked less often than a server
             raise self._keys.explain(error) from None
         except BaseException:
             # As in an attempt.
@@ -288,10 +359,24 @@ class Connector:
             else:
                 log.debug("nats: %s", shortly(error))
 
-        options = login_options(
+        return login_options(
             said, key.key, inbox_prefix=f"{INBOX}.{bot}", attempt_s=ATTEMPT_S, on_error=on_error
         )
-        return options | {"ping_interval": PING_S}
+
+
+_all_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+"""The turns of the bots of each event loop."""
+
+
+def _turns() -> asyncio.Semaphore:
+    """A turn to connect is one of these."""
+    loop = asyncio.get_running_loop()
+    return _all_turns.setdefault(loop, asyncio.Semaphore(ATTEMPTS_AT_ONCE))
+
+
+def _chance() -> float:
+    """A random number from 0 to 1."""
+    return secrets.randbelow(1001) / 1000
 
 
 def _now_ms() -> int:

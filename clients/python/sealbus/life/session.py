@@ -41,6 +41,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
 from sealbus.errors import ConnectionFailed, InvalidInput
+from sealbus.life.blocking import Blocking
 from sealbus.life.connecting import ATTEMPT_S, Attach, Connection, Connector
 from sealbus.nats.acks import IN_PROGRESS
 from sealbus.nats.client import HardenedClient
@@ -130,6 +131,8 @@ class Session:
         """Wakes ``_keep``: the connection is lost, or somebody wants it renewed."""
         self._lost_at: float | None = None
         """When the session went down, by the loop's clock; ``None`` while it is up."""
+        self._blocking = Blocking(credentials.bot, supervisor)
+        """Notices that the event loop was blocked, which the server takes for silence."""
         self._keeping: asyncio.Task[None] | None = None
         """Runs ``_keep``; ``None`` while the session is closed."""
 
@@ -172,6 +175,7 @@ class Session:
         """
         self._connector.begin()
         self._take(await self._connect())
+        self._blocking.begin()
         self._keeping = self._supervisor.keep("keeping the session", self._keep)
 
     async def close(self, *, flush: bool = True) -> None:
@@ -181,6 +185,7 @@ class Session:
             if self._keeping is not None:
                 await end(self._keeping)
                 self._keeping = None
+            self._blocking.end()
             # First, because a connection that is not in use any more is not lost when it closes.
             client = self._give_up()
             # Nobody needs the replaced connections now: their tasks close them without lingering.
@@ -222,6 +227,10 @@ class Session:
         A valid one is logged once, and :meth:`explain` names it until there is a connection again.
         """
         self._connector.take_notice(data)
+
+    def spread(self, seconds: float) -> None:
+        """Come back within ``seconds`` after a server that was away is back."""
+        self._connector.spread(seconds)
 
     @property
     def is_up(self) -> bool:
@@ -364,7 +373,7 @@ class Session:
         self._up.clear()
         self._lost_at = asyncio.get_running_loop().time()
         self._change.set()
-        self._watchers.on_lost(shortly(client.last_error))
+        self._watchers.on_lost(self._blocking.cause or shortly(client.last_error))
 
     async def _keep(self) -> None:
         """Replace the connection in use whenever it has to be, for ever.
@@ -374,11 +383,12 @@ class Session:
         while True:
             began = asyncio.get_running_loop().time()
             await self._until_change(began)
-            if asyncio.get_running_loop().time() - began >= STEADY_S:
+            is_steady = asyncio.get_running_loop().time() - began >= STEADY_S
+            if is_steady:
                 self._connector.begin()
-            # A loss soon after the beginning, so there is a pause. A renewal needs none.
-            elif self._lost_at is not None:
-                await asyncio.sleep(self._connector.next_pause())
+            # A renewal needs no pause.
+            if self._lost_at is not None:
+                await asyncio.sleep(self._connector.pause_after_loss(is_steady=is_steady))
             # The old connection is looked up afterwards: it may be lost while the new one is made.
             new = await self._connect()
             old = self._client

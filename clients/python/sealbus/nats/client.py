@@ -27,6 +27,7 @@ More promises that it keeps:
   where the server's first, unprotected line does not ask for TLS, and whoever sits on the wire can
   take that word out of the line. With certificates of one's own (:class:`TlsFiles`), TLS comes
   before the first line.
+* A server that is silent is left after four seconds (:mod:`sealbus.nats.silence`).
 * Anything from the server that is not understood ends the connection. nats-py stops reading, and
   ``is_connected`` stays true.
 * No server is spoken to but those that were named. nats-py adds those that a server's first line
@@ -52,10 +53,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
-from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, NoServersError
@@ -97,6 +98,10 @@ class HardenedClient(WatchedClient):
         """The task that waits in :meth:`connect`, and how often it had been cancelled before."""
         self.reached = False
         """Whether a server has accepted a connection, which is not yet a session."""
+        self.greeted = False
+        """Whether a server has sent its first line in this attempt or session."""
+        self.before_login: Callable[[], Awaitable[None]] | None = None
+        """Awaited in each attempt to connect, once the server has greeted."""
         self.tried: str | None = None
         """The address of the attempt that is under way or has failed. ``None`` in a session."""
         self._tried_at = 0.0
@@ -109,7 +114,7 @@ class HardenedClient(WatchedClient):
         self.when_to_leave: set[Callable[[], None]] = set()
         """Called each time that the server asks for that."""
         # nats-py's name for its parser: its reading loop feeds this one instead.
-        self._ps = StrictParser(
+        self._ps = self._parser = StrictParser(
             self,
             Handlers(
                 message=self._process_msg,
@@ -260,6 +265,20 @@ class HardenedClient(WatchedClient):
         """Cut the connection, with all that has come and was not read. nats-py connects again."""
         self._cut()
 
+    def _ask_for_life(self) -> None:
+        if not self.is_connected:
+            return
+        self._leave()
+        # Not by nats-py's method, which waits for a place in the queue of its flusher. That one may
+        # wait for the very server that is asked.
+        assert self._transport is not None
+        self._pongs.append(asyncio.get_running_loop().create_future())
+        self._transport.write(PING_PROTO)
+
+    @property
+    def _reads(self) -> int:
+        return self._parser.reads
+
     def _cut(self) -> None:
         # nats-py has no public way to cut a connection. With TLS there are two streams.
         for name in ("_io_writer", "_bare_io_writer"):
@@ -299,16 +318,22 @@ class HardenedClient(WatchedClient):
             raise asyncio.CancelledError
         # In place of nats-py's method, which makes a transport of its own.
         s.last_attempt = self._tried_at = time.monotonic()
-        self.tried, self.reached = s.uri.geturl(), False
+        self.tried, self.reached, self.greeted = s.uri.geturl(), False, False
         self._cut()  # the transport of the last attempt: nats-py only forgets it
         if self._tls is not None:
             # Anew for each attempt, so that a renewed file needs no restart.
             self.options["tls"] = self._tls.context()
             self.options["tls_handshake_first"] = True
         self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
+        self._transport.greeted = self._on_greeted
         self._transport.tls_first = self._tls is not None
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
         self.reached = True
+
+    async def _on_greeted(self) -> None:
+        self.greeted = True
+        if self.before_login is not None:
+            await self.before_login()
 
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()

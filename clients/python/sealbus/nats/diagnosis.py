@@ -199,7 +199,7 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
             "one bot, or all bots together, or it sent too much and has to pause",
             hint="end processes of this bot that are not needed, or have an operator raise "
             "limits.connections; "
-            "a session whose machine is gone counts for two minutes",
+            "a session whose machine is gone counts for five seconds",
         )
     if "maximum connections exceeded" in str(error).lower():
         return ConnectionFailed(

@@ -111,6 +111,8 @@ class StrictParser(Parser):
         self._direct = direct
         """Receivers that are called here, by the number of their subscription. All other messages
         go to the handler ``message``."""
+        self.reads = 0
+        """How often bytes have come. Each time is a sign of life of the server."""
 
     def reset(self) -> None:
         super().reset()
@@ -119,6 +121,7 @@ class StrictParser(Parser):
         large message in small pieces would be parsed from its beginning with each of them."""
 
     async def parse(self, data: bytes = b"") -> None:
+        self.reads += bool(data)
         try:
             await self._read(data)
         except (NatsError, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from nats.aio.transport import TcpTransport
@@ -28,6 +29,9 @@ class Transport(TcpTransport):
     handshaking = False
     """Whether the connection is being encrypted now."""
 
+    greeted: Callable[[], Awaitable[None]] | None = None
+    """Awaited once, between the first line of the server and the answer to it."""
+
     tls_first = False
     """Whether TLS has to come before the first byte of the server."""
 
@@ -51,6 +55,14 @@ class Transport(TcpTransport):
         if len(data) == buffer_size:
             await asyncio.sleep(0)
         return data
+
+    async def readline(self) -> bytes:
+        """Read a line, as the original does."""
+        line: bytes = await super().readline()  # type: ignore[no-untyped-call]  # nats-py's
+        greeted, self.greeted = self.greeted, None
+        if line and greeted is not None:
+            await greeted()
+        return line
 
     async def connect_tls(
         self,

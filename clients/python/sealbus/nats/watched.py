@@ -1,10 +1,11 @@
 """nats-py's own background work: none of it ends without a consequence.
 
 A nats-py connection has three loops, which read, write and ping, and while it reconnects a fourth.
-Each lists the kinds of error that it knows, and ends for good at any other, or at a cancellation
-that nobody asked for; ``is_connected`` stays true then, or the connection is "reconnecting" for
-ever. Here the end of a loop that is still needed ends the connection. nats-py then reconnects, or
-says that it is closed, as its options say. Reconnecting itself begins again.
+The one that pings is our own (:mod:`sealbus.nats.silence`). Each of nats-py's lists the kinds of
+error that it knows, and ends for good at any other, or at a cancellation that nobody asked for;
+``is_connected`` stays true then, or the connection is "reconnecting" for ever. Here the end of a
+loop that is still needed ends the connection. nats-py then reconnects, or says that it is closed,
+as its options say. Reconnecting itself begins again.
 
 Callbacks that these loops call cannot end them either: their exceptions are logged.
 """
@@ -12,6 +13,7 @@ Callbacks that these loops call cannot end them either: their exceptions are log
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 
 from sealbus.log import log
+from sealbus.nats.silence import Silent, watch
 from sealbus.supervision import PAUSE_FIRST_S, PAUSE_MOST_S, kind, outcome, spawn
 
 _CALLBACKS: Final = (
@@ -32,7 +35,7 @@ _CALLBACKS: Final = (
 )
 
 
-class WatchedClient(Client):
+class WatchedClient(Client, ABC):
     """``nats.aio.client.Client`` whose loops are watched."""
 
     async def connect(self, *arguments: Any, **options: Any) -> None:
@@ -93,7 +96,29 @@ class WatchedClient(Client):
         await self._watch("writing", super()._flusher())
 
     async def _ping_interval(self) -> None:
-        await self._watch("pinging", super()._ping_interval())
+        await self._watch("pinging", self._until_silent())
+
+    async def _until_silent(self) -> None:
+        """In place of nats-py's method, which counts the answers that wait in the kernel while the
+        event loop is blocked as missing."""
+        await watch(self._ask_for_life, lambda: self._reads)
+        # First, because closing would wait for bytes that nobody takes.
+        self._cut()
+        await self._error_cb(Silent())
+        await self._process_op_err(Silent())
+
+    @abstractmethod
+    def _ask_for_life(self) -> None:
+        """Send a PING now, whatever waits to be written."""
+
+    @property
+    @abstractmethod
+    def _reads(self) -> int:
+        """How often bytes have come."""
+
+    @abstractmethod
+    def _cut(self) -> None:
+        """Cut the connection without another word to the server."""
 
     async def _watch(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
         error = await outcome(loop)
