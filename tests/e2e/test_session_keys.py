@@ -19,6 +19,7 @@ from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Draft, Envelope, Header, seal_envelopes
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Verdict
+from sealbus.sending import sender as sender_module
 from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.policy.keys import set_time
 from tests.e2e.edits import edit, followed
@@ -174,6 +175,20 @@ async def test_session_key_out_of_its_time_is_replaced(shop: Shop, begin_ms: int
         assert stamp.verdict is Verdict.ACCEPTED
         assert sender._session.key is not out_of_time
         assert sender.state is BotState.CONNECTED
+
+
+async def test_message_under_a_refused_key_waits_for_no_timer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session has another key at once, and the message is sealed with it at once."""
+    monkeypatch.setattr(sender_module, "RETRY_FIRST_S", 100_000.0)
+    monkeypatch.setattr(sender_module, "RETRY_MOST_S", 100_000.0)
+    monkeypatch.setattr(session_module, "APART_S", 100_000.0)
+    sender = shop.bot("order")
+    async with sender:
+        sender._session._key = sender.credentials.new_session_key(now_ms() - 3_600_000)
+        stamp = await sender.publish("orders.placed", order(1), timeout=PATIENCE_S)
+        assert stamp.verdict is Verdict.ACCEPTED
 
 
 async def _is_kept(shop: Shop) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sealbus.life import connecting
+from sealbus.life import session as session_module
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.subjects import consumer_name
@@ -49,6 +50,19 @@ async def test_renewal_keeps_the_session_up(opened: Open) -> None:
     await until(lambda: len(kept.attached) >= 3, "it was renewed twice")
     assert (kept.lost, kept.back) == ([], [])
     await until(lambda: kept.attached[0].is_closed, "the renewed connection ends")
+
+
+async def test_session_that_renews_often_comes_back_at_once(
+    stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pause is left over from an earlier loss, though no connection lived for long."""
+    monkeypatch.setattr(session_module, "STEADY_S", 0.2)
+    kept = await opened(renew_s=0.02)
+    long_s = kept.session._connector._pause_s = 100 * PATIENCE_S
+    monkeypatch.setattr(connecting, "BACKOFF_MOST_S", long_s)
+    await until(lambda: len(kept.attached) >= 30, "it was up for a while")
+    stage.server.cut("order")
+    await until(lambda: kept.back != [], "it is back")
 
 
 async def test_held_connection_outlives_its_renewals(opened: Open) -> None:

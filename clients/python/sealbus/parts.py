@@ -79,14 +79,19 @@ class Parts(ABC):
             self._attach,
             supervisor=self._supervisor,
             renew_s=renew_s,
-            watchers=Watchers(self._on_lost, self._on_back, self._on_pattern_denied),
+            watchers=Watchers(
+                on_lost=self._on_lost,
+                on_back=self._on_back,
+                on_rekeyed=self._resend,
+                on_denied=self._on_pattern_denied,
+            ),
             trust=trust,
         )
         self._keyring = KeyringReader(
             trust,
             self._session.client,
             supervisor=self._supervisor,
-            on_change=self._on_new_key,
+            on_change=self._resend,
         )
         self._clock = Clock(credentials.bot)
         self._known = Known(
@@ -200,8 +205,9 @@ class Parts(ABC):
         elif (nonce := nonce_in(subject)) is not None:
             self._publisher.receive(data, nonce)
 
-    def _on_new_key(self) -> None:
-        # Receipts under the new key were not believed until now. The relay gives them again.
+    def _resend(self) -> None:
+        # There is a new key. If it is the bus's, receipts under it were not believed until now, and
+        # the relay gives them again. If it is this session's, the relay refused the one before.
         self._publisher.resend()
 
     # ---- reports ---------------------------------------------------------------------------------

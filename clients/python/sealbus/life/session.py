@@ -52,7 +52,8 @@ from sealbus.supervision import Supervisor, end
 from sealbus.trust import Trust
 
 STEADY_S: Final = 5.0
-"""After a connection that lived this long, the pauses between attempts begin anew."""
+"""After a session that was up for this long, the pauses between attempts begin anew. Its renewals
+do not count: a bot that renews often would otherwise never be steady, and wait longer each time."""
 
 RENEW_S: Final = 240.0
 """How often the session is renewed. A session lives ten minutes unless the policy says otherwise. A
@@ -90,6 +91,8 @@ class Watchers:
     """The session is up again. Takes the seconds that it was down."""
     on_denied: Callable[[str], None] = _ignore
     """The server refused the live subscription with this pattern."""
+    on_rekeyed: Callable[[], None] = _ignore
+    """The session was renewed because relays refused its key, and with it what it had sealed."""
 
 
 class Session:
@@ -129,6 +132,8 @@ class Session:
         """Set while the session is up."""
         self._change = asyncio.Event()
         """Wakes ``_keep``: the connection is lost, or somebody wants it renewed."""
+        self._up_since = 0.0
+        """When the session came up, by the loop's clock. A renewal changes nothing."""
         self._lost_at: float | None = None
         """When the session went down, by the loop's clock; ``None`` while it is up."""
         self._blocking = Blocking(credentials.bot, supervisor)
@@ -156,6 +161,8 @@ class Session:
         one."""
         self._key_is_refused = False
         """Whether a relay has refused that key, so that another one is needed."""
+        self._rekeyed_at = float("-inf")
+        """When the session was last renewed because of that."""
         self._renewed = asyncio.Condition()
         """Notified for each new connection."""
 
@@ -351,6 +358,8 @@ class Session:
 
     def _take(self, connection: Connection) -> None:
         """Use ``connection`` from now on."""
+        if self._client is None:
+            self._up_since = asyncio.get_running_loop().time()
         self._client = client = connection.client
         self._asked = connection.consumers
         self._key = connection.key
@@ -383,7 +392,10 @@ class Session:
         while True:
             began = asyncio.get_running_loop().time()
             await self._until_change(began)
-            is_steady = asyncio.get_running_loop().time() - began >= STEADY_S
+            is_steady = asyncio.get_running_loop().time() - self._up_since >= STEADY_S
+            is_refused = self._key_is_refused  # which _take() forgets
+            if is_refused:
+                self._rekeyed_at = asyncio.get_running_loop().time()
             if is_steady:
                 self._connector.begin()
             # A renewal needs no pause.
@@ -403,6 +415,8 @@ class Session:
                 task.add_done_callback(self._retiring.discard)
             async with self._renewed:
                 self._renewed.notify_all()
+            if is_refused:
+                self._watchers.on_rekeyed()
             # Not if it was lost again by now: then the next round tells.
             if lost_at is not None and self._client is new.client:
                 self._watchers.on_back(asyncio.get_running_loop().time() - lost_at)
@@ -424,9 +438,14 @@ class Session:
             async with asyncio.timeout_at(due) as limit:
                 while self._client is not None and self.consumers <= self._asked:
                     # Once: asking again must not put it off.
-                    if (self._client.is_to_leave or self._key_is_refused) and not is_asked:
+                    if self._client.is_to_leave and not is_asked:
                         is_asked = True
                         limit.reschedule(min(due, max(loop.time() + spread_s, began + APART_S)))
+                    if self._key_is_refused:
+                        # At once, because nothing that it seals is accepted. Only a bot whose
+                        # every key is refused, such as one with a wrong clock, has to wait.
+                        soon = max(loop.time(), self._rekeyed_at + APART_S)
+                        limit.reschedule(min(limit.when() or soon, soon))
                     self._change.clear()
                     await self._change.wait()
 
