@@ -56,7 +56,8 @@ that is back is used within half a second. An attempt at an empty port costs nob
 
 RELAYS_FIRST_S: Final = 0.2
 """How long a bot waits with its login at a server that was away just now. A relay tries twice as
-often as that. A login before it would wait for an answer in vain, and that takes two seconds."""
+often as that. A login before it would wait for an answer in vain, and that takes two seconds.
+nats-server counts this wait as a part of the two seconds."""
 
 LATE_S: Final = 0.5
 """A server whose greeting takes longer was away too, for example because it was stopped."""

@@ -81,6 +81,10 @@ class NoChallenge(OSError):
     """A server's first line has nothing to sign: it is not one of a bus. Nothing was sent to it."""
 
 
+class NotAnswered(ProtocolError):
+    """A server took the login, and answered the first PING with something else."""
+
+
 def is_refused(error: Exception) -> bool:
     """Whether nobody listens at any address of the server."""
     return errno.ECONNREFUSED in _numbers(error)
@@ -185,7 +189,8 @@ def _network(
 
 def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> ConnectionFailed:
     """Causes that the server, or whatever listens there, brings about."""
-    if is_denied(error):
+    # nats-server also ends a login that takes two seconds in all ("Authentication Timeout").
+    if is_denied(error) or (isinstance(error, NotAnswered) and waited_s >= NO_RELAY_S):
         if waited_s >= NO_RELAY_S:
             return ConnectionFailed(
                 f"no relay admitted {bot} at {server}: nats-server waited {waited_s:.1f} s for one",
