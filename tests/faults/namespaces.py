@@ -79,8 +79,12 @@ class CableShop(ClusterShop):
 
     async def __aenter__(self) -> Self:
         self._stack.callback(_remove)
-        await asyncio.to_thread(_make, self.hosts)
-        return await super().__aenter__()
+        try:
+            await asyncio.to_thread(_make, self.hosts)
+            return await super().__aenter__()
+        except BaseException:
+            await self._stack.aclose()  # else the networks of a start that failed would stay
+            raise
 
 
 def _make(hosts: tuple[str, ...]) -> None:
