@@ -19,6 +19,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.supervision import Supervisor
 from sealbus_broker.nats import config
+from tests.listening import listening
 from tests.waiting import patiently
 
 BOT, BUS = SigningKey.generate(KeyKind.BOT), SigningKey.generate(KeyKind.BUS)
@@ -84,6 +85,28 @@ async def test_loop_that_runs_is_no_cause(caplog: pytest.LogCaptureFixture) -> N
     watching.end()
     assert watching.cause is None
     assert caplog.text == ""
+
+
+async def test_login_goes_on_while_the_server_asks_for_a_sign_of_life() -> None:
+    """nats-server asks after a second, and a relay may take longer to admit a bot."""
+    said: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"S","version":"2.15.1","max_payload":1048576}\r\n')
+        said.extend([await reader.readline(), await reader.readline()])  # CONNECT and PING
+        writer.write(b"PING\r\n")
+        said.append(await reader.readline())
+        writer.write(b"PONG\r\n")
+        while await reader.read(1024):
+            pass
+
+    async with listening(serve) as port:
+        client = HardenedClient()
+        address = f"nats://127.0.0.1:{port}"
+        await patiently(client.connect(servers=[address], allow_reconnect=False))
+        assert client.is_connected
+        client.abort()
+    assert said[-1] == b"PONG\r\n"
 
 
 def connector(*, away: bool, spread_s: float = 0.0) -> Connector:

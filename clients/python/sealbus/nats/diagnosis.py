@@ -81,10 +81,6 @@ class NoChallenge(OSError):
     """A server's first line has nothing to sign: it is not one of a bus. Nothing was sent to it."""
 
 
-class NotAnswered(ProtocolError):
-    """A server took the login, and answered the first PING with something else."""
-
-
 def is_refused(error: Exception) -> bool:
     """Whether nobody listens at any address of the server."""
     return errno.ECONNREFUSED in _numbers(error)
@@ -189,8 +185,7 @@ def _network(
 
 def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> ConnectionFailed:
     """Causes that the server, or whatever listens there, brings about."""
-    # nats-server also ends a login that takes two seconds in all ("Authentication Timeout").
-    if is_denied(error) or (isinstance(error, NotAnswered) and waited_s >= NO_RELAY_S):
+    if is_denied(error):
         if waited_s >= NO_RELAY_S:
             return ConnectionFailed(
                 f"no relay admitted {bot} at {server}: nats-server waited {waited_s:.1f} s for one",

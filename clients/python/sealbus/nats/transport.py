@@ -57,8 +57,16 @@ class Transport(TcpTransport):
         return data
 
     async def readline(self) -> bytes:
-        """Read a line, as the original does."""
-        line: bytes = await super().readline()  # type: ignore[no-untyped-call]  # nats-py's
+        """Read a line of a server that greets, or that is logging this client in.
+
+        nats-server may ask for a sign of life while a relay decides about the login. nats-py takes
+        that for a failed login, so it is answered here.
+        """
+        while True:
+            line: bytes = await super().readline()  # type: ignore[no-untyped-call]  # nats-py's
+            if line.upper() != b"PING\r\n":
+                break
+            self.write(b"PONG\r\n")  # type: ignore[no-untyped-call]  # nats-py's
         greeted, self.greeted = self.greeted, None
         if line and greeted is not None:
             await greeted()

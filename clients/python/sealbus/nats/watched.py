@@ -23,7 +23,6 @@ from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 
 from sealbus.log import log
-from sealbus.nats.diagnosis import NotAnswered
 from sealbus.nats.silence import Silent, watch
 from sealbus.supervision import PAUSE_FIRST_S, PAUSE_MOST_S, kind, outcome, spawn
 
@@ -63,7 +62,7 @@ class WatchedClient(Client, ABC):
             for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
                 if task is not None:
                     task.cancel()
-            raise NotAnswered("nats: the first PING was not answered")
+            raise ProtocolError("nats: the first PING was not answered")
 
     async def subscribe(self, *arguments: Any, **options: Any) -> Subscription:
         """Subscribe, as the original does; the task that calls ``cb`` is watched."""
