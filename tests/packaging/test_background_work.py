@@ -29,6 +29,7 @@ A_LOGIN = "one login: an error is lost with that login, which the client asks fo
 A_CUT = "cuts off a client that does not read, and has nothing in it that can fail"
 SUPERVISED = "its life is one coroutine, which is supervised"
 A_LOOKUP = "looks up one name: the waiting caller gets an error"
+AWAITED = "awaited where it starts: the caller gets its result or its error"
 IN_TESTS = "the server in memory, which is for tests: asyncio's handler gets an error"
 REASONS = {
     "sealbus/supervision.py": "the supervisor itself",
@@ -50,7 +51,11 @@ REASONS = {
     "sealbus_broker/cli/signals.py Thread": A_LOOKUP,
     "sealbus_broker/cli/bulk.py create_task": A_COMMAND,
     "sealbus_broker/cli/bots.py ensure_future": A_COMMAND,
-    "sealbus_broker/cli/json_lines.py run_in_executor": "awaited where it starts",
+    "sealbus_broker/cli/json_lines.py run_in_executor": AWAITED,
+    "sealbus_broker/nats/snapshots.py to_thread": AWAITED,
+    "sealbus_broker/server/cluster.py to_thread": AWAITED,
+    "sealbus_broker/server/cluster.py create_task": AWAITED,
+    "sealbus_broker/nats/jetstream.py create_task": AWAITED,
 }
 
 

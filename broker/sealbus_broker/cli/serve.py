@@ -82,7 +82,7 @@ name_option = click.option(
 )
 @click.option(
     "--nodes",
-    type=WholeNumber(1, 5),
+    type=WholeNumber(1, 9),
     help="Run a cluster of 3 or 5 nats-servers on this machine, for trying one out. A bus on one"
     " server grows into it. [default: as many as the folder has, or 1]",
 )
