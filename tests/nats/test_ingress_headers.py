@@ -86,7 +86,7 @@ async def ingress(streams: Scene) -> dict[str, int]:
     counts: dict[str, int] = {}
     for subject, count in (info["state"].get("subjects") or {}).items():
         assert subject.startswith("ingress."), f"no relay reads {subject}"
-        counts[subject.split(".")[2]] = count
+        counts[subject.split(".")[3]] = count
     return counts
 
 

@@ -64,7 +64,7 @@ async def test_only_new_messages_are_delivered(streams: Scene) -> None:
 
 
 async def test_message_waits_in_its_bots_partition_until_acknowledged(streams: Scene) -> None:
-    bots = [f"bot-{at}" for at in range(16)]
+    bots = [f"bot-{at}" for at in range(6 * PARTITIONS)]
     for bot in bots:
         await streams.relay.publish(f"send.{bot}", b"x")
 
@@ -80,8 +80,8 @@ async def test_message_waits_in_its_bots_partition_until_acknowledged(streams: S
             f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.{partition_consumer(partition)}", ask, reply="here"
         )
         while (msg := await inbox.next_msg(PATIENCE_S)).reply:
-            _, where, bot = msg.subject.split(".")
-            assert where == str(partition)
+            _, number, where, bot = msg.subject.split(".")
+            assert (number, where) == (str(PARTITIONS), str(partition))
             found[bot] = where
             await msg.ack()
     assert sorted(found) == sorted(bots)
