@@ -37,13 +37,14 @@ class Worker:
 class Relay:
     """One relay's share, on a connection of its own."""
 
-    def __init__(self, stage: Stage, nc: HardenedClient, name: str) -> None:
+    def __init__(self, stage: Stage, nc: HardenedClient, live: HardenedClient, name: str) -> None:
         self.nc = nc
         self.workers = [Worker() for _ in range(PARTITIONS)]
         self.stopping = asyncio.Event()
         self.supervisor = Supervisor(name)
         self.sharing = Sharing(
             nc=nc,
+            live_nc=live,
             relay=name,
             workers=self.workers,
             policy=lambda: stage.policy,
@@ -80,7 +81,7 @@ async def relays(bus: Stage, *names: str) -> AsyncIterator[list[Relay]]:
     started: list[Relay] = []
     try:
         for name in names:
-            one = Relay(bus, await bus.login(), name)
+            one = Relay(bus, await bus.login(), await bus.login(), name)
             started.append(one)
             await one.begin()
         await until(lambda: is_shared(started), "each partition is held once")
@@ -124,7 +125,7 @@ async def test_partition_is_not_asked_for_before_it_is_given_back(bus: Stage) ->
     async with relays(bus, "a") as (one,):
         for worker in one.workers:
             worker.may_end.clear()
-        other = Relay(bus, await bus.login(), "b")
+        other = Relay(bus, await bus.login(), await bus.login(), "b")
         await other.begin()
         try:
             await until(lambda: one.sharing.peers != [], "the first knows of the second")
@@ -169,17 +170,19 @@ async def test_silent_relay_is_ended_before_its_share_is_taken(
     bus: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    frozen = await bus.login()
-    number = frozen.client_id
+    frozen, live = await bus.login(), await bus.login()
+    number, live_number = frozen.client_id, live.client_id
 
     async def take_over(_: HardenedClient, partition: int) -> None:
         assert frozen.client_id != number or not frozen.is_connected
+        assert live.client_id != live_number or not live.is_connected
         taken.append(partition)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
-    one = Relay(bus, await bus.login(), "a")
+    one = Relay(bus, await bus.login(), await bus.login(), "a")
     holds = frozenset({3, 5})
-    await one.begin(lambda: say(one.nc, RELAY_SUBJECT, connection=number, holds=holds))
+    places = {"connection": number, "live": (one.nc.server_id, live_number)}
+    await one.begin(lambda: say(one.nc, RELAY_SUBJECT, **places, holds=holds))
     try:
         await until(lambda: bool(one.holds) and one.sharing.peers != [], "both are there")
         assert not one.holds & holds
@@ -201,7 +204,7 @@ async def test_silent_relay_that_cannot_be_ended_is_not_taken_over(
         taken.append(partition)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
-    one = Relay(bus, await bus.login(), "a")
+    one = Relay(bus, await bus.login(), await bus.login(), "a")
     words = {"server": "NOBODY", "connection": 1, "holds": frozenset({3})}
     await one.begin(lambda: say(one.nc, RELAY_SUBJECT, **words))
     try:

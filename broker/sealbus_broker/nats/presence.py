@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from nats.errors import Error as NatsError
 
@@ -49,6 +49,8 @@ class Presence:
     """The id of the nats-server that it is connected to."""
     connection: int
     """The server's number for its connection."""
+    live: tuple[str, int] | None = None
+    """The same two of a relay's connection for live messages, which may be on another server."""
     holds: frozenset[int] = frozenset()
     """The partitions that it asks for, or has messages of."""
     stopping: bool = False
@@ -57,6 +59,12 @@ class Presence:
     """Whether it can enrol invited bots."""
     beat: int | None = None
     """The number of the beat. ``None``: it is said between two beats, because something changed."""
+
+    @property
+    def connections(self) -> list[tuple[str, int]]:
+        """The server and the number of each of its connections, that of its words first."""
+        own = (self.server, self.connection)
+        return [own] if self.live is None else [own, self.live]
 
     def encode(self) -> bytes:
         """Return one JSON object."""
@@ -76,6 +84,7 @@ class Presence:
                 name=str(fields["name"]),
                 server=str(fields["server"]),
                 connection=int(fields["connection"]),
+                live=_place(fields["live"]),
                 holds=frozenset(map(int, fields["holds"])),
                 stopping=bool(fields["stopping"]),
                 enrols=bool(fields["enrols"]),
@@ -83,6 +92,13 @@ class Presence:
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise Malformed("not the presence of a relay") from None
+
+
+def _place(given: Any) -> tuple[str, int] | None:
+    if given is None:
+        return None
+    server, connection = given
+    return str(server), int(connection)
 
 
 async def say_that_a_door_is_there(nc: HardenedClient, relay: str) -> None:

@@ -128,6 +128,7 @@ class Parts:
         ]
         self.sharing = Sharing(
             nc=nc,
+            live_nc=live_nc,
             relay=relay,
             workers=self._partitions,
             policy=policy,

@@ -21,7 +21,7 @@ each there is always one relay that works on it. Several partitions are handed o
 
 **A relay that dies.** nats-server says at once that its connection has ended. **A relay that
 freezes**, or whose connection is half open, is silent. The others have nats-server end its
-connection (``KICK``), so that it gets no more live messages, and then take over. It connects again
+connections (``KICK``), so that it gets no more live messages, and then take over. It connects again
 when it wakes, and is a peer as before. A silent *door* is ended likewise, where another is there.
 So it gets no more logins. A relay that hears no other one ends nothing.
 
@@ -100,6 +100,7 @@ class Sharing:
         self,
         *,
         nc: HardenedClient,
+        live_nc: HardenedClient,
         relay: str,
         workers: Sequence[Worker],
         policy: Callable[[], Policy],
@@ -110,6 +111,7 @@ class Sharing:
 
         Args:
             nc: The relay's connection.
+            live_nc: Its connection for live messages, which ends too when it is silent.
             relay: The relay's name, for the others' logs.
             workers: The worker of each partition, and then of each earlier one.
             policy: Gives the policy in force, by whose bots partitions are weighed.
@@ -119,6 +121,7 @@ class Sharing:
         self.id: Final = secrets.token_hex(8)
         """Names this relay, for as long as this connection serves."""
         self._nc = nc
+        self._live_nc = live_nc
         self._relay = relay
         self._workers = workers
         self._policy = policy
@@ -216,6 +219,7 @@ class Sharing:
             name=self._relay,
             server=self._nc.server_id,
             connection=self._nc.client_id or 0,
+            live=(self._live_nc.server_id, self._live_nc.client_id or 0),
             holds=frozenset(self._held),
             stopping=self._is_stopping,
             enrols=self._enrols,
@@ -273,7 +277,7 @@ class Sharing:
     # ---- ends of others --------------------------------------------------------------------------
 
     async def _end(self, silent: Presence) -> None:
-        """Have the connection of a silent relay ended, and its partitions taken over."""
+        """Have the connections of a silent relay ended, and its partitions taken over."""
         has_ended = False
         try:
             has_ended = await self._kick(silent)
@@ -288,10 +292,11 @@ class Sharing:
         self._orphans |= gone.holds - self._held.keys() - self._held_by_others()
 
     async def _kick(self, silent: Presence) -> bool:
-        """Return whether the connection has ended. ``False``: nobody knows."""
-        body = json.dumps({"cid": silent.connection}).encode()
+        """Return whether its connections have ended. ``False``: nobody knows."""
         try:
-            await self._nc.request(kick_subject(silent.server), body, KICK_S)
+            for server, number in silent.connections:
+                body = json.dumps({"cid": number}).encode()
+                await self._nc.request(kick_subject(server), body, KICK_S)
         except (NatsError, OSError, TimeoutError) as error:
             log.warning("connection.not-ended", relay=silent.name, error=type(error).__name__)
             return False
