@@ -240,6 +240,14 @@ def a_copy_was_sent(history: History) -> None:
     history.lives[3].events.append(Event(60.0, "copy", bot="s0", nonce=nonce(2)))
 
 
+def the_disk_was_full(history: History) -> None:
+    history.disturbances.append(Disturbance("full-disk", 30.5, 32.0))
+
+
+def the_disk_was_full_later(history: History) -> None:
+    history.disturbances.append(Disturbance("full-disk", 35.0, 36.0))
+
+
 def the_sender_was_killed(history: History) -> None:
     sender(history).killed_at = 45.0
 
@@ -272,6 +280,7 @@ def stored_too_late(history: History) -> None:
     "breaks",
     [
         (refused_and_stored, a_copy_was_sent),
+        (refused_and_stored, the_disk_was_full),
         (without_outcome, the_sender_was_killed),
         (without_answer, the_sender_was_killed),
         (handled_twice, the_connection_was_lost),
@@ -285,6 +294,10 @@ def stored_too_late(history: History) -> None:
 )
 def test_what_the_guarantees_allow_is_no_violation(breaks: tuple[Break, ...]) -> None:
     assert rules_broken_by(*breaks) == set()
+
+
+def test_a_refusal_beside_a_full_disk_has_to_last() -> None:
+    assert "refused" in rules_broken_by(refused_and_stored, the_disk_was_full_later)
 
 
 def test_a_report_has_few_examples_of_a_rule() -> None:

@@ -6,7 +6,8 @@ The rules, by name:
 * **stored**: an accepted message is in ACCEPTED.
 * **lost**: each durable subscription handles each message in ACCEPTED, or the message is parked.
 * **refused**: a message that is refused is neither stored nor handled. A message of which the
-  attacker has sent a copy is left out: its copy may be accepted later.
+  attacker has sent a copy is left out: its copy may be accepted later. So is one
+  that was refused while the disk was full.
 * **unsent**: a message that the client says it did not send is not stored.
 * **resolved**: each message of a sender that lives has an outcome in the end, and only one. A
   refusal may stay in doubt if the receipt of an earlier attempt is missing.
@@ -152,9 +153,12 @@ def _lost(facts: _Facts) -> Iterator[str]:
 
 
 def _refused(facts: _Facts) -> Iterator[str]:
+    full = [one for one in facts.history.disturbances if one.kind == "full-disk"]
     for bot, event in facts.with_outcome("refused"):
         key = bot, event.number
         if (bot, event.nonce) in facts.copied:
+            continue
+        if any(one.began <= event.at <= one.healed for one in full):
             continue
         if key in facts.by_number:
             yield f"{bot}'s message {event.number} was refused ({event.reason}), and is stored"
