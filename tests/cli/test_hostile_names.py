@@ -43,6 +43,8 @@ TOKEN = JoinToken(
 ).encode()
 
 OFFLINE = {
+    "backup": [["backup", "saved", "--dir", BAD + "/nowhere"]],
+    "restore": [["restore", BAD, "--dir", "{bus}"]],
     "init": [["init", BAD], ["init", "mybus", "--dir", BAD + "/new"]],
     "up": [["up", "--dir", BAD + "/nowhere"], ["up", "--name", BAD, "--dir", "{bus}"]],
     "relay": [["relay", "--dir", BAD + "/nowhere"], ["relay", "--name", BAD, "--dir", "{bus}"]],

@@ -147,6 +147,8 @@ Only a few are sent, because all who publish at once share the rate.
 """
 PLACE = consumer_name("listener", "greetings.sent", "streams")
 CASES = {
+    "backup": Case(("backup", "{folder}/{unique}", "--dir", "{folder}"), online=True),
+    "restore": Case(("restore", "{folder}/nowhere", "--dir", "{folder}"), code=1),
     "init": Case(("init", "other", "--dir", "{folder}/other")),
     "prepare": Case(("prepare", "--dir", "{folder}")),
     "check": Case(("check", "--json", "--dir", "{folder}")),
