@@ -11,6 +11,7 @@ import pytest
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import partition_consumer
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay import pulling
 from sealbus_broker.relay.ingress import IngressWorker
@@ -23,7 +24,7 @@ from tests.waiting import PATIENCE_S, patiently, until
 BOT = "e"
 """A bot whose messages fall into partition 0."""
 
-OTHER = "e"
+OTHER = "al"
 """Another one."""
 
 
@@ -172,6 +173,28 @@ async def test_worker_goes_on_after_a_lost_connection(
     await until(lambda: worker.judged == [b"1", b"2"], "it goes on")
 
 
+async def test_request_that_nobody_takes_is_not_repeated_at_once(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer without a leader takes none, and the server says so at once."""
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"])
+    requests = worker.worker._pulling.requests
+    with monkeypatch.context() as patch:
+        patch.setattr(pulling, "REFUSED_S", PATIENCE_S)
+        await bus.done(f"CONSUMER.DELETE.INGRESS.{partition_consumer(0)}")
+        made = requests.made
+        worker.worker.on_back()
+        await until(lambda: requests.made > made, "it asks")
+        for _ in range(10):
+            await bus.relay.flush()
+        assert requests.made == made + 1
+    await provision(bus.relay, bus.policy)
+    worker.worker.on_back()
+    await send(bus, b"2")
+    await until(lambda: worker.judged == [b"1", b"2"], "it goes on")
+
+
 async def test_refusal_is_told_once_it_is_confirmed(bus: Stage, worker: Worker) -> None:
     worker.refuses = True
     await send(bus, b"1")
@@ -203,7 +226,7 @@ async def test_a_bot_has_its_turn_beside_a_backlog(bus: Stage, worker: Worker) -
     await send(bus, *(b"g" * 300 for _ in range(700)))
     await until(lambda: len(worker.worker._received) > 500, "the relay pulls ahead")
     await bus.relay.publish(f"send.{OTHER}", b"honest")
-    await until(lambda: "e" in worker.worker._received._bots, "it is here, behind the others")
+    await until(lambda: OTHER in worker.worker._received._bots, "it is here, behind the others")
     worker.go.set()
     await until(lambda: b"honest" in worker.judged, "it has its turn")
     place = worker.judged.index(b"honest")

@@ -58,8 +58,20 @@ leader, and the next one is made."""
 UNSENT_S: Final = 0.5
 """The pause before the next request when one could not be sent, because there is no connection."""
 
+REFUSED_S: Final = 0.1
+"""The pause before the next request when the server did not take one. While the consumer has no
+leader, nobody takes requests, and each is answered at once: without a pause a relay made 4,400
+requests a second to one partition (measured). A new leader is found within this time."""
+
 _PIN: Final = PIN_HEADER.encode() + b": "
 _OTHER_HAS_PIN: Final = b"NATS/1.0 423"
+_TAKEN: Final = (
+    b"NATS/1.0 404",
+    b"NATS/1.0 408",
+    b"NATS/1.0 409 Message Size Exceeds MaxBytes",
+    _OTHER_HAS_PIN,
+)
+"""The ends of a request that the server has taken."""
 
 
 class Pulling:
@@ -157,7 +169,12 @@ class Pulling:
             self._nc.write([frame])
         except (NatsError, OSError):
             patience_s = UNSENT_S  # the log says already that there is no connection
-        self._asking = self._supervisor.later("asking for messages", patience_s, self.end)
+        self._end_in(patience_s)
+
+    def _end_in(self, seconds: float) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        self._asking = self._supervisor.later("asking for messages", seconds, self.end)
 
     def end(self) -> None:
         """End the request: the next one may be made."""
@@ -171,13 +188,17 @@ class Pulling:
         self._changed.set()
 
     def on_status(self, subject: bytes, headers: bytes) -> None:
-        """Take a status of the server: 404, 408 and 409 end a request. 423: another relay has the
-        pin."""
+        """Take a status of the server, which ends a request. 423: another relay has the pin."""
         if headers.startswith(_OTHER_HAS_PIN):
             self._pin = b""
-        if self.requests.is_last(subject):
-            self._is_over = True
+        if not self.requests.is_last(subject):
+            return
+        self._is_over = True
+        if headers.startswith(_TAKEN):
             self.end()
+        else:
+            # Until then it counts as under way, so nobody asks again.
+            self._end_in(REFUSED_S)
 
     def on_message(self, headers: bytes) -> None:
         """Count a message that a request brought, and read the pin from its headers."""
