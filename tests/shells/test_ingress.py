@@ -13,7 +13,7 @@ from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import partition_consumer
 from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay import pulling
+from sealbus_broker.relay import ingress_waiting, pulling
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.ingress_waiting import TURN_BYTES
 from sealbus_broker.relay.pipeline import Refusals
@@ -97,7 +97,7 @@ async def test_stop_finishes_and_gives_back_in_order(
     # One request brings all three, and there is no other one.
     monkeypatch.setattr(pulling, "PULL_MESSAGES", 3)
     monkeypatch.setattr(pulling, "MOST_EXTRA", 0)
-    monkeypatch.setattr(ingress_module, "PULL_MESSAGES", 2)
+    monkeypatch.setattr(ingress_waiting, "WAITING", 2)
     monkeypatch.setattr(ingress_module, "IN_HAND", 1)
     worker.go.clear()
     await until(lambda: worker.worker._pulling.is_under_way)

@@ -68,6 +68,7 @@ _OTHER_HAS_PIN: Final = b"NATS/1.0 423"
 _TAKEN: Final = (
     b"NATS/1.0 404",
     b"NATS/1.0 408",
+    b"NATS/1.0 409 Batch Completed",
     b"NATS/1.0 409 Message Size Exceeds MaxBytes",
     _OTHER_HAS_PIN,
 )
