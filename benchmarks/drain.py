@@ -42,7 +42,7 @@ from sealbus.supervision import end
 from sealbus_broker.memory.subject_transform import partition
 from sealbus_broker.nats.streams import PARTITIONS
 
-CROWD: Final = Crowd(12, 12, 12)
+CROWD: Final = Crowd(20, 20, 20)
 SIZE: Final = 200
 """The size of an order as JSON, in bytes."""
 
@@ -72,7 +72,7 @@ def say(text: str) -> None:
 def strangers(routes: Sequence[Route]) -> dict[str, Route]:
     """Two bots that send nothing else: one in the partition of the first bot, and one in another.
 
-    A bus of twelve bots has both.
+    A bus of twenty bots has both.
     """
     first = partition(PARTITIONS, routes[0].bot)
     same = next(one for one in routes[1:] if partition(PARTITIONS, one.bot) == first)

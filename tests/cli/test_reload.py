@@ -90,6 +90,7 @@ def test_reload_shows_the_policy_in_force(running: RunningBus) -> None:
         "sessions_obey": True,
         "sessions_ended": 0,
         "sessions_renewed": 0,
+        "nodes_unheard": [],
         "newest": True,
     }
 

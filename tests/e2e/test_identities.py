@@ -61,6 +61,7 @@ class TokenShop(Shop):
         self.issuer = issuer
         super().__init__(folder, lambda path: made(path, self.port, issuer))
         self.url = f"tls://127.0.0.1:{self.port}"
+        self.urls = (self.url,)
 
     def _make_server(self) -> NatsServer:
         state = self.bus.state

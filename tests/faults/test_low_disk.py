@@ -26,7 +26,8 @@ WARNED = int(DISK_AT * file_bytes(Limits()))
 
 
 def a_server(free_bytes: int) -> NatsServer:
-    return cast("NatsServer", SimpleNamespace(free_bytes=free_bytes, store=Path("/bus/jetstream")))
+    said = {"free_bytes": free_bytes, "store": Path("/bus/jetstream"), "copies": 1}
+    return cast("NatsServer", SimpleNamespace(**said))
 
 
 def test_a_disk_with_just_enough_room_is_no_problem() -> None:

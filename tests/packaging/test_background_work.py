@@ -35,6 +35,7 @@ REASONS = {
     "sealbus/supervision.py": "the supervisor itself",
     "sealbus/receiving/serving.py create_task": GROUPED,
     "sealbus_broker/relay/ingress.py create_task": GROUPED,
+    "sealbus_broker/relay/ledgers.py create_task": GROUPED,
     "sealbus/nats/client.py call_soon": A_WRITE,
     "sealbus/sending/sender.py call_soon": A_CLOSING,
     "sealbus_broker/door/admission.py create_task": A_LOGIN,
