@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from sealbus.nats.acks import IN_PROGRESS
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.provision import provision
@@ -253,3 +254,35 @@ async def test_server_is_told_of_messages_that_wait_long(
 
     await until(is_prolonged, "the server knows that they are still here")
     await worker.stop()
+
+
+async def test_prolonging_makes_no_refusal_of_before_a_loss_told(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another relay may have taken the message over, and may accept it."""
+    monkeypatch.setattr(ingress_module, "IN_HAND", 1)
+    monkeypatch.setattr(ingress_module, "PROLONG_S", 0.01)
+    worker.refuses = True
+    worker.go.clear()
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"], "the first is being judged")
+    await send(bus, b"2")
+    received = worker.worker._received
+    await until(lambda: len(received) == 1, "the second waits here")
+    worker.worker.on_lost()
+    (waiting,) = received.in_order()
+    told: list[bytes] = []
+    request = bus.relay.request
+
+    async def telling(*arguments: Any, **options: Any) -> Any:
+        answer = await request(*arguments, **options)
+        told.append(arguments[1])
+        return answer
+
+    monkeypatch.setattr(bus.relay, "request", telling)
+    await until(lambda: told.count(IN_PROGRESS) > 1, "the server knows that it is still here")
+    assert waiting.asked < worker.worker._trusted_since
+    worker.go.set()
+    await until(lambda: worker.judged == [b"1", b"2"], "it is judged")
+    await until(lambda: worker.worker._under_way == 0, "it is settled")
+    assert not worker.told.is_set()

@@ -299,9 +299,11 @@ class IngressWorker:
                 await self._nc.request(
                     last.reply.decode("utf-8", "replace"), IN_PROGRESS, PROLONG_WITHIN_S
                 )
-                # It has heard all of them, because it has answered the last one.
+                # It has heard all of them, because it has answered the last one. But a message of
+                # before a loss of the connection may be another relay's by now, and stays old.
                 for one in old:
-                    one.asked = now
+                    if one.asked >= self._trusted_since:
+                        one.asked = now
 
     def _suspect(self, pulled: Pulled) -> None:
         """Keep a message until the batches in hand are done."""
