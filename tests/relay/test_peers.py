@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,26 @@ def test_late_end_of_an_older_connection_counts_for_nothing() -> None:
     assert peers.sharing() == ["a"]
 
 
+def test_weights_of_one_relay_count_for_all() -> None:
+    """Their policies may differ for a while, and no partition may be nobody's."""
+    words = {name: replace(word(name), weights=(at, 1)) for at, name in enumerate("abc")}
+    counted = []
+    for own in words.values():
+        peers = Peers()
+        for other in words.values():
+            if other is not own:
+                peers.hear(other)
+        counted.append(peers.weights(own.weights, own.id))
+    assert counted == [(0, 1)] * 3
+
+
+def test_weights_of_a_relay_that_stops_or_differs_do_not_count() -> None:
+    peers = Peers()
+    peers.hear(replace(word("a", stopping=True), weights=(5, 1)))
+    peers.hear(replace(word("b"), weights=(6, 1, 1)))
+    assert peers.weights((7, 1), "c") == (7, 1)
+
+
 def test_same_word_changes_nothing() -> None:
     peers = Peers()
     assert peers.hear(word("a", 1))
@@ -96,6 +117,7 @@ def test_same_word_changes_nothing() -> None:
 
 def test_word_survives_its_encoding() -> None:
     said = word("a" * 64, *range(PARTITIONS), stopping=True)
+    said = replace(said, weights=(10_000,) * PARTITIONS)
     assert Presence.decode(said.encode()) == said
     assert len(said.encode()) < MAX_PRESENCE_BYTES
 

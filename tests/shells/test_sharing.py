@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.supervision import Supervisor, end
+from sealbus_broker.gate.policy import BotRule
 from sealbus_broker.nats.presence import DOOR_SUBJECT, RELAY_SUBJECT, Presence
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay import sharing as sharing_module
@@ -215,6 +217,38 @@ async def test_silent_relay_that_cannot_be_ended_is_not_taken_over(
         await one.stop()
 
 
+async def test_each_connection_of_a_silent_relay_is_ended(bus: Stage) -> None:
+    """The server of one of them is away, and live messages still come on the other."""
+    live = await bus.login()
+    number = live.client_id
+    one = Relay(bus, await bus.login(), await bus.login(), "a")
+    words = {"server": "NOBODY", "connection": 1, "live": (live.server_id, number)}
+    await one.begin(lambda: say(one.nc, RELAY_SUBJECT, **words))
+    try:
+        await until(lambda: live.client_id != number, "its other connection ends")
+    finally:
+        await one.stop()
+
+
+async def test_relay_speaks_while_earlier_messages_are_not_counted(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JetStream may be without a leader. A relay that says nothing would be ended."""
+
+    async def are_left(_: HardenedClient) -> bool:
+        await asyncio.sleep(PATIENCE_S)
+        return True
+
+    monkeypatch.setattr(sharing_module, "are_left", are_left)
+    monkeypatch.setattr(sharing_module, "DRAIN_LOOK_S", 0.01)
+    one = Relay(bus, await bus.login(), await bus.login(), "a")
+    await one.begin()
+    try:
+        await until(lambda: one.sharing._beat > 2, "it speaks again and again")
+    finally:
+        await one.stop()
+
+
 async def test_no_echo_means_that_nobody_is_silent(bus: Stage) -> None:
     """A server that was paused gives back one echo."""
     async with relays(bus, "a") as (one,):
@@ -261,3 +295,26 @@ async def test_relay_that_comes_back_says_so(bus: Stage) -> None:
         other.sharing.on_back()
         await until(lambda: is_shared([one, other]), "all is shared again")
         await until(lambda: other.sharing._peers.there[0].connection == one.nc.client_id)
+
+
+async def test_relays_with_different_policies_leave_no_partition_alone(bus: Stage) -> None:
+    """One of them follows its folder later, or cannot use the newest policy."""
+    bots = {name: BotRule(name, {}, publish=("x",)) for name in ("order", "shop", "stock")}
+    few = replace(bus.policy, bots={"order": bots["order"]}, digest=b"few")
+    many = replace(bus.policy, bots=bots, digest=b"many")
+    async with relays(bus, "a", "b") as (one, other):
+        one.sharing._policy = lambda: few
+        other.sharing._policy = lambda: many
+        # Whichever relay's weights count, both take them.
+        lowest = min(one, other, key=lambda relay: relay.sharing.id).sharing
+        await until(
+            lambda: (
+                other.sharing._own_weights() != one.sharing._own_weights()
+                and all(
+                    tuple(relay.sharing._weights()) == lowest._own_weights()
+                    for relay in (one, other)
+                )
+            ),
+            "both have heard it",
+        )
+        await until(lambda: is_shared([one, other]), "each partition is held once")

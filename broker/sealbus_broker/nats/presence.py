@@ -31,10 +31,10 @@ HELLO_SUBJECT: Final = "relay.hello"
 
 BEAT_S: Final = 0.25
 """The pause between two words. A relay that comes has its share within a beat or two. A word has
-some 200 bytes, so ten relays cost NATS 40 messages a second, each to ten receivers."""
+some 300 bytes, so ten relays cost NATS 40 messages a second, each to ten receivers."""
 
 MAX_PRESENCE_BYTES: Final = 4096
-"""The largest word. One with all partitions and a name of 64 characters has less than 600 bytes."""
+"""The largest word. One with all partitions and a name of 64 characters has less than 800 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Presence:
     """The same two of a relay's connection for live messages, which may be on another server."""
     holds: frozenset[int] = frozenset()
     """The partitions that it asks for, or has messages of."""
+    weights: tuple[int, ...] = ()
+    """How much work it thinks that each partition brings, by its policy. Empty for a door."""
     stopping: bool = False
     """Whether it wants no partition any more."""
     enrols: bool = False
@@ -86,6 +88,7 @@ class Presence:
                 connection=int(fields["connection"]),
                 live=_place(fields["live"]),
                 holds=frozenset(map(int, fields["holds"])),
+                weights=tuple(map(int, fields["weights"])),
                 stopping=bool(fields["stopping"]),
                 enrols=bool(fields["enrols"]),
                 beat=None if fields["beat"] is None else int(fields["beat"]),

@@ -2,9 +2,8 @@
 
 Each relay says a few times a second that it is there (:mod:`sealbus_broker.nats.presence`). Nobody
 elects anybody. Each relay hears the others, and computes the same assignment from them
-(:func:`assign`). The
-assignment is a *preference*. The server's pin is the safety: it gives a partition to one relay at a
-time, whatever relays believe.
+(:func:`assign`). The assignment is a *preference*. The server's pin is the safety: it gives a
+partition to one relay at a time, whatever relays believe.
 
 **Time is counted in echoes.** A relay hears its own words too, because NATS gives them back. A peer
 is *silent* when :data:`SILENT_ECHOES` own echoes have come since its last word. So a peer seems
@@ -96,13 +95,34 @@ class Peers:
         """Return the ids of the peers that take partitions."""
         return [one.id for one in self.there if not one.stopping]
 
+    def weights(self, own: tuple[int, ...], own_id: str) -> tuple[int, ...]:
+        """Return the weights that count for all: those of the sharing relay with the lowest id.
+
+        Relays may have different policies for a while. If each took its own weights, a partition
+        could be nobody's, because each thinks that it is another's.
+
+        Args:
+            own: The weights of this relay.
+            own_id: Its id.
+        """
+        said = {one.id: one.weights for one in self.there if not one.stopping} | {own_id: own}
+        counts = said[min(said)]
+        # A relay of another version may have another number of partitions.
+        return counts if len(counts) == len(own) else own
+
     def enrolling(self) -> list[str]:
         """Return the ids of the peers that can enrol invited bots."""
         return [one.id for one in self.there if one.enrols and not one.stopping]
 
 
 def _facts(presence: Presence) -> tuple[object, ...]:
-    return presence.holds, presence.stopping, presence.enrols, presence.connection
+    return (
+        presence.holds,
+        presence.stopping,
+        presence.enrols,
+        presence.connection,
+        presence.weights,
+    )
 
 
 def assign(relays: Collection[str], weights: Sequence[int]) -> list[str]:

@@ -572,6 +572,9 @@ class Relay:
         if self._coming_back is not None:
             # The connection was lost once more. That reading may hold answers of the server before.
             self._coming_back.cancel()
+        if self._sharing is not None:
+            # At once: reading takes seconds, and the others would take this relay for frozen.
+            self._sharing.on_back()
         if self._ledgers is not None:
             reading = self._ledgers.reread(self._go_on)
             self._coming_back = self._supervisor.piece("reading the ledgers again", reading)
@@ -585,7 +588,5 @@ class Relay:
         # Last: messages that come before the ledgers are valid only wait, and use up ACK_WAIT_S.
         for worker in self._workers:
             worker.on_back()
-        if self._sharing is not None:
-            self._sharing.on_back()
         if self._following is not None:
             self._following.on_back()

@@ -74,6 +74,10 @@ LOST_BEATS: Final = 20
 """After how many beats without its echo a word is said again. An echo is lost with a connection
 alone, and this is for a loss that nobody tells of."""
 
+DRAIN_LOOK_S: Final = 1.0
+"""How long a look for earlier messages may take. This relay says nothing meanwhile, and the others
+would take it for frozen after two seconds."""
+
 KICK_S: Final = 2.0
 """How long nats-server may take to end a connection. It takes a millisecond."""
 
@@ -141,6 +145,8 @@ class Sharing:
         self._ending: dict[str, Presence] = {}
         """The silent relays whose connections are being ended, by their ids. Until then their
         partitions count as held."""
+        self._weighed: tuple[bytes, tuple[int, ...]] = b"", ()
+        """The digest of a policy, and the weights of the partitions by it."""
         self._owners: Sequence[str] = ()
         """Who should have each partition. Empty: nobody."""
         self._is_draining = True
@@ -190,7 +196,8 @@ class Sharing:
         """Look whether earlier messages are left. If none is, work on the new partitions."""
         if self._is_draining:
             with contextlib.suppress(NatsError, OSError, TimeoutError, StreamsUnusable):
-                self._is_draining = await are_left(self._nc)
+                async with asyncio.timeout(DRAIN_LOOK_S):
+                    self._is_draining = await are_left(self._nc)
 
     async def _greet(self) -> None:
         """Have all relays say their words; return when one has, or when there is none."""
@@ -221,6 +228,7 @@ class Sharing:
             connection=self._nc.client_id or 0,
             live=(self._live_nc.server_id, self._live_nc.client_id or 0),
             holds=frozenset(self._held),
+            weights=self._own_weights(),
             stopping=self._is_stopping,
             enrols=self._enrols,
             beat=beat,
@@ -293,14 +301,16 @@ class Sharing:
 
     async def _kick(self, silent: Presence) -> bool:
         """Return whether its connections have ended. ``False``: nobody knows."""
-        try:
-            for server, number in silent.connections:
-                body = json.dumps({"cid": number}).encode()
+        has_ended = True
+        # They may be on different servers, and one of these may be away.
+        for server, number in silent.connections:
+            body = json.dumps({"cid": number}).encode()
+            try:
                 await self._nc.request(kick_subject(server), body, KICK_S)
-        except (NatsError, OSError, TimeoutError) as error:
-            log.warning("connection.not-ended", relay=silent.name, error=type(error).__name__)
-            return False
-        return True
+            except (NatsError, OSError, TimeoutError) as error:
+                log.warning("connection.not-ended", relay=silent.name, error=type(error).__name__)
+                has_ended = False
+        return has_ended
 
     async def _take_over(self, partition: int) -> None:
         """Take over a partition. Where that fails, the time-outs of the server do it."""
@@ -357,17 +367,26 @@ class Sharing:
         for turn in self._turns:
             turn.set()
 
-    def _weights(self) -> list[int]:
+    def _own_weights(self) -> tuple[int, ...]:
         """Return the number of bots that may publish, by partition. Each partition counts a little,
         so that those without a bot are shared too."""
-        weights = [1] * len(self._workers)
-        for name, rule in self._policy().bots.items():
-            if rule.publish:
-                weights[partition_of(name)] += BOT_WEIGHT
+        policy = self._policy()
+        # A bus may have thousands of bots, and a relay speaks four times a second.
+        if self._weighed[0] != policy.digest:
+            weights = [1] * PARTITIONS
+            for name, rule in policy.bots.items():
+                if rule.publish:
+                    weights[partition_of(name)] += BOT_WEIGHT
+            self._weighed = policy.digest, tuple(weights)
+        return self._weighed[1]
+
+    def _weights(self) -> list[int]:
+        """Return the weight of each partition, and of each earlier one."""
+        weights = self._peers.weights(self._own_weights(), self.id)
         if self._is_draining:
             # The others wait meanwhile, and must not count.
-            weights[:PARTITIONS] = [0] * PARTITIONS
-        return weights
+            weights = (0,) * PARTITIONS
+        return [*weights, *[1] * (len(self._workers) - PARTITIONS)]
 
     # ---- questions -------------------------------------------------------------------------------
 
