@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -169,10 +170,10 @@ async def test_slow_lists_are_asked_for_seldom(
     listing = connections.list_sessions
     took: list[tuple[float, float]] = []
 
-    async def slowly(nc: Any) -> Any:
+    async def slowly(nc: Any, **options: Any) -> Any:
         began = time.monotonic()
         await asyncio.sleep(0.02)
-        found = await listing(nc)
+        found = await listing(nc, **options)
         took.append((began, time.monotonic()))
         return found
 
@@ -181,6 +182,37 @@ async def test_slow_lists_are_asked_for_seldom(
     await until(lambda: len(took) >= 4, "it lists again and again")
     for (began, ended), (following, _) in pairwise(took):
         assert following - ended >= flood_watch.LIST_PAUSES * (ended - began) * 0.9
+
+
+async def test_silent_node_does_not_make_lists_rare(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of a cluster that is cut off holds each list up, and costs no work."""
+    listing = connections.list_sessions
+    lists: list[float] = []
+
+    async def waiting(nc: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.2)
+        found = await listing(nc, **options)
+        lists.append(time.monotonic())
+        return replace(found, silent={"N": "away"})
+
+    monkeypatch.setattr(flood_watch, "list_sessions", waiting)
+    monkeypatch.setattr(flood_watch, "NODE_S", 0.2)
+    watch.watch._sweep_until = time.monotonic() + 600.0
+    await until(lambda: len(lists) >= 3, "it lists again and again")
+    assert lists[2] - lists[1] < 0.2 * flood_watch.LIST_PAUSES
+
+
+async def test_each_relay_forgets_the_backlog_of_a_flood(stage: Stage, watch: Watch) -> None:
+    """Live messages are spread over all relays, and one of them notices the flood first."""
+    other = Pauses()
+    other.begin("order", now_ms())
+    for _ in range(2):
+        await stage.relay.publish(PAUSES_SUBJECT, other.encode(now_ms()))
+    await until(lambda: watch.forgotten != [], "it is told")
+    await stage.relay.flush()
+    assert watch.forgotten == ["order"]
 
 
 async def test_server_without_the_counts_is_told_once(

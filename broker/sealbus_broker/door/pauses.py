@@ -78,8 +78,9 @@ class Pauses:
         rows = [[bot, one.until_ms, one.floods] for bot, one in self.lasting(now_ms).items()]
         return json.dumps(rows).encode()
 
-    def take(self, data: bytes, now_ms: int) -> None:
-        """Take the pauses of another relay. Of two pauses of a bot the later one counts.
+    def take(self, data: bytes, now_ms: int) -> list[str]:
+        """Take the pauses of another relay; return the bots whose pause was not known here. Of two
+        pauses of a bot the later one counts.
 
         Raises:
             Malformed: The bytes are none. Then no pause is taken.
@@ -88,12 +89,16 @@ class Pauses:
             rows = [(str(bot), int(until), int(floods)) for bot, until, floods in json.loads(data)]
         except (ValueError, TypeError, RecursionError):
             raise Malformed("not the pauses of a relay") from None
+        new: list[str] = []
         for bot, until_ms, floods in rows[:MOST]:
             # A clock that is far ahead locks nobody out for longer than a pause may last.
             is_one = is_name(bot) and now_ms < until_ms <= now_ms + 2 * MAX_PAUSE_MS
             known = self._bots.get(bot)
             if is_one and floods > 0 and (known is None or known.until_ms < until_ms):
+                if not self.left_ms(bot, now_ms):
+                    new.append(bot)
                 self._keep(bot, Pause(until_ms, floods))
+        return new
 
     def _keep(self, bot: str, pause: Pause) -> None:
         self._bots.pop(bot, None)

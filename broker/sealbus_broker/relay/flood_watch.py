@@ -44,7 +44,7 @@ from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pause, Pauses
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import TRAFFIC_SUBJECT, kick_subject
-from sealbus_broker.nats.connections import Listing, list_sessions
+from sealbus_broker.nats.connections import NODE_S, Listing, list_sessions
 from sealbus_broker.relay.flood_meter import Flood, FloodMeter, Sent, TotalMeter
 from sealbus_broker.relay.health import Level, Problem
 from sealbus_broker.relay.live_sessions import UNHEARD
@@ -180,8 +180,12 @@ class FloodWatch:
         # At the first look as well: a session that begins later is new.
         is_due = is_busy or not self._listed_us or now < self._sweep_until
         if is_due and now >= self._list_at:
-            listing = await list_sessions(nc)
-            self._list_at = time.monotonic() + LIST_PAUSES * (time.monotonic() - now)
+            listing = await list_sessions(nc, looks_for_missing=False)
+            took_s = time.monotonic() - now
+            # The wait for a node that is silent is no work, and no reason to look less often.
+            if listing.silent:
+                took_s = max(0.0, took_s - NODE_S)
+            self._list_at = time.monotonic() + LIST_PAUSES * took_s
             sent = _sent(listing, self._listed_us)
             self._listed_us = {node: told.at_us for node, told in listing.nodes.items()}
             for flood in self._meter.look(sent, time.monotonic(), policy.limits):
@@ -276,7 +280,9 @@ class FloodWatch:
     def _on_pauses(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         # Only a relay's login can publish here. Another version may say it in another way.
         with contextlib.suppress(Malformed):
-            self._pauses.take(data, self._now_ms())
+            for bot in self._pauses.take(data, self._now_ms()):
+                # Its live messages were spread over all relays.
+                self._forget_backlog(bot)
 
 
 def _sent(listing: Listing, before_us: Mapping[str, int]) -> Sequence[Sent]:
