@@ -11,7 +11,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.nats.connections import Listing, list_sessions
-from sealbus_broker.relay import live_sessions
+from sealbus_broker.relay import following, live_sessions
 from sealbus_broker.relay.live_sessions import LiveSessions
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import NAME
@@ -243,6 +243,28 @@ async def test_next_relay_with_another_policy_makes_sessions_obey(
         async with Next(shop):
             await until(lambda: watcher.is_closed, "the removed bot is cut off")
             await until(lambda: inventory.is_closed, "a session that does not move is, too")
+            await until(lambda: shop.obeyed == shop.newest, "all obey")
+
+
+async def test_next_relay_makes_sessions_obey_on_a_node_that_answers_late(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not know who has a session there."""
+    monkeypatch.setattr(following, "UNHEARD_S", 0.01)
+    answers = asyncio.Event()
+
+    async def late(nc: HardenedClient) -> Listing:
+        if answers.is_set():
+            return await list_sessions(nc)
+        return Listing({}, (), silent={"N": "away"})
+
+    async with shop.client("watcher") as watcher:
+        shop.folder.change("payload_bytes: 64KiB", "payload_bytes: 32KiB")
+        monkeypatch.setattr(live_sessions, "list_sessions", late)
+        async with Next(shop):
+            assert not watcher.is_closed
+            answers.set()
+            await until(lambda: watcher.is_closed, "its session ends")
             await until(lambda: shop.obeyed == shop.newest, "all obey")
 
 

@@ -370,10 +370,12 @@ class Following:
         held = await self._sessions.strangers(policy, self._now_ms())
         if await self._obeyed() == self._digest:
             return held
-        bots = await self._sessions.bots()
-        everybody = Succession(
-            frozenset(), bots & frozenset(policy.bots), frozenset(), MappingProxyType({})
-        )
+        there = await self._sessions.bots()
+        bots = frozenset(policy.bots)
+        # A node that does not answer may have a session of any bot.
+        if not self._sessions.unheard:
+            bots &= there
+        everybody = Succession(frozenset(), bots, frozenset(), MappingProxyType({}))
         await self._mark()
         return everybody.then(held)
 
