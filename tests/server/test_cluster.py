@@ -102,3 +102,13 @@ async def test_growth_that_fails_leaves_the_single_server(
             assert len(names["consumers"]) > 0, "the consumers came along"
     finally:
         await nodes.stop()
+
+
+async def test_growth_does_not_begin_beside_the_store_of_an_earlier_one(tmp_path: Path) -> None:
+    """It could not be finished: the store that is left could not have its name."""
+    folder = Folder(tmp_path)
+    (folder.bus.state / "jetstream").mkdir()
+    (folder.bus.state / KEPT).mkdir()
+    with pytest.raises(ServerFailed, match=f"{KEPT} exists"):
+        await folder.cluster().start()
+    assert not list((folder.bus.state / "nodes").glob("node-*/jetstream"))

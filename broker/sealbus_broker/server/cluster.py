@@ -181,6 +181,12 @@ async def _grow(growth: Growth, login: Login) -> None:
     """Give the streams of the single server to the nodes."""
     began = time.monotonic()
     single, first = growth.single, growth.nodes[0]
+    kept = single.store.with_name(KEPT)
+    if kept.exists():
+        raise ServerFailed(
+            f"{kept} exists: it is the store of a single server that grew into a cluster before",
+            hint="move it away, and start again",
+        )
     log.info("cluster.grows", text="the streams of the single nats-server go to the cluster")
     async with _running([single]), login(single) as nc:
         described = await describe(nc)
@@ -198,7 +204,6 @@ async def _grow(growth: Growth, login: Login) -> None:
                 f"the cluster did not take the streams over within {ADOPT_S:g} s",
                 hint=f"the store of the single server is untouched: {single.store}",
             ) from None
-    kept = single.store.with_name(KEPT)
     single.store.rename(kept)
     log.info(
         "cluster.grown",
@@ -223,7 +228,7 @@ async def _adopt(nc: Client, described: tuple[Described, ...], node: str) -> Non
 @contextlib.asynccontextmanager
 async def _running(servers: Sequence[NatsServer]) -> AsyncIterator[None]:
     try:
-        await asyncio.gather(*(server.start() for server in servers))
+        await _together(server.start() for server in servers)
         yield
     finally:
         await asyncio.gather(*(server.stop() for server in servers))
