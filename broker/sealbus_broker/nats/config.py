@@ -19,6 +19,7 @@ subject                                   direction   use
 ``$JS.API.DIRECT.GET.RECORDS.>``          service     a login reads the record about itself
 ``$JS.API.DIRECT.GET.KEYRING.keyring``    service     a bot reads the list of the bus's keys
 ``$SYS.REQ.ACCOUNT.BOTS.CONNZ``           SYS → BUS   who is connected
+``$SYS.REQ.ACCOUNT.BOTS.STATZ``           SYS → BUS   how much bots have sent
 ``$SYS.REQ.SERVER.*.KICK``                SYS → BUS   the end of one connection
 ``$SYS.REQ.SERVER.*.LDM``                 SYS → BUS   the order to one client to connect anew
 ``relay.disconnected``                     SYS → BUS   a relay's connection has ended

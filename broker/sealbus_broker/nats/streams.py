@@ -91,12 +91,14 @@ PIN_TIMEOUT_S: Final = 2
 """How long a partition waits for a silent worker before another worker may take over."""
 
 ACK_WAIT_S: Final = 10
-"""After this time the server delivers the messages of a dead relay to another. A relay holds no
-more than it can judge within it (``pulling.PULL_BYTES``). Messages that wait longer, because the
-server is full or absent, are delivered twice. The ledger makes that harmless."""
+"""After this time the server delivers the messages of a dead relay to another. A relay tells the
+server of the messages that wait longer to be judged (``ingress.PROLONG_S``). Those that wait longer
+to be stored, because the server is full or absent, are delivered twice. The ledger makes that
+harmless."""
 
 MAX_ACK_PENDING: Final = 4096
-"""How many messages of a partition may be in judgement: four of the largest batches."""
+"""How many messages of a partition may be pulled and unsettled: four times as many as a relay pulls
+ahead (``ingress_waiting.WAITING``)."""
 
 MAX_SUBSCRIPTIONS: Final = 10_000
 """How many durable subscriptions a bus may have. Without a number nats-server stops at 1,000

@@ -27,9 +27,9 @@ WAITING: Final = 1024
 (``streams.MAX_ACK_PENDING``)."""
 
 WAITING_BYTES: Final = 40 * 1024 * 1024
-"""How many bytes are pulled ahead: the whole share of one bot in the largest bundles (256 of 128
-KiB), and 8 MiB of the others. The four partitions of one relay take 160 MiB at most, of the
-gigabyte that ``compose.yaml`` gives it."""
+"""How many bytes of a partition are pulled ahead: the whole share of one bot in the largest bundles
+(256 of 128 KiB), and 8 MiB of the others. The 16 partitions of a lone relay take 640 MiB at most,
+of the gigabyte that ``compose.yaml`` gives it."""
 
 TURN_BYTES: Final = 8 * 1024
 """How many bytes a bot may add to a batch before the next bot has its turn. Eight bots fit into a

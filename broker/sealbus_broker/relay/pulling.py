@@ -32,11 +32,10 @@ PULL_MESSAGES: Final = 256
 """How many messages one request asks for: enough that many share one round trip."""
 
 PULL_BYTES: Final = 640 * 1024
-"""How many bytes one request asks for, and how many may wait here when the next is made. That is
-more than the largest message, and at most about 9,000 of the smallest envelopes. A disk that syncs
-3,000 messages a second takes those of one partition in 3 s, before the server delivers them again
-(``ACK_WAIT_S``). A lone relay that has so much of many partitions at once gets some twice, which
-the ledger makes harmless."""
+"""How many bytes one request asks for. That is more than the largest message. The requests of all
+16 partitions of a lone relay together stay below the bytes that may wait for its connection
+(``config.MAX_PENDING_BYTES``). :mod:`~sealbus_broker.relay.ingress_waiting` bounds the messages
+that wait here."""
 
 PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 """How long a request waits for messages. The next one is made before the partition's pin runs
