@@ -17,6 +17,9 @@ from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.memory import stream as stream_module
 from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay import clocks
+from sealbus_broker.relay import sharing as sharing_module
+from sealbus_broker.relay.ledger import Ledger
+from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import TestBus
 from sealbus_broker.testing.door import DoorInProcess
@@ -111,6 +114,30 @@ async def test_live_messages_go_on_after_a_restart(bus: TestBus) -> None:
         answer = await listener.request("clock.ask", {"zone": "UTC"})
     assert answer.bot == "clock"
     assert LIVE in bus._server.jetstream.streams
+
+
+async def test_relay_speaks_before_its_ledgers_are_read_again(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a leader that takes seconds, and other relays would take it for frozen."""
+    assert bus._relay is not None
+    sharing = bus._relay._sharing
+    assert sharing is not None
+    may_read = asyncio.Event()
+    read = Ledgers._read_again
+
+    async def late(self: Ledgers, ledger: Ledger) -> None:
+        await may_read.wait()
+        await read(self, ledger)
+
+    monkeypatch.setattr(Ledgers, "_read_again", late)
+    monkeypatch.setattr(sharing_module, "LOST_BEATS", 10**6)
+    bus._server.stop()
+    await until(lambda: sharing._unechoed > 1, "its word has no echo")
+    beat = sharing._beat
+    bus._server.start()
+    await until(lambda: sharing._beat > beat, "it speaks again")
+    may_read.set()
 
 
 async def test_next_relay_serves(bus: TestBus) -> None:
