@@ -66,6 +66,24 @@ async def test_a_bus_comes_back_from_its_files(empty_shop: Shop, tmp_path: Path)
     assert sorted(heard) == [*range(20), 21]
 
 
+async def test_policy_with_replicas_is_restored_on_one_server(
+    empty_shop: Shop, tmp_path: Path
+) -> None:
+    shop, saved, broken = empty_shop, tmp_path / "saved", tmp_path / "broken"
+    await shop.start_relay()
+    await command(shop, "backup", str(saved))
+    await lose_everything(shop)
+    shutil.copytree(saved, broken)
+    (broken / "RECORDS/stream.tar.s2").unlink()
+    where = ("--dir", str(shop.bus.path), "--server", shop.url)
+    ran = await asyncio.to_thread(sealbus, "restore", str(broken), *where, cwd=tmp_path)
+    assert (ran.code, "stream.tar.s2 is missing" in ran.err) == (1, True), ran.err
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text().replace("limits:\n", "limits:\n  replicas: 3\n"))
+    # The attempt before has restored nothing.
+    assert "restored KEYRING: 0 messages" in await command(shop, "restore", str(saved))
+
+
 async def test_streams_that_exist_are_not_overwritten(empty_shop: Shop, tmp_path: Path) -> None:
     shop, saved = empty_shop, tmp_path / "saved"
     await shop.start_relay()

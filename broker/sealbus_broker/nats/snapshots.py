@@ -140,7 +140,7 @@ async def restore(
     Args:
         nc: A connection that is logged in as the relay.
         folder: As :func:`save` writes it.
-        replicas: On how many nodes each stream is to be, if there are so many.
+        replicas: On how many nodes each stream is to be. There are fewer where nodes are missing.
         complete_since_ms: From when on the ledger is complete (ms since 1970). ``None``: nothing
             was accepted since it was saved.
         told: Is called with a stream and its number of messages, once it is restored.
@@ -158,17 +158,27 @@ async def restore(
                 f"this NATS has a stream {stream} already, and it is not overwritten",
                 hint="stop the relays, and start nats-server with an empty store",
             )
-    for stream in ON_DISK:
-        facts = _facts(folder / stream / FACTS)
-        if stream == ACCEPTED and complete_since_ms is not None:
-            config = facts["config"]
-            metadata = (config.get("metadata") or {}) | {COMPLETE_SINCE: str(complete_since_ms)}
-            facts = facts | {"config": config | {"metadata": metadata}}
-        await _restore(nc, stream, facts, folder / stream / ARCHIVE, replicas)
+    known = {stream: _facts(folder / stream) for stream in ON_DISK}
+    # A server that stands alone would refuse more, and only after the whole archive (2.15.1).
+    given = replicas if nc.cluster else 1
+    if complete_since_ms is not None:
+        config = known[ACCEPTED]["config"]
+        since = {COMPLETE_SINCE: str(complete_since_ms)}
+        config["metadata"] = (config.get("metadata") or {}) | since
+    for stream, facts in known.items():
+        await _restore(nc, stream, facts, folder / stream / ARCHIVE, given)
         told(stream, int(facts["state"]["messages"]))
 
 
-def _facts(path: Path) -> Json:
+def _facts(folder: Path) -> Json:
+    """Return the description of a saved stream. Raises :class:`StreamsUnusable` where a file is
+    missing: no stream is restored then."""
+    path = folder / FACTS
+    for one in (path, folder / ARCHIVE):
+        if not one.is_file():
+            raise StreamsUnusable(
+                f"{one} is missing", hint="use a whole folder that `sealbus backup` has written"
+            )
     try:
         facts = json.loads(path.read_bytes())
         _ = facts["config"]["name"], facts["state"]["messages"]
@@ -191,15 +201,18 @@ async def _restore(
         if not key.startswith("_nats.")
     }
     config = facts["config"] | {"metadata": metadata, "num_replicas": replicas}
+    said = "it does not answer"
     for attempt in range(1, TAKE_ATTEMPTS + 1):
         try:
             return await _give(nc, stream, config, facts["state"], archive)
         except (NatsError, _Spoilt) as error:
             log.warning("stream.not-restored", stream=stream, attempt=attempt, because=kind(error))
+            if isinstance(error, _Spoilt):
+                said = str(error)
         # What is there now came from this attempt: there was no such stream before.
         await ask(nc, f"STREAM.DELETE.{stream}", None, CHUNK_S)
     raise StreamsUnusable(
-        f"stream {stream} cannot be restored: JetStream does not take the archive",
+        f"stream {stream} cannot be restored: JetStream does not take the archive: {said}",
         hint="look into nats-server's log, and begin again with an empty store",
     )
 
