@@ -71,6 +71,22 @@ def test_configuration_names_the_node_and_all_routes(bus: Path) -> None:
     assert config.count('min_version: "1.3"') == 2
 
 
+def test_nodes_on_one_host_share_no_folder(bus: Path) -> None:
+    hosts = ("localhost:4222", "127.0.0.1:4223", "n1.example.com")
+    ran = prepare(bus, "--node-dir", "/etc/nats", "--store", "/data", hosts=hosts)
+    assert ran.code == 0, ran.err
+    found = contents(bus)
+    for name, part in (
+        ("localhost-4222", "/localhost-4222"),
+        ("127.0.0.1-4223", "/127.0.0.1-4223"),
+        ("n1.example.com-4222", ""),
+    ):
+        config = found[f"{name}/nats.conf"].decode()
+        assert f'store_dir: "/data{part}"' in config
+        assert f'key_file: "/etc/nats{part}/node.key"' in config
+        assert f", as /etc/nats{part};" in ran.err
+
+
 def test_another_run_changes_nothing(bus: Path) -> None:
     assert prepare(bus).code == 0
     before = contents(bus)

@@ -28,7 +28,7 @@ class Prepared:
             ("init", "mybus"),
             (
                 *("prepare", "--cluster", "--dir", "mybus", *nodes),
-                *("--routes-port", f"{self.routes}", "--store", str(folder / "unused")),
+                *("--routes-port", f"{self.routes}", "--store", str(folder / "stores")),
             ),
             ("certs", "init", "--dir", "mybus"),
         ):
@@ -36,11 +36,6 @@ class Prepared:
             assert ran.code == 0, ran.err
         self.bus = folder / "mybus"
         self.nodes = sorted((self.bus / ".sealbus/nodes").iterdir())
-        for node in self.nodes:
-            # All nodes are on this machine, so each has a store of its own.
-            config = node / "nats.conf"
-            text = config.read_text()
-            config.write_text(text.replace(str(folder / "unused"), str(node / "store")))
 
     def start(self, stack: AsyncExitStack) -> None:
         for node in self.nodes:

@@ -81,13 +81,13 @@ def read_nodes(given: Sequence[str], routes: int) -> tuple[Node, ...]:
     if len(given) < 3 or len(given) % 2 == 0 or len(given) > MAX_NODES:
         raise InvalidInput(
             f"{len(given)} nodes; expected an odd number from 3 to {MAX_NODES}",
-            hint="a cluster works while more than half of its nodes run, so an even number is no"
-            " safer than one node fewer",
+            hint="name each with --node; a cluster works while more than half of its nodes run, so"
+            " an even number is no safer than one node fewer",
         )
     nodes: list[Node] = []
     for text in given:
         host, port = _address(text)
-        beside = sum(_is_beside(one.host, host) for one in nodes)
+        beside = sum(is_beside(one.host, host) for one in nodes)
         name = f"{host.replace(':', '-')}-{port}"
         if any(one.name == name for one in nodes):
             raise InvalidInput(
@@ -97,7 +97,7 @@ def read_nodes(given: Sequence[str], routes: int) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _is_beside(one: str, other: str) -> bool:
+def is_beside(one: str, other: str) -> bool:
     """Whether two hosts are one machine, as far as their names tell."""
     return one == other or (is_loopback(one) and is_loopback(other))
 

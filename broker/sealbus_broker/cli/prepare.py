@@ -41,7 +41,8 @@ from sealbus_broker.policy.bus_file import BusFile
     default="/data",
     show_default=True,
     metavar="DIR",
-    help="JetStream's folder, on the server's machine.",
+    help="JetStream's folder, on the server's machine. Each of several --node on one host has a"
+    " folder in it.",
 )
 @click.option(
     "--monitor-port",
@@ -94,8 +95,8 @@ from sealbus_broker.policy.bus_file import BusFile
 @click.option(
     "--node-dir",
     metavar="DIR",
-    help="With --cluster, the folder of a node's files on its machine. [default: where they are"
-    " here]",
+    help="With --cluster, the folder of a node's files on its machine. Each of several --node on"
+    " one host has a folder in it. [default: where they are here]",
 )
 @any_client_option
 @server_option

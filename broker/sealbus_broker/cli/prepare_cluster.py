@@ -24,6 +24,7 @@ from sealbus_broker.cli.node_files import (
     NodeAuthority,
     cluster_config,
     copy_tls,
+    is_beside,
     node_folder,
     put_new,
     read_nodes,
@@ -46,6 +47,7 @@ class ClusterOptions:
     folder: str | None
     """The folder of a node's files on its machine. ``None``: where they are here."""
     store: str
+    """JetStream's folder there. Of both, each of several nodes on one host has a part."""
     sync: str
     monitor_port: int | None
     any_client: bool
@@ -97,10 +99,9 @@ def _config(
     nodes: Sequence[Node],
     options: ClusterOptions,
 ) -> NatsConfig:
-    here = node_folder(bus, node.name).absolute()
-    folder = here if options.folder is None else Path(options.folder)
+    folder = _folder(bus, node, nodes, options)
     return NatsConfig(
-        store_dir=Path(options.store),
+        store_dir=_own(options.store, node, nodes),
         relay=secrets.relay.public,
         issuer=secrets.issuer.public,
         host=node.listens_on,
@@ -118,10 +119,24 @@ def _config(
     )
 
 
+def _folder(bus: BusFolder, node: Node, nodes: Sequence[Node], options: ClusterOptions) -> Path:
+    """Return the folder of a node's files on its machine."""
+    if options.folder is None:
+        return node_folder(bus, node.name).absolute()
+    return _own(options.folder, node, nodes)
+
+
+def _own(folder: str, node: Node, nodes: Sequence[Node]) -> Path:
+    """Return ``folder``, or the node's part of it where nodes share a machine: two servers on one
+    store destroy it."""
+    shares = any(one != node and is_beside(one.host, node.host) for one in nodes)
+    return Path(folder) / node.name if shares else Path(folder)
+
+
 def _say_where(bus: BusFolder, nodes: Sequence[Node], options: ClusterOptions) -> None:
     for node in nodes:
         here = readable(str(node_folder(bus, node.name)), 300)
-        there = readable(options.folder or here, 300)
+        there = readable(str(_folder(bus, node, nodes, options)), 300)
         click.echo(
             f"node {node.name}: copy {here} to {node.host}, as {there};"
             f" its ports are {node.port} for bots and {node.routes} for the other nodes",
