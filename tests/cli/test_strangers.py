@@ -43,6 +43,14 @@ class TestStrangers:
         self.other(bus, servers='["nats://BUS.example.com.:15070", "nats://x"]')
         assert self.check(bus) == []
 
+    def test_a_node_that_is_not_named_is_noted(self, bus: Path) -> None:
+        text = (bus / "bus.toml").read_text()
+        one = 'servers = ["nats://bus.example.com:15070"'
+        assert one in text
+        (bus / "bus.toml").write_text(text.replace(one, f'{one}, "nats://n2.example.com:4222"'))
+        told = "names not all nodes of the bus: nats://bus.example.com:15070"
+        assert self.check(bus) == [told]
+
     def test_tls_is_not_taken_away_by_the_folder(
         self, bus: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -20,6 +20,7 @@ from sealbus_broker.policy.bus_file import (
     BusFile,
     TlsPaths,
     address,
+    lacks_place,
     other_bus,
     other_place,
     read_bus_file,
@@ -167,6 +168,19 @@ def test_addresses_of_one_place_are_equal(one: str, other: str, same: bool) -> N
 
 def test_with_and_without_tls_are_two_places() -> None:
     assert other_place(BUS, ("tls://127.0.0.1:4222",))
+
+
+@pytest.mark.parametrize(
+    ("servers", "lacks"),
+    [
+        (("nats://n1",), True),
+        (("nats://n2:4222", "nats://n1"), False),
+        (("nats://n1", "nats://n2", "nats://n3"), False),
+        (("tls://n1", "tls://n2"), True),
+    ],
+)
+def test_a_node_that_is_not_named_is_noticed(servers: tuple[str, ...], lacks: bool) -> None:
+    assert lacks_place(BusFile("shop", ("nats://n1", "nats://n2"), KEYS[:1]), servers) is lacks
 
 
 def test_servers_of_both_kinds_are_refused(tmp_path: Path) -> None:

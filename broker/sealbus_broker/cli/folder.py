@@ -30,6 +30,7 @@ from sealbus_broker.policy.bus_file import (
     PORT,
     BusFile,
     address,
+    lacks_place,
     other_bus,
     other_place,
     read_bus_file,
@@ -289,7 +290,8 @@ class BusFolder:
         return [one for one in files if one.suffix == ".toml" and not one.name.startswith(".")]
 
     def strangers(self, bus: BusFile) -> list[Problem]:
-        """The credentials in this folder that name another address or another bus than ``bus``.
+        """The credentials in this folder that name another address or another bus than ``bus``, or
+        not all its addresses.
 
         Each has the reason.
         """
@@ -319,6 +321,10 @@ class BusFolder:
             elif other_place(bus, one.servers):
                 what = f"names another address: {', '.join(one.servers)}"
                 hint = "bots with this file connect there: change `servers` in it"
+                found.append(Problem(shown, 0, 0, what, expected=", ".join(bus.servers), hint=hint))
+            elif lacks_place(bus, one.servers):
+                what = f"names not all nodes of the bus: {', '.join(one.servers)}"
+                hint = "bots with this file do not find the other nodes: change `servers` in it"
                 found.append(Problem(shown, 0, 0, what, expected=", ".join(bus.servers), hint=hint))
         return found
 

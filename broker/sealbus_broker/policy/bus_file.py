@@ -238,8 +238,19 @@ def other_place(bus: BusFile, servers: tuple[str, ...]) -> bool:
 
     An address with TLS differs from one without.
     """
-    theirs = {(is_encrypted(server), *address(server)) for server in servers}
-    return not theirs & {(is_encrypted(server), *address(server)) for server in bus.servers}
+    return not _places(servers) & _places(bus.servers)
+
+
+def lacks_place(bus: BusFile, servers: tuple[str, ...]) -> bool:
+    """Whether an address of the bus file is not among ``servers``, as after a growth to a cluster.
+
+    An address with TLS differs from one without.
+    """
+    return not _places(bus.servers) <= _places(servers)
+
+
+def _places(servers: tuple[str, ...]) -> set[tuple[bool, str, int]]:
+    return {(is_encrypted(server), *address(server)) for server in servers}
 
 
 def other_bus(bus: BusFile, credentials: Credentials) -> str | None:
