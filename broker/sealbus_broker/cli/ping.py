@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any, Final
 
 import click
@@ -24,10 +25,11 @@ from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.signals import Stop, run
 from sealbus_broker.escape import json_line, readable
-from sealbus_broker.nats.jetstream import API
+from sealbus_broker.nats.jetstream import API, is_missing
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.relay.clocks import clock_ms
 from sealbus_broker.relay.health import (
+    NO_LEADER,
     PING_SUBJECT,
     PROBE_S,
     RESTART,
@@ -114,11 +116,13 @@ def _show(found: Found) -> None:
             column.justify = "right"
         console = Console(width=78, highlight=False)
         console.print(table)
-    for problem in found.problems:
-        is_red = problem.level == Level.RED
-        word = click.style("error:", fg="red") if is_red else click.style("warning:", fg="yellow")
-        click.echo(f"{word} {problem.what}", err=True)
-        click.echo(f"{click.style('hint:', fg='yellow')} {problem.hint}", err=True)
+    # The loss of a node is a problem of each stream, and has one hint.
+    for hint, problems in groupby(found.problems, lambda problem: problem.hint):
+        for problem in problems:
+            is_red = problem.level == Level.RED
+            word = ("error:", "red") if is_red else ("warning:", "yellow")
+            click.echo(f"{click.style(word[0], fg=word[1])} {problem.what}", err=True)
+        click.echo(f"{click.style('hint:', fg='yellow')} {hint}", err=True)
     if found.relay is not None and found.health != Level.RED:
         took = f", a message took {found.probe['ms']:g} ms" if found.probe else ""
         told = f"ok: relay {found.relay['relay']} serves the bus {found.relay['bus']}{took}"
@@ -182,7 +186,8 @@ async def _ask_streams(nc: HardenedClient, found: Found) -> None:
             continue
         if "error" in info:
             what = f"stream {name}: {info['error'].get('description')}"
-            found.problems.append(Problem(Level.RED, name, what, "has a relay run yet?"))
+            hint = "has a relay run yet?" if is_missing(info) else NO_LEADER
+            found.problems.append(Problem(Level.RED, name, what, hint))
             continue
         state = info["state"]
         limit = info["config"]["max_bytes"]
