@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from sealbus.errors import InvalidInput
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.cli.as_relay import as_relay
+from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.up_nodes import addresses, make_servers
+from sealbus_broker.cli.up_nodes import addresses, how_many, make_servers
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision
@@ -104,11 +106,20 @@ async def test_growth_that_fails_leaves_the_single_server(
         await nodes.stop()
 
 
-async def test_growth_does_not_begin_beside_the_store_of_an_earlier_one(tmp_path: Path) -> None:
-    """It could not be finished: the store that is left could not have its name."""
+def test_unfinished_growth_can_go_back_to_one_server(tmp_path: Path) -> None:
+    bus = Folder(tmp_path).bus
+    for folder in ("jetstream", *(f"nodes/node-{number}/jetstream" for number in (1, 2, 3))):
+        (bus.state / folder).mkdir(parents=True)
+    assert [how_many(bus, given) for given in (None, 1, 3)] == [1, 1, 3]
+    (bus.state / "jetstream").rename(bus.state / KEPT)
+    assert how_many(bus, None) == 3
+    with pytest.raises(InvalidInput, match="this folder has 3 nodes"):
+        how_many(bus, 1)
+
+
+def test_store_of_an_earlier_growth_is_named_before_another(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    (folder.bus.state / "jetstream").mkdir()
-    (folder.bus.state / KEPT).mkdir()
-    with pytest.raises(ServerFailed, match=f"{KEPT} exists"):
-        await folder.cluster().start()
-    assert not list((folder.bus.state / "nodes").glob("node-*/jetstream"))
+    for name in ("jetstream", KEPT):
+        (folder.bus.state / name).mkdir()
+    with pytest.raises(Unusable, match=f"{KEPT}, which exists already"):
+        folder.cluster()

@@ -82,7 +82,7 @@ name_option = click.option(
 )
 @click.option(
     "--nodes",
-    type=WholeNumber(1, 9),
+    type=WholeNumber(1, 5),
     help="Run a cluster of 3 or 5 nats-servers on this machine, for trying one out. A bus on one"
     " server grows into it. [default: as many as the folder has, or 1]",
 )
@@ -182,7 +182,8 @@ def up(
                 _warn_without_tls(host)
             elif any_client and (what := locked_out(policy)) is not None:
                 log.warning("bots.locked-out", text=f"warning: {what}")
-            await _watch(server, work, stopping, lambda: say_ready(policy, name, server.url))
+            told = name if workers == 1 else ", ".join(_names(name, workers))
+            await _watch(server, work, stopping, lambda: say_ready(policy, told, server.url))
             log.info("bus.stopped", text="stopped")
 
         return serve
@@ -284,7 +285,10 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
 
 
 def say_ready(policy: Policy, relay: str, url: str) -> None:
-    text = f"the bus {policy.bus} is up at {url} (relay {relay}, policy {policy.digest.hex()[:16]})"
+    word = "relays" if "," in relay else "relay"
+    text = (
+        f"the bus {policy.bus} is up at {url} ({word} {relay}, policy {policy.digest.hex()[:16]})"
+    )
     log.info(
         "relay.started", text=text, bus=policy.bus, relay=relay, url=url, policy=policy.digest.hex()
     )

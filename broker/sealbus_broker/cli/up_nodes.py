@@ -22,12 +22,13 @@ from nats.aio.client import Client
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import ENCRYPTED, PLAIN
 from sealbus_broker.cli.as_relay import as_relay
+from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.gate.policy import REPLICAS, Policy
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.server.cluster import Growth, LocalCluster
+from sealbus_broker.server.cluster import KEPT, Growth, LocalCluster
 from sealbus_broker.server.process import NatsServer, reached_at
 
 if TYPE_CHECKING:  # a bus on one server does not wait for the library of certificates
@@ -46,7 +47,8 @@ def how_many(bus: BusFolder, given: int | None) -> int:
     Raises:
         InvalidInput: The number is even, or fewer than the folder has.
     """
-    there = len(_folders(bus))
+    # A growth that was not finished has left copies, and the streams are still in the one store.
+    there = 0 if _single_store(bus).exists() else len(_folders(bus))
     if given is None:
         return there or 1
     if given not in REPLICAS:
@@ -58,10 +60,16 @@ def how_many(bus: BusFolder, given: int | None) -> int:
     if given < there:
         raise InvalidInput(
             f"this folder has {there} nodes, and --nodes says {given}; their streams are on them",
-            hint=f"start it without --nodes; or save the streams with `sealbus backup`, move"
-            f" {bus.state / 'nodes'} away, and give them to one server with `sealbus restore`",
+            hint=f"start it without --nodes; or save the streams with `sealbus backup`, stop the"
+            f" bus, move {bus.state / 'nodes'} away, and give them with `sealbus restore` to a"
+            " nats-server that runs without a relay (docs/deploy/cluster.md)",
         )
     return given
+
+
+def _single_store(bus: BusFolder) -> Path:
+    """The streams of a single server. The growth into nodes gives it another name at its end."""
+    return Path(os.path.realpath(bus.state / "jetstream"))
 
 
 def _folders(bus: BusFolder) -> list[Path]:
@@ -79,7 +87,16 @@ def make_servers(
         secrets: The bus's own keys.
         config: As it is for a single server. Its store is the one that may have to grow.
         facts: Has the address of each node.
+
+    Raises:
+        Unusable: A store of an earlier growth is in the way.
     """
+    if config.store_dir.exists() and (kept := config.store_dir.with_name(KEPT)).exists():
+        raise Unusable(
+            f"the streams in {config.store_dir} go to the nodes, and it then gets the name {kept},"
+            " which exists already",
+            hint=f"move {kept.name} of the earlier growth away, or remove it if you do not need it",
+        )
     ports = [urlsplit(one).port or 0 for one in facts.servers]
     made = _certified(bus, facts.name, ports)
     usual = [_node_config(bus, facts.name, config, one, made) for one in made]
