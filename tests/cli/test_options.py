@@ -38,7 +38,7 @@ def value_for(option: click.Option) -> str:
     if isinstance(option.type, click.Choice):
         return str(option.type.choices[-1])
     if isinstance(option.type, click.IntRange):
-        return "7"
+        return str(min(7, option.type.max or 7))
     if option.name == "servers":
         return "nats://127.0.0.1:4222"
     if option.metavar in ("TIME", "DURATION"):

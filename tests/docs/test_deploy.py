@@ -337,8 +337,9 @@ def test_the_commands_make_a_cluster_that_runs(tmp_path: Path) -> None:
     with ExitStack() as processes:
         for node in sorted((bus / ".sealbus/nodes").iterdir()):
             config = (node / "nats.conf").read_text()
-            config = config.replace('"/etc/nats/', f'"{node}/')
-            config = config.replace('"/var/lib/nats"', f'"{node}/store"')
+            # Nodes on one host each have a part of these folders.
+            config = config.replace(f"/etc/nats/{node.name}/", f"{node}/")
+            config = config.replace(f"/var/lib/nats/{node.name}", f"{node}/store")
             (node / "nats.conf").write_text(config)
             command = [str(find_binary()), "-c", str(node / "nats.conf")]
             start(processes, command, node / "nats.log")

@@ -93,8 +93,8 @@ def make_servers(
     """
     if config.store_dir.exists() and (kept := config.store_dir.with_name(KEPT)).exists():
         raise Unusable(
-            f"the streams in {config.store_dir} go to the nodes, and it then gets the name {kept},"
-            " which exists already",
+            f"{config.store_dir} gets the name {kept.name} once the nodes have its streams, and"
+            f" {kept} exists already",
             hint=f"move {kept.name} of the earlier growth away, or remove it if you do not need it",
         )
     ports = [urlsplit(one).port or 0 for one in facts.servers]
