@@ -129,7 +129,12 @@ async def test_workers_share_and_one_that_dies_is_started_again(tmp_path: Path) 
         code = await up.stop()
     assert code == 0
     assert all(is_gone(pid) for name in NAMES for pid in up.pids(name))
-    assert "worker.killed" not in up.log.read_text()
+    text = up.log.read_text()
+    assert "worker.killed" not in text
+    assert "(relays relay-1, relay-2, policy " in text
+    rows = [json.loads(line) for line in text.splitlines() if line[:1] == "{"]
+    # They share one log, so each line says whose it is.
+    assert {row["worker"] for row in rows if row["event"] == "relay.stopped"} == set(NAMES)
 
 
 async def test_workers_do_not_outlive_sealbus_up(tmp_path: Path) -> None:

@@ -142,10 +142,13 @@ class LogWriter:
 
 
 @contextlib.contextmanager
-def logging_to_stderr() -> Iterator[None]:
+def logging_to_stderr(worker: str | None = None) -> Iterator[None]:
     """Have structlog write to stderr while a long-running command runs.
 
     Tracebacks of nats-py stay out. The relay logs those events itself.
+
+    Args:
+        worker: The relay's name, where several relays write into one log. Each line then has it.
     """
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     # Without a stderr (`2>&-`) its number may belong to any file that was opened since.
@@ -154,6 +157,7 @@ def logging_to_stderr() -> Iterator[None]:
     writer = LogWriter(descriptor, _count_for_people if for_people else _count_as_json)
     structlog.configure(
         processors=[
+            *([] if worker is None else [_Named(worker)]),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _ForPeople() if for_people else structlog.processors.JSONRenderer(_as_json),
@@ -193,6 +197,16 @@ class _Forward(logging.Handler):
         """Write it in the form that all lines have. Tracebacks stay out."""
         said = structlog.get_logger(record.name)
         said.log(record.levelno, "connection.said", logger=record.name, text=record.getMessage())
+
+
+class _Named:
+    """Adds the name of a worker to each line."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+
+    def __call__(self, _: Any, __: str, event: Any) -> Any:
+        return {"worker": self._worker} | event
 
 
 class _Quoted(str):

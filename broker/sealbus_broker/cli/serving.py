@@ -27,13 +27,14 @@ A closing terminal sends SIGHUP. Without an orderly stop, the server would remai
 """
 
 
-def run_until_signal(begin: Callable[[], Serve]) -> int:
+def run_until_signal(begin: Callable[[], Serve], worker: str | None = None) -> int:
     """Run the result of ``begin`` until it ends, or until SIGINT, SIGTERM or SIGHUP sets its event.
 
     Returns the exit code. Everything on stderr has the form of the log, from the first line on:
-    also the findings and errors of ``begin``.
+    also the findings and errors of ``begin``. Each line has the name of the ``worker``, if one is
+    given.
     """
-    with logging_to_stderr():
+    with logging_to_stderr(worker):
         try:
             _run(begin())
         except SealbusError as error:

@@ -33,7 +33,8 @@ def main() -> int:
     gc.freeze()
     gc.enable()
     folder, name, store, copies, *servers = sys.argv[1:]
-    return run_until_signal(partial(_begin, folder, name, Disk(Path(store), int(copies)), servers))
+    begin = partial(_begin, folder, name, Disk(Path(store), int(copies)), servers)
+    return run_until_signal(begin, worker=name)
 
 
 def _begin(folder: str, name: str, disk: Disk, servers: list[str]) -> Serve:
