@@ -135,6 +135,10 @@ class LocalCluster:
         if self._growth is not None:
             await _grow(self._growth, self._login)
         try:
+            log.info(
+                "cluster.starts",
+                text=f"{len(self._nodes)} nats-servers start, and elect a leader: some seconds",
+            )
             await _together(node.start() for node in self._nodes)
             async with self._login(self._nodes[0]) as nc:
                 await _wait_for_leader(nc)
