@@ -21,6 +21,7 @@ from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.server import cluster as cluster_module
 from sealbus_broker.server.cluster import KEPT, LocalCluster
+from sealbus_broker.server.folder import ServerFolder
 from sealbus_broker.server.process import NatsServer
 from tests.cli.command import sealbus
 from tests.ports import free_port
@@ -117,9 +118,32 @@ def test_unfinished_growth_can_go_back_to_one_server(tmp_path: Path) -> None:
         how_many(bus, 1)
 
 
-def test_store_of_an_earlier_growth_is_named_before_another(tmp_path: Path) -> None:
+async def test_bus_that_has_grown_before_loses_nothing(tmp_path: Path) -> None:
+    """A single server has run since, and the nodes may have messages that it never had."""
     folder = Folder(tmp_path)
-    for name in ("jetstream", KEPT):
-        (folder.bus.state / name).mkdir()
-    with pytest.raises(Unusable, match=f"{KEPT} exists already"):
-        folder.cluster()
+    state = folder.bus.state
+    kept, there = state / KEPT / "a", state / "nodes/node-1/jetstream/b"
+    for file in (folder.config.store_dir / "c", kept, there):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    with pytest.raises(ServerFailed, match="has grown into a cluster once"):
+        await folder.cluster().start()
+    assert all(file.exists() for file in (folder.config.store_dir / "c", kept, there))
+
+
+async def test_node_that_runs_loses_nothing(tmp_path: Path) -> None:
+    """Somebody else lets the bus grow at the same time."""
+    folder = Folder(tmp_path)
+    await folder.fill()
+    node = folder.bus.state / "nodes/node-1"
+    there = node / "jetstream/a"
+    there.parent.mkdir(parents=True)
+    there.touch()
+    other = ServerFolder(node)
+    other.take()
+    try:
+        with pytest.raises(ServerFailed, match="runs already"):
+            await folder.cluster().start()
+        assert there.exists()
+    finally:
+        other.release()

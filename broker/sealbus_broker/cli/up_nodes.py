@@ -22,13 +22,12 @@ from nats.aio.client import Client
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import ENCRYPTED, PLAIN
 from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.gate.policy import REPLICAS, Policy
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.server.cluster import KEPT, Growth, LocalCluster
+from sealbus_broker.server.cluster import Growth, LocalCluster
 from sealbus_broker.server.process import NatsServer, reached_at
 
 if TYPE_CHECKING:  # a bus on one server does not wait for the library of certificates
@@ -87,16 +86,7 @@ def make_servers(
         secrets: The bus's own keys.
         config: As it is for a single server. Its store is the one that may have to grow.
         facts: Has the address of each node.
-
-    Raises:
-        Unusable: A store of an earlier growth is in the way.
     """
-    if config.store_dir.exists() and (kept := config.store_dir.with_name(KEPT)).exists():
-        raise Unusable(
-            f"{config.store_dir} gets the name {kept.name} once the nodes have its streams, and"
-            f" {kept} exists already",
-            hint=f"move {kept.name} of the earlier growth away, or remove it if you do not need it",
-        )
     ports = [urlsplit(one).port or 0 for one in facts.servers]
     made = _certified(bus, facts.name, ports)
     usual = [_node_config(bus, facts.name, config, one, made) for one in made]

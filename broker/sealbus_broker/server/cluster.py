@@ -17,6 +17,9 @@ adopted     the same; the cluster knows the streams              all nodes begin
 grown       the store of the single server has another name      the cluster goes on
 =========== ==================================================== ===================================
 
+Where both names are there, a single server has run after a growth. Then the start fails, and
+nothing is touched.
+
 No relay and no bot can store a message before *grown*, because the nodes listen on other ports
 until then. So nothing is lost that was accepted.
 """
@@ -130,7 +133,8 @@ class LocalCluster:
         """Start all nodes; before that, let a single server grow into them.
 
         Raises:
-            ServerFailed: A node cannot be started, or the streams cannot be taken over.
+            ServerFailed: A node cannot be started, the streams cannot be taken over, or the bus has
+                grown once before.
         """
         if self._growth is not None:
             await _grow(self._growth, self._login)
@@ -186,18 +190,22 @@ async def _grow(growth: Growth, login: Login) -> None:
     began = time.monotonic()
     single, first = growth.single, growth.nodes[0]
     kept = single.store.with_name(KEPT)
+    # The nodes may have messages that the single server never had, and they would be thrown away.
     if kept.exists():
         raise ServerFailed(
-            f"{kept} exists: it is the store of a single server that grew into a cluster before",
-            hint="move it away, and start again",
+            f"{single.store} and {kept} are both there, so this bus has grown into a cluster once,"
+            " and nobody can tell which streams are newer",
+            hint=f"to let it grow from {single.store.name}, move {KEPT} away; to go on with the"
+            f" nodes, move {single.store.name} away",
         )
     log.info("cluster.grows", text="the streams of the single nats-server go to the cluster")
     async with _running([single]), login(single) as nc:
         described = await describe(nc)
-    for node in growth.nodes:
-        # Of an attempt that was not finished. No relay has stored anything there.
-        await asyncio.to_thread(shutil.rmtree, node.store, ignore_errors=True)
-    await asyncio.to_thread(shutil.copytree, single.store, first.store)
+    async with contextlib.AsyncExitStack() as kept_free:
+        for node in growth.nodes:
+            # Of an attempt that was not finished. No relay has stored anything there.
+            await kept_free.enter_async_context(node.emptied())
+        await asyncio.to_thread(shutil.copytree, single.store, first.store)
     async with _running(growth.nodes), login(first) as nc:
         try:
             async with asyncio.timeout(ADOPT_S):

@@ -36,7 +36,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
@@ -248,6 +248,22 @@ class NatsServer:
             # Also where the start was cancelled: the child and the lock must not stay.
             await self.stop()
             raise
+
+    @contextlib.asynccontextmanager
+    async def emptied(self) -> AsyncIterator[None]:
+        """Remove the streams before the start, and keep the folder from others meanwhile.
+
+        Raises:
+            ServerFailed: A server runs in the folder. Nothing is removed.
+        """
+        self._folder.take()
+        try:
+            # A leftover would write into the next store when it ends.
+            await self._folder.end_leftover(find_binary())
+            await asyncio.to_thread(shutil.rmtree, self.store, ignore_errors=True)
+            yield
+        finally:
+            self._folder.release()
 
     async def supervise(self) -> None:
         """Restart the server whenever it dies. Return after :meth:`stop`.
