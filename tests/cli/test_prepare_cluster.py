@@ -194,3 +194,17 @@ def test_lost_authority_of_nodes_is_made_anew_for_all(bus: Path) -> None:
     for name in NAMES:
         assert contents(bus)[f"{name}/nodes-ca.pem"] == authority
         assert is_issued_by(contents(bus)[f"{name}/node.pem"], authority)
+
+
+@pytest.mark.parametrize("missing", ["nodes-ca.key", "nodes-ca.pem"])
+def test_half_of_an_authority_of_nodes_is_not_replaced(bus: Path, missing: str) -> None:
+    """Its key may be at a safe place, and nodes of two authorities would not find each other."""
+    assert prepare(bus).code == 0
+    before = contents(bus)
+    (bus / ".sealbus" / missing).unlink()
+    ran = prepare(bus)
+    assert ran.code != 0
+    assert f"{missing} is not" in ran.err
+    assert "bring it back" in ran.err
+    assert contents(bus) == before
+    assert not (bus / ".sealbus" / missing).exists()

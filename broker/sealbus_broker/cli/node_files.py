@@ -28,6 +28,7 @@ from sealbus.errors import InvalidInput
 from sealbus_broker.certificates import Pair, make_node, make_node_authority
 from sealbus_broker.cli.cert_files import SECRET, facts_of, needs_renewal, put, write_pair
 from sealbus_broker.cli.embedded_tls import is_loopback
+from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import reading, writing
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import DIGITS
@@ -147,10 +148,19 @@ class NodeAuthority:
         """Read the authority of the bus ``name``, or make it. Also return the files that were made.
 
         Raises:
-            Unusable: A file cannot be read or written.
+            Unusable: A file cannot be read or written, or one of the two is missing.
         """
         key, certificate = bus.state / "nodes-ca.key", bus.state / "nodes-ca.pem"
-        if cls.exists(bus):
+        with reading(certificate):
+            has_certificate = certificate.exists()
+        if cls.exists(bus) is not has_certificate:
+            there, missing = (certificate, key) if has_certificate else (key, certificate)
+            raise Unusable(
+                f"{there} is there, and {missing} is not",
+                hint=f"bring it back; or move {there} away, and give every node the files of a new"
+                " authority",
+            )
+        if has_certificate:
             facts_of(certificate)
             return cls(bus, name, Pair(certificate.read_bytes(), SECRET.read(key))), []
         pair = make_node_authority(name, now)
