@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from sealbus import InvalidInput, Message, Refused, Unresolved, new_nonce
+from sealbus_broker.nats.provision import COMPLETE_SINCE
 from tests.cli.command import sealbus
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
@@ -117,3 +121,32 @@ async def test_files_are_for_their_owner_alone(empty_shop: Shop, tmp_path: Path)
     files = [one for one in saved.rglob("*") if one.is_file()]
     assert files
     assert all(one.stat().st_mode & 0o777 == 0o600 for one in files)
+
+
+LATE = """
+import runpy, time
+now = time.time_ns
+time.time_ns = lambda: now() - 600 * 10**9
+runpy.run_module("sealbus_broker", run_name="__main__")
+"""
+"""A command on a machine whose clock is ten minutes behind."""
+
+
+async def test_clock_of_the_operator_does_not_date_the_ledger(
+    empty_shop: Shop, tmp_path: Path
+) -> None:
+    """A ledger that claims too much would admit what was accepted after the backup."""
+    shop, saved = empty_shop, tmp_path / "saved"
+    await shop.start_relay()
+    await command(shop, "backup", str(saved))
+    await lose_everything(shop)
+    before_ms = time.time() * 1000
+    arguments = ("restore", str(saved), "--dir", str(shop.bus.path), "--server", shop.url)
+    ran = await asyncio.create_subprocess_exec(sys.executable, "-c", LATE, *arguments)
+    assert await ran.wait() == 0
+    nc = await shop.nats()
+    try:
+        info = json.loads((await nc.request("$JS.API.STREAM.INFO.ACCEPTED", b"", PATIENCE_S)).data)
+    finally:
+        await nc.close()
+    assert before_ms <= int(info["config"]["metadata"][COMPLETE_SINCE]) <= time.time() * 1000

@@ -19,7 +19,6 @@ from sealbus_broker.cli.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.snapshots import restore as give
 from sealbus_broker.nats.snapshots import save
-from sealbus_broker.relay.clocks import clock_ms
 
 _FINISH: Final = ".part"
 """The end of the folder's name until it is whole."""
@@ -39,7 +38,8 @@ def backup(target: str, folder: str | None, servers: tuple[str, ...]) -> None:
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
     path = Path(target)
-    part = path.with_name(path.name + _FINISH)
+    # Not with_name(): the working folder and the root have no name.
+    part = path.parent / f"{path.name}{_FINISH}"
     with reading(path):
         for one in (path, part):
             if one.exists():
@@ -54,8 +54,9 @@ def backup(target: str, folder: str | None, servers: tuple[str, ...]) -> None:
         stop.check()
 
     with writing(part):
+        # Outside of the block below: the folder may be that of another backup, which goes on.
+        part.mkdir(mode=0o700)
         try:
-            part.mkdir(mode=0o700)
             run(work)
             part.rename(path)
         except BaseException:
@@ -92,7 +93,6 @@ def restore(source: str, folder: str | None, servers: tuple[str, ...]) -> None:
                 nc,
                 path,
                 replicas=policy.limits.replicas,
-                complete_since_ms=clock_ms(),
                 told=_tell("restored"),
             )
             await stop.before(giving)

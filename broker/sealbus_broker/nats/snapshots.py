@@ -16,8 +16,7 @@ the ledger recognises it. In another order it could be in neither.
 
 A ledger that comes back from a file has forgotten the messages that were accepted since. So
 :func:`restore` writes into its metadata that it is complete only from now on
-(:data:`~sealbus_broker.nats.provision.COMPLETE_SINCE`), and relays refuse older nonces. Where
-nothing can have been accepted since, because the servers were stopped, it is still complete.
+(:data:`~sealbus_broker.nats.provision.COMPLETE_SINCE`), and relays refuse older nonces.
 
 When the connection is lost, a call fails. A folder that was not finished is not used: the files
 get their names at the end.
@@ -41,6 +40,7 @@ from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE
 from sealbus.supervision import kind
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
+from sealbus_broker.nats.connections import list_sessions
 from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, refused
 from sealbus_broker.nats.provision import COMPLETE_SINCE, with_replicas
 from sealbus_broker.nats.streams import STREAMS
@@ -132,7 +132,6 @@ async def restore(
     folder: Path,
     *,
     replicas: int,
-    complete_since_ms: int | None,
     told: Callable[[str, int], None],
 ) -> None:
     """Give NATS the streams of ``folder``. It must have none of them.
@@ -141,8 +140,6 @@ async def restore(
         nc: A connection that is logged in as the relay.
         folder: As :func:`save` writes it.
         replicas: On how many nodes each stream is to be. There are fewer where nodes are missing.
-        complete_since_ms: From when on the ledger is complete (ms since 1970). ``None``: nothing
-            was accepted since it was saved.
         told: Is called with a stream and its number of messages, once it is restored.
 
     Raises:
@@ -161,13 +158,25 @@ async def restore(
     known = {stream: _facts(folder / stream) for stream in ON_DISK}
     # A server that stands alone would refuse more, and only after the whole archive (2.15.1).
     given = replicas if nc.cluster else 1
-    if complete_since_ms is not None:
-        config = known[ACCEPTED]["config"]
-        since = {COMPLETE_SINCE: str(complete_since_ms)}
-        config["metadata"] = (config.get("metadata") or {}) | since
+    config = known[ACCEPTED]["config"]
+    since = {COMPLETE_SINCE: str(await _server_time_ms(nc))}
+    config["metadata"] = (config.get("metadata") or {}) | since
     for stream, facts in known.items():
         await _restore(nc, stream, facts, folder / stream / ARCHIVE, given)
         told(stream, int(facts["state"]["messages"]))
+
+
+async def _server_time_ms(nc: HardenedClient) -> int:
+    """Return the time of nats-server, which dates what streams store. The clock of an operator's
+    machine may be behind, and then old nonces would pass."""
+    try:
+        listing = await list_sessions(nc, looks_for_missing=False)
+    except (NatsError, OSError) as error:
+        raise StreamsUnusable(
+            f"nats-server does not tell its time ({type(error).__name__})",
+            hint="look into nats-server's log, and begin again with an empty store",
+        ) from None
+    return max(node.at_us for node in listing.nodes.values()) // 1000
 
 
 def _facts(folder: Path) -> Json:
