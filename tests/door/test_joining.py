@@ -18,9 +18,13 @@ from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.joining import JOIN, JoinProof, JoinRecord, inbox, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.seal import sign_connect
+from sealbus.supervision import Supervisor
 from sealbus_broker.door import errands, joining
 from sealbus_broker.gate.policy import Invitation
 from sealbus_broker.nats.records import read_record, write_once
+from sealbus_broker.relay import flood_watch
+from sealbus_broker.relay.flood_watch import FloodWatch
+from sealbus_broker.relay.stream_store import StreamStore
 from tests.scene import LIMITS, Door, Scene, now_ms, read_as_stranger
 from tests.waiting import PATIENCE_S, until
 
@@ -313,3 +317,35 @@ async def test_spoilt_record_admits_nobody(host: Host) -> None:
     with capture_logs() as logs, pytest.raises(nats.errors.Error):
         await host.login()
     assert "is not readable" in logs[0]["why"]
+
+
+async def test_flood_by_a_token_ends_no_session_of_its_bot(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder may be a stranger: no operator has approved the key yet."""
+    scene = host.scene
+    monkeypatch.setattr(flood_watch, "LOOK_S", 0.01)
+    monkeypatch.setattr(flood_watch, "TELL_S", 0.01)
+    scene.change(limits=replace(scene.policy.limits, flood_messages=1000))
+    watch = FloodWatch(
+        nc=scene.relay,
+        key=scene.secrets.bus,
+        policy=lambda: scene.policy,
+        relay="one",
+        now_ms=now_ms,
+        supervisor=Supervisor("a test"),
+    )
+    stopping = asyncio.Event()
+    running = asyncio.create_task(watch.run(StreamStore(scene.relay), stopping))
+    await until(lambda: bool(watch._listed_us), "it looks")
+    own = await scene.bot(host.bot)
+    stranger = await host.login()
+    for _ in range(4000):
+        await stranger.nc.publish("send.order", b"x")
+    await until(lambda: stranger.nc.is_closed, "the session of the token ends")
+    with pytest.raises(nats.errors.Error, match="maximum account active connections"):
+        await host.login()
+    assert own.nc.is_connected
+    assert (await scene.bot(host.bot)).nc.is_connected
+    stopping.set()
+    await running

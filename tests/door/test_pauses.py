@@ -9,7 +9,7 @@ import pytest
 from sealbus.errors import Malformed
 from sealbus.protocol.limits import MAX_PAUSE_MS
 from sealbus_broker.door import pauses as module
-from sealbus_broker.door.pauses import CALM_MS, FIRST_MS, Pauses
+from sealbus_broker.door.pauses import CALM_MS, FIRST_MS, Pauses, bot_of, errands_of
 
 NOW = 1_800_000_000_000
 
@@ -77,6 +77,15 @@ def test_pause_that_no_relay_makes_is_left_out(row: list[object]) -> None:
 def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(Malformed, match="not the pauses of a relay"):
         Pauses().take(data, NOW)
+
+
+def test_errands_of_a_bot_have_a_pause_of_their_own() -> None:
+    one, other = Pauses(), Pauses()
+    one.begin(errands_of("invited"), NOW)
+    other.take(one.encode(NOW), NOW)
+    assert other.left_ms(errands_of("invited"), NOW) == FIRST_MS
+    assert other.left_ms("invited", NOW) == 0
+    assert bot_of(errands_of("invited")) == "invited"
 
 
 def test_number_of_bots_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

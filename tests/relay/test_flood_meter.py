@@ -75,6 +75,15 @@ def test_other_bots_are_not_named() -> None:
     assert floods(meter, 1, sent("a", 900), sent("b", 90_000, number=2)) == ["b"]
 
 
+def test_session_that_takes_another_name_counts_for_its_first_one() -> None:
+    """A client may send a second CONNECT, and nats-server tells its name until a door refuses."""
+    meter = FloodMeter()
+    floods(meter, 0, sent("thief", 0), sent("victim", 0, number=2))
+    for second in range(1, 3):
+        renamed = sent("victim", 5000 * second)
+        assert floods(meter, second, renamed, sent("victim", 0, number=2)) == ["thief"]
+
+
 def test_all_bots_together_below_one_bound_are_not_busy() -> None:
     total = TotalMeter()
     total.take("one", 500, 0)

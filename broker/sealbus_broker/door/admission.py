@@ -34,7 +34,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus_broker.door.deciding import Admitted, Denial, bind, decide
 from sealbus_broker.door.exchange import Exchanges
 from sealbus_broker.door.joining import Joining, Joins
-from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pauses
+from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pauses, errands_of
 from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.door.throttle import Throttle
 from sealbus_broker.escape import printable
@@ -215,7 +215,7 @@ class Admission:
             response["error"] = "not admitted"
         else:
             # Whatever the list says: the pause may have begun meanwhile.
-            if left_ms := self._pauses.left_ms(decision.bot, int(now * 1000)):
+            if left_ms := self._left_ms(decision, int(now * 1000)):
                 entry = Entry.FULL
                 why = f"it flooded the bus, and has to pause for {left_ms / 1000:.0f} s more"
                 self._deny(Denial(decision.bot, why), login.host)
@@ -229,6 +229,13 @@ class Admission:
             response["jwt"] = jwt.sign(claims, self._issuer, int(now))
         answer = {"sub": login.user, "aud": login.server, "nats": response}
         return jwt.sign(answer, self._issuer, int(now)).encode()
+
+    def _left_ms(self, session: Admitted, now_ms: int) -> int:
+        """Return how long a session has to wait for the end of a pause."""
+        left_ms = self._pauses.left_ms(session.bot, now_ms)
+        if session.errand is not None:
+            left_ms = max(left_ms, self._pauses.left_ms(errands_of(session.bot), now_ms))
+        return left_ms
 
     async def _enter(
         self, session: Admitted, login: _Login, now_ms: int, most: int

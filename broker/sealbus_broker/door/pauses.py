@@ -5,7 +5,13 @@ and again each second (:mod:`sealbus_broker.relay.flood_watch`). So a door that 
 knows within a second, and a relay that dies takes nothing with it, because the others say it too.
 On a lost connection nothing is forgotten.
 
-Each further flood makes the pause twice as long. This module is pure: it reads no clock.
+Each further flood makes the pause twice as long.
+
+An *errand* (:mod:`sealbus_broker.door.errands`) comes with a token alone, which others than the bot
+may hold: a join token whose key an operator has not approved yet. So errands have a pause of their
+own, and their floods end no session of the bot.
+
+This module is pure: it reads no clock.
 """
 
 from __future__ import annotations
@@ -34,6 +40,20 @@ MOST: Final = 1024
 again when it floods again."""
 
 
+_ERRANDS: Final = "errands."
+"""Begins the name of a pause of errands. No name of a bot has a dot."""
+
+
+def errands_of(bot: str) -> str:
+    """Return the name under which the errands of ``bot`` pause."""
+    return f"{_ERRANDS}{bot}"
+
+
+def bot_of(name: str) -> str:
+    """Return the bot of a pause, or of one of :func:`errands_of`."""
+    return name.removeprefix(_ERRANDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """The pause of one bot."""
@@ -49,7 +69,7 @@ class Pauses:
 
     def __init__(self) -> None:
         self._bots: dict[str, Pause] = {}
-        """By bot, the latest pause last."""
+        """By bot, or :func:`errands_of` one, the latest pause last."""
 
     def begin(self, bot: str, now_ms: int) -> Pause:
         """The bot floods: its next pause begins now. During a pause nothing changes."""
@@ -92,7 +112,7 @@ class Pauses:
         new: list[str] = []
         for bot, until_ms, floods in rows[:MOST]:
             # A clock that is far ahead locks nobody out for longer than a pause may last.
-            is_one = is_name(bot) and now_ms < until_ms <= now_ms + 2 * MAX_PAUSE_MS
+            is_one = is_name(bot_of(bot)) and now_ms < until_ms <= now_ms + 2 * MAX_PAUSE_MS
             known = self._bots.get(bot)
             if is_one and floods > 0 and (known is None or known.until_ms < until_ms):
                 if not self.left_ms(bot, now_ms):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus_broker.gate.policy import Limits
@@ -61,15 +61,20 @@ class FloodMeter:
         """
         passed_s = max(now - self._at, 0.001)
         more: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        told: dict[tuple[str, int], Sent] = {}
         for one in sessions:
             before = self._sent.get(one.session)
+            # nats-server tells the name in a second CONNECT at once, and asks the door after that.
+            # So a bot that floods could take the name of another for a moment.
+            bot = before.bot if before else one.bot
+            told[one.session] = replace(one, bot=bot)
             if before is None and not one.is_new:
                 continue
-            messages, size = more[one.bot]
+            messages, size = more[bot]
             messages += one.messages - (before.messages if before else 0)
             size += one.bytes - (before.bytes if before else 0)
-            more[one.bot] = messages, size
-        self._sent = {one.session: one for one in sessions}
+            more[bot] = messages, size
+        self._sent = told
         self._at = now
         levels: dict[str, tuple[float, float]] = {}
         floods: list[Flood] = []

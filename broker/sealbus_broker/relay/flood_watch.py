@@ -13,6 +13,9 @@ A bot that floods (:mod:`~sealbus_broker.relay.flood_meter`) meets four things a
 3. nats-server ends all its sessions (KICK).
 4. The log and the quarantine have it, and the health is a *warning* while the pause lasts.
 
+A login that came with a token alone may be a stranger's. Where it floods, only such logins of its
+bot end and pause, and the sessions of the bot stay.
+
 All relays do so. A flood that two of them notice has two notices and one pause. A relay that dies
 takes nothing with it.
 
@@ -40,11 +43,11 @@ from sealbus.protocol.keys import Signer
 from sealbus.protocol.notice import Ended, Notice, seal_notice
 from sealbus.protocol.subjects import notice_subject
 from sealbus.supervision import Supervisor, pause
-from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pause, Pauses
+from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pause, Pauses, bot_of, errands_of
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import TRAFFIC_SUBJECT, kick_subject
-from sealbus_broker.nats.connections import NODE_S, Listing, list_sessions
+from sealbus_broker.nats.connections import NODE_S, Listing, LiveSession, list_sessions
 from sealbus_broker.relay.flood_meter import Flood, FloodMeter, Sent, TotalMeter
 from sealbus_broker.relay.health import Level, Problem
 from sealbus_broker.relay.live_sessions import UNHEARD
@@ -160,7 +163,7 @@ class FloodWatch:
             Problem(
                 Level.WARNING,
                 f"flood of {bot}",
-                f"{bot} sent more than one bot may, {one.floods} times, and is cut off for"
+                f"{_shown(bot)} sent more than one bot may, {one.floods} times, and is cut off for"
                 f" {(one.until_ms - now_ms) / 1000:.0f} s more",
                 "find out what it does; revoke its key if it is not yours any more, or raise"
                 " limits.flood_messages or limits.flood_bytes if it has to send so much",
@@ -206,12 +209,16 @@ class FloodWatch:
         # The doors first, so that it does not come back at once.
         self._tell(nc)
         length_ms = began.until_ms - now_ms
-        notice = Notice(policy.bus, flood.bot, now_ms, Ended.FLOODING, pause_ms=length_ms)
-        nc.write([pub(notice_subject(flood.bot).encode(), seal_notice(self._key, notice))])
-        self._forget_backlog(flood.bot)
+        bot = bot_of(flood.bot)
+        # Whoever comes with a token alone may not be the bot, and the bot need not wait.
+        if bot == flood.bot:
+            notice = Notice(policy.bus, bot, now_ms, Ended.FLOODING, pause_ms=length_ms)
+            nc.write([pub(notice_subject(bot).encode(), seal_notice(self._key, notice))])
+            self._forget_backlog(bot)
         log.warning(
             "bot.flooding",
-            bot=flood.bot,
+            bot=bot,
+            by_token=bot != flood.bot,
             messages_s=round(flood.messages_s),
             bytes_s=round(flood.bytes_s),
             pause_s=length_ms / 1000,
@@ -232,7 +239,7 @@ class FloodWatch:
                     UNHEARD,
                 )
                 for one in listing.sessions
-                if one.bot in lasting
+                if _who(one) in lasting
             ]
         )
 
@@ -247,7 +254,7 @@ class FloodWatch:
             detail=f"{flood.messages_s:.0f} messages and {flood.bytes_s:.0f} bytes a second;"
             f" at most {limits.flood_messages} and {limits.flood_bytes};"
             f" its sessions ended, for {(began.until_ms - now_ms) / 1000:.0f} s",
-            session=flood.bot,
+            session=bot_of(flood.bot),
             claimed=None,
             proven=None,
             subject=None,
@@ -290,13 +297,25 @@ def _sent(listing: Listing, before_us: Mapping[str, int]) -> Sequence[Sent]:
     return [
         Sent(
             (one.node, one.number),
-            one.bot,
+            _who(one),
             one.node in before_us and one.began_us > before_us[one.node],
             int(one.told.get("in_msgs", 0)),
             int(one.told.get("in_bytes", 0)),
         )
         for one in listing.sessions
     ]
+
+
+def _who(session: LiveSession) -> str:
+    """Return the name under which a session floods and pauses."""
+    # No enrolled key in the name of a session: it is an errand.
+    return session.bot if session.key else errands_of(session.bot)
+
+
+def _shown(name: str) -> str:
+    """Return the words for a name that pauses."""
+    bot = bot_of(name)
+    return bot if bot == name else f"a login by a token of {bot}"
 
 
 async def _store(store: StreamStore, record: Record, place: str) -> None:
