@@ -57,6 +57,7 @@ FAMILY.forbidden(
         "relay.door": "a door that is not there",
         "relay.hello": "the question that all relays answer",
         "relay.pauses": "a pause for another bot",
+        "relay.admitted": "another bot's name for a session",
         "relay.disconnected": "the word that a relay is gone",
         "$JS.API.INFO": "JetStream's own account of itself",
         "$JS.API.STREAM.NAMES": "a list of all streams",

@@ -45,6 +45,7 @@ REASONS = {
     "sealbus_broker/memory/consumer.py call_later": IN_TESTS,
     "sealbus_broker/server/notice.py call_later": A_CUT,
     "sealbus_broker/server/process.py create_subprocess_exec": SUPERVISED,
+    "sealbus_broker/server/process.py to_thread": AWAITED,
     "sealbus_broker/door/process.py create_subprocess_exec": SUPERVISED,
     "sealbus_broker/cli/workers.py create_subprocess_exec": SUPERVISED,
     "sealbus_broker/cli/signals.py ensure_future": A_COMMAND,
@@ -57,6 +58,7 @@ REASONS = {
     "sealbus_broker/server/cluster.py to_thread": AWAITED,
     "sealbus_broker/server/cluster.py create_task": AWAITED,
     "sealbus_broker/nats/jetstream.py create_task": AWAITED,
+    "sealbus_broker/relay/ledgers.py create_task": GROUPED,
 }
 
 

@@ -109,6 +109,25 @@ async def test_a_bot_that_floods_is_cut_off(stage: Stage, watch: Watch) -> None:
     assert problem.what.startswith("order sent more than one bot may, 1 times, and is cut off")
 
 
+async def test_flood_under_a_name_of_another_counts_for_its_bot(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-server tells the name of a second CONNECT before the door has refused it."""
+    listing = connections.list_sessions
+
+    async def renamed(nc: Any) -> Any:
+        found = await listing(nc)
+        sessions = [replace(one, bot="inventory") for one in found.sessions]
+        return replace(found, sessions=tuple(sessions))
+
+    monkeypatch.setattr(flood_watch, "list_sessions", renamed)
+    quiet, client = await stage.bot("inventory"), await stage.bot("order")
+    await flood(client)
+    await until(lambda: client.is_closed, "its session ends")
+    assert quiet.is_connected
+    assert list(watch.watch._pauses._bots) == ["order"]
+
+
 async def test_door_admits_no_session_during_the_pause(stage: Stage, watch: Watch) -> None:
     client = await stage.bot("order")
     await flood(client)

@@ -30,7 +30,9 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
+from sealbus.nats.frames import pub
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus_broker.door import admitted
 from sealbus_broker.door.deciding import Admitted, Denial, bind, decide
 from sealbus_broker.door.exchange import Exchanges
 from sealbus_broker.door.joining import Joining, Joins
@@ -224,6 +226,8 @@ class Admission:
                 self._deny(Denial(decision.bot, why), login.host)
             elif entry is Entry.NEW and decision.errand is None:
                 self._grant(decision, login.host)
+            if entry is not Entry.FULL:
+                self._tell_admitted(decision, login)
             account = FULL_ACCOUNT if entry is Entry.FULL else BOTS_ACCOUNT
             claims = _user_claims(decision, login.user, account)
             response["jwt"] = jwt.sign(claims, self._issuer, int(now))
@@ -256,6 +260,12 @@ class Admission:
         except (NatsError, OSError) as error:
             unknown = f"nats-server does not say how many sessions it has ({type(error).__name__})"
             return Denial(session.bot, f"{unknown}; {CONFIG_HINT}")
+
+    def _tell_admitted(self, session: Admitted, login: _Login) -> None:
+        """Tell the relays whose session the connection is, before it can send anything."""
+        name = session.bot if session.errand is None else errands_of(session.bot)
+        word = admitted.encode(login.server, login.connection, name)
+        self._nc.write([pub(admitted.ADMITTED_SUBJECT.encode(), word)])
 
     def _grant(self, session: Admitted, host: str) -> None:
         left_out = self._grants.may_speak(session.bot)

@@ -43,6 +43,7 @@ from sealbus.protocol.keys import Signer
 from sealbus.protocol.notice import Ended, Notice, seal_notice
 from sealbus.protocol.subjects import notice_subject
 from sealbus.supervision import Supervisor, pause
+from sealbus_broker.door.admitted import ADMITTED_SUBJECT, AdmittedSessions
 from sealbus_broker.door.pauses import PAUSES_SUBJECT, Pause, Pauses, bot_of, errands_of
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.logger import get_logger
@@ -123,6 +124,8 @@ class FloodWatch:
         self._forget_backlog = forget_backlog
         self._pauses = Pauses()
         """Those that began here, and those of other relays."""
+        self._admitted = AdmittedSessions()
+        """Whose session each connection is, as the doors have told."""
         self._total = TotalMeter()
         self._meter = FloodMeter()
         self._answered = asyncio.Event()
@@ -145,6 +148,7 @@ class FloodWatch:
         subscriptions = [
             await nc.subscribe_direct(inbox, self._on_traffic),
             await nc.subscribe_direct(PAUSES_SUBJECT, self._on_pauses),
+            await nc.subscribe_direct(ADMITTED_SUBJECT, self._on_admitted),
         ]
         try:
             while not stopping.is_set():
@@ -189,7 +193,7 @@ class FloodWatch:
             if listing.silent:
                 took_s = max(0.0, took_s - NODE_S)
             self._list_at = time.monotonic() + LIST_PAUSES * took_s
-            sent = _sent(listing, self._listed_us)
+            sent = self._sent(listing)
             self._listed_us = {node: told.at_us for node, told in listing.nodes.items()}
             for flood in self._meter.look(sent, time.monotonic(), policy.limits):
                 self._cut_off(nc, flood, policy, store)
@@ -239,9 +243,31 @@ class FloodWatch:
                     UNHEARD,
                 )
                 for one in listing.sessions
-                if _who(one) in lasting
+                if self._who(one) in lasting
             ]
         )
+
+    def _sent(self, listing: Listing) -> Sequence[Sent]:
+        """Return the counts of each session."""
+        before_us = self._listed_us
+        return [
+            Sent(
+                (one.node, one.number),
+                self._who(one),
+                one.node in before_us and one.began_us > before_us[one.node],
+                int(one.told.get("in_msgs", 0)),
+                int(one.told.get("in_bytes", 0)),
+            )
+            for one in listing.sessions
+        ]
+
+    def _who(self, session: LiveSession) -> str:
+        """Return the name under which a session floods and pauses."""
+        name = self._admitted.name(session.node, session.number)
+        if name is None:
+            # No enrolled key in the name of a session: it is an errand.
+            name = session.bot if session.key else errands_of(session.bot)
+        return name
 
     def _tell(self, nc: HardenedClient) -> None:
         self._told_at = time.monotonic()
@@ -284,32 +310,16 @@ class FloodWatch:
                 self._total.take(told["server_id"], received["msgs"], received["bytes"])
             self._answered.set()
 
+    def _on_admitted(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
+        with contextlib.suppress(Malformed):
+            self._admitted.take(data)
+
     def _on_pauses(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         # Only a relay's login can publish here. Another version may say it in another way.
         with contextlib.suppress(Malformed):
             for bot in self._pauses.take(data, self._now_ms()):
                 # Its live messages were spread over all relays.
                 self._forget_backlog(bot)
-
-
-def _sent(listing: Listing, before_us: Mapping[str, int]) -> Sequence[Sent]:
-    """Return the counts of each session. ``before_us``: the time of each node's last list."""
-    return [
-        Sent(
-            (one.node, one.number),
-            _who(one),
-            one.node in before_us and one.began_us > before_us[one.node],
-            int(one.told.get("in_msgs", 0)),
-            int(one.told.get("in_bytes", 0)),
-        )
-        for one in listing.sessions
-    ]
-
-
-def _who(session: LiveSession) -> str:
-    """Return the name under which a session floods and pauses."""
-    # No enrolled key in the name of a session: it is an errand.
-    return session.bot if session.key else errands_of(session.bot)
 
 
 def _shown(name: str) -> str:
