@@ -123,6 +123,19 @@ async def test_files_are_for_their_owner_alone(empty_shop: Shop, tmp_path: Path)
     assert all(one.stat().st_mode & 0o777 == 0o600 for one in files)
 
 
+async def test_archive_of_another_stream_is_refused(empty_shop: Shop, tmp_path: Path) -> None:
+    """JetStream takes it. The ledger would be empty, and nobody would know."""
+    shop, saved = empty_shop, tmp_path / "saved"
+    await shop.start_relay()
+    await command(shop, "backup", str(saved))
+    await lose_everything(shop)
+    shutil.copy(saved / "QUARANTINE/stream.tar.s2", saved / "ACCEPTED/stream.tar.s2")
+    where = ("--dir", str(shop.bus.path), "--server", shop.url)
+    ran = await asyncio.to_thread(sealbus, "restore", str(saved), *where, cwd=tmp_path)
+    assert ran.code != 0
+    assert "ACCEPTED/stream.tar.s2 has messages up to 0; expected 1" in ran.err
+
+
 LATE = """
 import runpy, time
 now = time.time_ns

@@ -25,6 +25,7 @@ get their names at the end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -155,7 +156,8 @@ async def restore(
                 f"this NATS has a stream {stream} already, and it is not overwritten",
                 hint="stop the relays, and start nats-server with an empty store",
             )
-    known = {stream: _facts(folder / stream) for stream in ON_DISK}
+    # Before anything is restored.
+    known = {stream: _facts(folder / stream, stream) for stream in ON_DISK}
     # A server that stands alone would refuse more, and only after the whole archive (2.15.1).
     given = replicas if nc.cluster else 1
     config = known[ACCEPTED]["config"]
@@ -179,25 +181,27 @@ async def _server_time_ms(nc: HardenedClient) -> int:
     return max(node.at_us for node in listing.nodes.values()) // 1000
 
 
-def _facts(folder: Path) -> Json:
-    """Return the description of a saved stream. Raises :class:`StreamsUnusable` where a file is
-    missing: no stream is restored then."""
+def _facts(folder: Path, stream: str) -> Json:
+    """Return the description of a saved ``stream``. Raises :class:`StreamsUnusable` where a file is
+    missing, or is not this stream's."""
     path = folder / FACTS
     for one in (path, folder / ARCHIVE):
         if not one.is_file():
             raise StreamsUnusable(
                 f"{one} is missing", hint="use a whole folder that `sealbus backup` has written"
             )
-    try:
-        facts = json.loads(path.read_bytes())
-        _ = facts["config"]["name"], facts["state"]["messages"]
-    except (ValueError, KeyError, TypeError):
-        raise StreamsUnusable(
-            f"{path} is not the description of a saved stream",
-            hint="use a folder that `sealbus backup` has written",
-        ) from None
-    found: Json = facts
-    return found
+    other = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+    with contextlib.suppress(*other):
+        facts: Json = json.loads(path.read_bytes())
+        config, state = facts["config"], facts["state"]
+        numbers = state["messages"], state["last_seq"]
+        is_one = config["name"] == stream and all(isinstance(one, int) for one in numbers)
+        if is_one and isinstance(config.get("metadata") or {}, dict):
+            return facts
+    raise StreamsUnusable(
+        f"{path} is not the description of the saved stream {stream}",
+        hint="use a folder that `sealbus backup` has written",
+    )
 
 
 async def _restore(
@@ -242,14 +246,24 @@ async def _give(nc: HardenedClient, stream: str, config: Json, state: Json, arch
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
             await take(chunk, TAKE_S)
     # After an empty one, JetStream reads the archive and makes the stream.
-    await take(b"", CHUNK_S)
+    made = (await take(b"", CHUNK_S)).get("state")
+    # JetStream takes the archive of another stream too. Messages may be too old by now, so only the
+    # last sequence tells.
+    if made is not None and made["last_seq"] != state["last_seq"]:
+        raise StreamsUnusable(
+            f"{archive} has messages up to {made['last_seq']}; expected {state['last_seq']}, as"
+            f" {FACTS} says",
+            hint="begin again with an empty store, and a folder that `sealbus backup` has written",
+        )
 
 
-async def _take(nc: HardenedClient, subject: str, chunk: bytes, wait_s: float) -> None:
+async def _take(nc: HardenedClient, subject: str, chunk: bytes, wait_s: float) -> Json:
+    """Give one chunk; return the answer, which describes the stream after the last one."""
     answer = await nc.request(subject, chunk, wait_s)
     told: Json = json.loads(answer.data) if answer.data else {}
     if "error" in told:
         raise _Spoilt(told["error"].get("description", ""))
+    return told
 
 
 class _Spoilt(Exception):

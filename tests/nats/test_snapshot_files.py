@@ -1,0 +1,43 @@
+"""Files of saved streams that are none, or that somebody has changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbus.protocol.streams import ACCEPTED
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.nats.snapshots import _facts
+
+
+def described(**changes: Any) -> Any:
+    return {"config": {"name": ACCEPTED} | changes, "state": {"messages": 1, "last_seq": 1}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"config": [], "state": []},
+        {"config": {"name": ACCEPTED}, "state": {"messages": 1}},
+        {"config": {"name": ACCEPTED}, "state": {"messages": "x", "last_seq": 1}},
+        described(name="INGRESS"),
+        described(metadata=[1]),
+        described(metadata="x"),
+    ],
+)
+def test_other_descriptions_are_refused(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "backup.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(StreamsUnusable, match="is not the description of the saved stream"):
+        _facts(path, ACCEPTED)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}])
+def test_description_is_read(tmp_path: Path, metadata: Any) -> None:
+    path = tmp_path / "backup.json"
+    path.write_text(json.dumps(described(metadata=metadata)))
+    assert _facts(path, ACCEPTED)["state"]["messages"] == 1
