@@ -58,7 +58,6 @@ REASONS = {
     "sealbus_broker/server/cluster.py to_thread": AWAITED,
     "sealbus_broker/server/cluster.py create_task": AWAITED,
     "sealbus_broker/nats/jetstream.py create_task": AWAITED,
-    "sealbus_broker/relay/ledgers.py create_task": GROUPED,
 }
 
 
