@@ -325,6 +325,8 @@ class BusFolder:
             elif lacks_place(bus, one.servers):
                 what = f"names not all nodes of the bus: {', '.join(one.servers)}"
                 hint = "bots with this file do not find the other nodes: change `servers` in it"
+                if is_encrypted(bus.servers[0]):
+                    hint += ", or say `sealbus certs init`"
                 found.append(Problem(shown, 0, 0, what, expected=", ".join(bus.servers), hint=hint))
         return found
 
