@@ -67,7 +67,8 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
         raise Unusable(
             f"policy.yaml declares no bot {printable(bot)}", hint=nearest(bot, policy.bots)
         )
-    click.echo(f"{len(rows)} sessions" if rows else "there are no sessions", err=True)
+    count = "1 session" if len(rows) == 1 else f"{len(rows)} sessions"
+    click.echo(count if rows else "there are no sessions", err=True)
 
 
 def _row(session: LiveSession, node: str, policy: Policy) -> dict[str, Any]:

@@ -117,12 +117,13 @@ def _replicas(
     gives = "stops with the node that keeps it"
     if survives:
         gives = f"survives the loss of {survives} of {least}"
+    run = "1 node runs" if len(nodes) < 2 else f"{len(nodes)} nodes run"
     return Shortfall(
         "replicas",
-        f"the policy asks for {limits.replicas} replicas, and {', '.join(sorted(fewer))} has"
-        f" {least}: each such stream {gives}",
-        f"{max(len(nodes), 1)} nodes run: start {limits.replicas}, and the relay raises them; or"
-        " lower `replicas` in policy.yaml",
+        f"the policy asks for {limits.replicas} replicas, and {', '.join(sorted(fewer))}"
+        f" {'has' if len(fewer) == 1 else 'have'} {least}: each such stream {gives}",
+        f"{run}: start {limits.replicas}, and the relay raises them; or lower `replicas` in"
+        " policy.yaml",
     )
 
 
