@@ -132,6 +132,8 @@ class FloodWatch:
         """Set when a server has told its counts."""
         self._listed_us: Mapping[str, int] = {}
         """When each node made the last list of its sessions (µs since 1970, by its own clock)."""
+        self._is_due = False
+        """Whether a list is to be asked for. A burst that is over by the time counts too."""
         self._list_at = 0.0
         """From when on the next list may be asked for (monotonic clock)."""
         self._told_at = 0.0
@@ -185,9 +187,10 @@ class FloodWatch:
         is_busy = self._total.is_busy(time.monotonic(), policy.limits)
         now = time.monotonic()
         # At the first look as well: a session that begins later is new.
-        is_due = is_busy or not self._listed_us or now < self._sweep_until
-        if is_due and now >= self._list_at:
+        self._is_due |= is_busy or not self._listed_us or now < self._sweep_until
+        if self._is_due and now >= self._list_at:
             listing = await list_sessions(nc, looks_for_missing=False)
+            self._is_due = False
             took_s = time.monotonic() - now
             # The wait for a node that is silent is no work, and no reason to look less often.
             if listing.silent:
