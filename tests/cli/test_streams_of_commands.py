@@ -155,8 +155,6 @@ CASES = {
     "bot add": Case(("bot", "add", "another", "--dir", "{folder}")),
     "certs init": Case(("certs", "init", "--dir", "{folder}")),
     # There is no authority yet.
-    "backup": Case(("backup", "{folder}", "--dir", "{folder}"), code=2),
-    "restore": Case(("restore", "{folder}/policy.yaml", "--dir", "{folder}"), code=1),
     "certs new": Case(("certs", "new", "greeter", "--dir", "{folder}"), code=1),
     "certs show": Case(("certs", "show", "--json", "--dir", "{folder}"), code=1),
     "bot rm": Case(("bot", "rm", "clock", "--yes", "--dir", "{folder}")),
