@@ -153,8 +153,12 @@ class Shelf:
 
     def store(self, *items: Item) -> None:
         """Store them, as the pipeline does."""
+        asyncio.run(self.storing().store(items, cast("Any", self)))
+
+    def storing(self) -> Storing:
+        """The relay's storing."""
         given = cast("Any", self)
-        storing = Storing(
+        return Storing(
             stream_store=given,
             key=BUS_KEY,
             relay="relay-1",
@@ -163,7 +167,6 @@ class Shelf:
             policy=lambda: self.in_force or self.policy,
             now_ms=lambda: self.clocks.wall_ms,
         )
-        asyncio.run(storing.store(items, given))
 
     def stamp(self, at: int, entry: int = 0) -> Stamp:
         """The stamp that the relay wrote in the attempt ``at``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -76,6 +78,25 @@ def test_an_old_judgment_is_made_anew_and_the_stamp_says_when(
     shelf.store(item)
     assert shelf.stamp(0).judged_at_ms == NOW + waited_ms * anew
     assert shelf.stamp(0).store_by_ms == NOW + waited_ms * anew + STORE_BY
+
+
+async def test_parts_that_are_judged_anew_let_the_relay_read(shelf: Shelf) -> None:
+    """All partitions are judged anew after an outage, and NATS asks meanwhile whether the relay
+    lives."""
+    parts = [[shelf.item(envelope(nonce=nonce(name)))] for name in "abc"]
+    shelf.clocks.tick(YOUNG_MS + 1)
+    turns, seen = 0, list[int]()
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    shelf.attempts += [Attempt(then=lambda: seen.append(turns)) for _ in parts]
+    one = shelf.storing()
+    turn()
+    await asyncio.gather(*(one.store(part, cast("Any", shelf)) for part in parts))
+    assert len(seen) == len(set(seen)) == len(parts)
 
 
 def test_message_is_judged_anew_by_a_newer_policy(shelf: Shelf) -> None:

@@ -155,6 +155,8 @@ class Storing:
         """The policy of each attempt under way."""
         self._ended = asyncio.Event()
         """Set when an attempt ends."""
+        self._anew = asyncio.Lock()
+        """Held while items are judged anew, until the event loop has had a turn."""
 
     async def settle(self, policy: Policy) -> None:
         """Return when each attempt under way is one by ``policy``, which is in force."""
@@ -191,11 +193,13 @@ class Storing:
 
     async def _round(self, items: Sequence[Item], ledger: Ledger) -> str | None:
         await ledger.wait_valid()
+        if any(self._is_outdated(item, ledger) for item in items):
+            await self._wait_for_turn()
+            await ledger.wait_valid()
         # From here to the write nothing is awaited, so an item that is young here is young there.
         policy = self._policy()
         for item in items:
-            is_by_it = item.policy is policy
-            if item.accepted and not (is_by_it and self._is_young(item, ledger)):
+            if self._is_outdated(item, ledger):
                 # With meters of its own: the first judgment has counted this message already.
                 self.judge(item, ledger, RateMeters())
         writing = [item for item in items if item.accepted or self._must_close(item)]
@@ -224,6 +228,21 @@ class Storing:
         if placed:
             await asyncio.gather(*(self._placed(item, where, ledger) for item, where in placed))
         return why
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until the event loop has had a turn since other items were judged anew.
+
+        After an outage all partitions do so at once. Together they may take eight seconds, and
+        nats-server takes a relay that reads nothing for half of that for gone (ADR 44).
+        """
+        await self._anew.acquire()
+        # It is called behind this step, which judges and writes.
+        asyncio.get_running_loop().call_soon(self._anew.release)
+
+    def _is_outdated(self, item: Item, ledger: Ledger) -> bool:
+        """Whether the item is accepted by a judgment that may not be used for an attempt now."""
+        is_by_it = item.policy is self._policy()
+        return item.accepted and not (is_by_it and self._is_young(item, ledger))
 
     def _is_stored_in_time(self, item: Item, where: Stored, ledger: Ledger) -> bool:
         """Settle the ordinary answer: a new delivery, within its shelf life. Whether it was one."""
