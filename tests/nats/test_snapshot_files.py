@@ -10,11 +10,16 @@ import pytest
 
 from sealbus.protocol.streams import ACCEPTED
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.nats.snapshots import _facts
+from sealbus_broker.nats.snapshots import ARCHIVE, FACTS, _facts
 
 
 def described(**changes: Any) -> Any:
     return {"config": {"name": ACCEPTED} | changes, "state": {"messages": 1, "last_seq": 1}}
+
+
+def save(folder: Path, content: Any) -> None:
+    (folder / FACTS).write_text(json.dumps(content))
+    (folder / ARCHIVE).touch()
 
 
 @pytest.mark.parametrize(
@@ -30,14 +35,20 @@ def described(**changes: Any) -> Any:
     ],
 )
 def test_other_descriptions_are_refused(tmp_path: Path, content: Any) -> None:
-    path = tmp_path / "backup.json"
-    path.write_text(json.dumps(content))
+    save(tmp_path, content)
     with pytest.raises(StreamsUnusable, match="is not the description of the saved stream"):
-        _facts(path, ACCEPTED)
+        _facts(tmp_path, ACCEPTED)
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}])
 def test_description_is_read(tmp_path: Path, metadata: Any) -> None:
-    path = tmp_path / "backup.json"
-    path.write_text(json.dumps(described(metadata=metadata)))
-    assert _facts(path, ACCEPTED)["state"]["messages"] == 1
+    save(tmp_path, described(metadata=metadata))
+    assert _facts(tmp_path, ACCEPTED)["state"]["messages"] == 1
+
+
+@pytest.mark.parametrize("missing", [FACTS, ARCHIVE])
+def test_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    save(tmp_path, described())
+    (tmp_path / missing).unlink()
+    with pytest.raises(StreamsUnusable, match=f"{missing} is missing"):
+        _facts(tmp_path, ACCEPTED)

@@ -17,14 +17,17 @@ by itself. Whether two nodes are on one machine, NATS does not know.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from sealbus.nats.client import HardenedClient
+from sealbus.nats.frames import pub
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.nats.config import NODES_SUBJECT
@@ -58,22 +61,32 @@ class Shortfall:
     hint: str
 
 
-async def ask_nodes(nc: Client) -> tuple[Node, ...]:
+async def ask_nodes(nc: HardenedClient) -> tuple[Node, ...]:
     """Ask each node. Empty: none has the import, or none answers."""
     inbox = nc.new_inbox()
-    answers = await nc.subscribe(inbox)
     found: dict[str, Node] = {}
-    try:
-        await nc.publish(NODES_SUBJECT, b"", reply=inbox)
-        while True:
-            node = _node((await answers.next_msg(QUIET_S)).data)
-            if node is None:
-                break  # nobody listens there
+    came, nobody = asyncio.Event(), False
+
+    def receive(_: bytes, __: bytes, ___: bytes, data: bytes) -> None:
+        nonlocal nobody
+        node = _node(data)
+        if node is None:
+            nobody = True
+        else:
             found[node.name] = node
-    except (NatsError, TimeoutError):
-        pass  # all that answer have answered
-    finally:
-        await answers.unsubscribe()
+        came.set()
+
+    with contextlib.suppress(NatsError, OSError):
+        answers = await nc.subscribe_direct(inbox, receive)
+        try:
+            nc.write([pub(NODES_SUBJECT.encode(), b"", inbox.encode())])
+            with contextlib.suppress(TimeoutError):
+                while not nobody:
+                    async with asyncio.timeout(QUIET_S):
+                        await came.wait()
+                    came.clear()
+        finally:
+            await answers.unsubscribe()
     return tuple(found[name] for name in sorted(found))
 
 

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from sealbus.nats.client import HardenedClient
 from sealbus.supervision import kind, pause
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
@@ -36,7 +36,7 @@ ASK_S: Final = 5.0
 class Promises:
     """Looks at what NATS gives, and raises the replicas of streams."""
 
-    def __init__(self, nc: Client, policy: Callable[[], Policy]) -> None:
+    def __init__(self, nc: HardenedClient, policy: Callable[[], Policy]) -> None:
         """Prepare; :meth:`run` looks.
 
         Args:
