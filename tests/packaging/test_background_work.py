@@ -25,6 +25,7 @@ A_COMMAND = "a command that is awaited, and that ends together with the process"
 GROUPED = "in a TaskGroup, which waits for it and raises its errors"
 A_WRITE = "writes pending bytes: asyncio's handler gets an error, and the next write goes on"
 A_CLOSING = "closes the envelopes that messages may join, and has nothing in it that can fail"
+A_LOCK = "gives up a lock that is held, and has nothing else in it that can fail"
 A_LOGIN = "one login: an error is lost with that login, which the client asks for again"
 A_CUT = "cuts off a client that does not read, and has nothing in it that can fail"
 SUPERVISED = "its life is one coroutine, which is supervised"
@@ -36,6 +37,7 @@ REASONS = {
     "sealbus/receiving/serving.py create_task": GROUPED,
     "sealbus_broker/relay/ingress.py create_task": GROUPED,
     "sealbus_broker/relay/ledgers.py create_task": GROUPED,
+    "sealbus_broker/relay/storing.py call_soon": A_LOCK,
     "sealbus/nats/client.py call_soon": A_WRITE,
     "sealbus/sending/sender.py call_soon": A_CLOSING,
     "sealbus_broker/door/admission.py create_task": A_LOGIN,
