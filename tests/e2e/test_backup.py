@@ -148,7 +148,7 @@ runpy.run_module("sealbus_broker", run_name="__main__")
 async def test_clock_of_the_operator_does_not_date_the_ledger(
     empty_shop: Shop, tmp_path: Path
 ) -> None:
-    """A ledger that claims too much would admit what was accepted after the backup."""
+    """A ledger that claims too much would admit the messages of after the backup again."""
     shop, saved = empty_shop, tmp_path / "saved"
     await shop.start_relay()
     await command(shop, "backup", str(saved))

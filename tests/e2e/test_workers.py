@@ -101,7 +101,8 @@ class Up:
 def is_gone(pid: int) -> bool:
     """Whether a process has ended."""
     try:
-        return re.search(r"\) (\S)", Path(f"/proc/{pid}/stat").read_text())[1] == "Z"  # type: ignore[index]
+        state = re.search(r"\) (\S)", Path(f"/proc/{pid}/stat").read_text())
+        return state is not None and state[1] == "Z"
     except FileNotFoundError:
         return True
 

@@ -222,7 +222,7 @@ async def _restore(
             log.warning("stream.not-restored", stream=stream, attempt=attempt, because=kind(error))
             if isinstance(error, _Spoilt):
                 said = str(error)
-        # What is there now came from this attempt: there was no such stream before.
+        # A stream that is there now came from this attempt: there was none before.
         await ask(nc, f"STREAM.DELETE.{stream}", None, CHUNK_S)
     raise StreamsUnusable(
         f"stream {stream} cannot be restored: JetStream does not take the archive: {said}",

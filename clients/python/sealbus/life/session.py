@@ -92,7 +92,7 @@ class Watchers:
     on_denied: Callable[[str], None] = _ignore
     """The server refused the live subscription with this pattern."""
     on_rekeyed: Callable[[], None] = _ignore
-    """The session was renewed because relays refused its key, and with it what it had sealed."""
+    """The session was renewed because relays refused its key, and all envelopes under it."""
 
 
 class Session:
