@@ -28,7 +28,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import IO, Final
@@ -118,9 +118,9 @@ async def _save(nc: HardenedClient, stream: str, folder: Path) -> int:
     return int(facts["state"]["messages"])
 
 
-async def _next(waiting: object, what: str) -> Msg:
+async def _next(waiting: Awaitable[Msg], what: str) -> Msg:
     try:
-        return await waiting  # type: ignore[misc,no-any-return]
+        return await waiting
     except (NatsError, TimeoutError) as error:
         raise StreamsUnusable(
             f"{what}: the archive ended early ({type(error).__name__})",
