@@ -22,6 +22,7 @@ from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.server.process import NatsServer
+from tests.asking import answered
 from tests.forked import ForkedProgram, Program
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -184,7 +185,7 @@ class Shop:
         nc = await self.nats()
         try:
             state: dict[str, Any] = json.loads(
-                (await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)).data
+                (await answered(nc, f"$JS.API.STREAM.INFO.{stream}")).data
             )["state"]
             return state
         finally:

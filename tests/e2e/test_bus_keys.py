@@ -20,6 +20,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Seal
 from sealbus_broker.nats.records import read_keyring, write_keyring
 from sealbus_broker.relay.secrets import BusSecrets
+from tests.asking import answered
 from tests.e2e.shop import Shop, order
 from tests.e2e.traffic import traffic
 from tests.forked import ForkedProgram
@@ -265,7 +266,7 @@ async def test_file_with_keys_of_another_bus_changes_nothing(shop: Shop) -> None
     nc = await shop.nats()
 
     async def is_told() -> bool:
-        health = json.loads((await nc.request("relay.ping", b"", PATIENCE_S)).data)
+        health = json.loads((await answered(nc, "relay.ping")).data)
         return any("keys of another bus" in one["what"] for one in health["problems"])
 
     await until(is_told, "its health has the problem")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sealbus_broker.nats.streams import STREAMS
+from tests.asking import answered
 from tests.cli.command import sealbus_beside
 from tests.e2e.nodes import NODES, ClusterShop
 from tests.e2e.shop import order
@@ -27,7 +28,7 @@ async def test_each_stream_is_on_all_nodes(cluster: ClusterShop) -> None:
     nc = await cluster.nats()
     try:
         for stream in STREAMS:
-            answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)
+            answer = await answered(nc, f"$JS.API.STREAM.INFO.{stream}")
             info = json.loads(answer.data)
             assert info["config"]["num_replicas"] == NODES
             assert len(info["cluster"]["replicas"]) == NODES - 1

@@ -23,6 +23,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.nats.streams import STREAMS
+from tests.asking import answered
 from tests.cli.command import sealbus
 from tests.e2e.stalls import Stalls
 from tests.forked import ForkedProgram
@@ -118,7 +119,7 @@ class Traffic:
 async def each_is_on(nc: HardenedClient, replicas: int) -> bool:
     """Whether each stream is on that many nodes, and each of them has all of it."""
     for stream in STREAMS:
-        answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)
+        answer = await answered(nc, f"$JS.API.STREAM.INFO.{stream}")
         info: dict[str, Any] = json.loads(answer.data)
         others = info.get("cluster", {}).get("replicas") or []
         if "error" in info or info["config"]["num_replicas"] != replicas:

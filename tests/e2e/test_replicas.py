@@ -22,6 +22,7 @@ from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.policy.loader import load
 from sealbus_broker.relay.health import Level
 from sealbus_broker.relay.promises import Promises
+from tests.asking import answered
 from tests.e2e.nodes import NODES, ClusterShop
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S, until
@@ -40,9 +41,7 @@ def policy_with(shop: Shop, replicas: int) -> Policy:
 
 
 async def info(nc: HardenedClient, stream: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        (await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", PATIENCE_S)).data
-    )
+    found: dict[str, Any] = json.loads((await answered(nc, f"$JS.API.STREAM.INFO.{stream}")).data)
     return found
 
 

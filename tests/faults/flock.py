@@ -12,14 +12,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
-
-from nats.errors import Error as NatsError
 
 from sealbus import Bot, Message, Refused, SealbusError
 from sealbus.nats.client import HardenedClient
@@ -31,6 +29,7 @@ from sealbus.protocol.shelf_life import is_void
 from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.policy.bus_file import BusFile
+from tests.asking import answered
 from tests.e2e.nodes import ClusterShop
 from tests.e2e.stalls import Stalls
 from tests.faults.yard import SCHEMA
@@ -244,10 +243,7 @@ async def _read_all(nc: HardenedClient, shop: ClusterShop) -> list[str]:
 
     async def read(sequence: int) -> list[str]:
         ask = json.dumps({"seq": sequence}).encode()
-        answer = None
-        while answer is None:
-            with suppress(NatsError):
-                answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, 5)
+        answer = await answered(nc, "$JS.API.DIRECT.GET.ACCEPTED", ask)
         headers = answer.headers or {}
         if not headers.get("Nats-Subject", "").startswith("accepted.work."):
             return []

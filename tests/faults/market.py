@@ -32,6 +32,7 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import BusFile
+from tests.asking import answered
 from tests.e2e.shop import Shop
 from tests.forked import PROCESSES
 
@@ -277,7 +278,7 @@ async def read_store(market: Market) -> list[Copy]:
         sequence = 1
         while True:
             ask = json.dumps({"seq": sequence, "next_by_subj": "accepted.work.*"}).encode()
-            answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, 30)
+            answer = await answered(nc, "$JS.API.DIRECT.GET.ACCEPTED", ask)
             headers = answer.headers or {}
             if headers.get("Status"):
                 return found

@@ -55,6 +55,7 @@ from sealbus.protocol.subjects import notice_subject
 from sealbus.supervision import Supervisor
 from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.policy.bus_file import BusFile
+from tests.asking import answered
 from tests.e2e.edits import asking, report, sealed
 from tests.e2e.nodes import NODES, ClusterShop
 from tests.e2e.shop import Shop
@@ -278,7 +279,7 @@ class Trial:
         while True:
             ask = {"seq": after + 1, "next_by_subj": f"accepted.work.{bot}"}
             subject = "$JS.API.DIRECT.GET.ACCEPTED"
-            answer = await self.nc.request(subject, json.dumps(ask).encode(), 30)
+            answer = await answered(self.nc, subject, json.dumps(ask).encode())
             headers = answer.headers or {}
             if headers.get("Status"):
                 break

@@ -27,6 +27,7 @@ from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.nats.streams import PARTITIONS
+from tests.asking import answered
 from tests.faults.market import Market
 from tests.faults.stored import is_known
 from tests.waiting import PATIENCE_S, until
@@ -164,7 +165,7 @@ async def stored(market: Market) -> list[Stored]:
         sequence = 1
         while True:
             ask = json.dumps({"seq": sequence, "next_by_subj": "accepted.work.*"}).encode()
-            answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, PATIENCE_S)
+            answer = await answered(nc, "$JS.API.DIRECT.GET.ACCEPTED", ask)
             headers = answer.headers or {}
             if headers.get("Status"):
                 return found

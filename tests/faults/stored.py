@@ -11,8 +11,9 @@ from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus_broker.relay.following import CHANGING, OBEYED_PREFIX
+from tests.asking import ASK_S, answered
 from tests.e2e.shop import Shop
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import until
 
 
 async def stored_orders(shop: Shop) -> list[str]:
@@ -25,7 +26,7 @@ async def stored_orders(shop: Shop) -> list[str]:
     try:
         for sequence in range(2, await shop.last("ACCEPTED") + 1):
             ask = json.dumps({"seq": sequence}).encode()
-            answer = await nc.request("$JS.API.DIRECT.GET.ACCEPTED", ask, 10)
+            answer = await answered(nc, "$JS.API.DIRECT.GET.ACCEPTED", ask)
             envelope, _ = split_delivery(answer.data)
             accepted = filter(None, Envelope.decode_shown(envelope).payloads)
             found += [unpack_json(payload)["order_id"] for payload in accepted]
@@ -45,7 +46,7 @@ async def is_known(shop: Shop, relay: str) -> None:
 
     async def is_so() -> bool:
         try:
-            answer = await nc.request("$JS.API.STREAM.MSG.GET.HEALTH", ask, PATIENCE_S)
+            answer = await nc.request("$JS.API.STREAM.MSG.GET.HEALTH", ask, ASK_S)
         except (NatsError, TimeoutError):
             return False
         message = json.loads(answer.data).get("message", {})

@@ -22,6 +22,7 @@ from sealbus_broker.server import cluster as cluster_module
 from sealbus_broker.server.cluster import KEPT, LocalCluster
 from sealbus_broker.server.folder import ServerFolder
 from sealbus_broker.server.process import NatsServer
+from tests.asking import answered
 from tests.cli.command import sealbus
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -71,7 +72,7 @@ class Folder:
 
 async def store(nc: HardenedClient, number: int) -> dict[str, Any]:
     headers = {"Nats-Msg-Id": f"id-{number}"}
-    answer = await nc.request("accepted.x", b"x", PATIENCE_S, headers=headers)
+    answer = await answered(nc, "accepted.x", b"x", headers=headers)
     told: dict[str, Any] = json.loads(answer.data)
     return told
 
@@ -98,9 +99,7 @@ async def test_growth_that_fails_leaves_the_single_server(
             for number in range(STORED):
                 assert (await store(nc, number)).get("duplicate"), "the ledger came along"
             assert (await store(nc, STORED))["seq"] == STORED + 1
-            names = json.loads(
-                (await nc.request("$JS.API.CONSUMER.NAMES.INGRESS", b"", PATIENCE_S)).data
-            )
+            names = json.loads((await answered(nc, "$JS.API.CONSUMER.NAMES.INGRESS")).data)
             assert len(names["consumers"]) > 0, "the consumers came along"
     finally:
         await nodes.stop()

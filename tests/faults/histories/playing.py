@@ -30,6 +30,7 @@ from sealbus.protocol.shelf_life import is_void
 from sealbus.protocol.stamp import open_stamp
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
+from tests.asking import answered
 from tests.faults.histories.actors import DURABLE
 from tests.faults.histories.bus import Actor, Bus
 from tests.faults.histories.cables import Cables, network
@@ -319,7 +320,7 @@ async def _messages(
     sequence = 1
     while True:
         ask = json.dumps({"seq": sequence, "next_by_subj": subjects}).encode()
-        answer = await nc.request(f"$JS.API.DIRECT.GET.{stream}", ask, ASK_S)
+        answer = await answered(nc, f"$JS.API.DIRECT.GET.{stream}", ask)
         headers = dict(answer.headers or {})
         if headers.get("Status"):
             return
