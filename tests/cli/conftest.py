@@ -12,14 +12,14 @@ from tests.cli.bus import RunningBus, running_bus
 from tests.cli.command import quickly
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def hello(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
     """The bus of the README's first commands."""
     with running_bus(tmp_path_factory.mktemp("hello")) as bus:
         yield bus
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bus as `sealbus init` makes it."""
     folder = tmp_path_factory.mktemp("made")
