@@ -102,11 +102,12 @@ class TestInit:
         told = quickly("certs", "init", "--name", "a b", cwd=bus)
         assert (told.code, "no host name and no address" in told.err) == (2, True)
 
-    def test_without_the_key_of_the_authority(self, tls_bus: Path) -> None:
-        (tls_bus / ".sealbus/ca.key").unlink()
+    @pytest.mark.parametrize("missing", ["ca.key", "ca.pem"])
+    def test_without_one_file_of_the_authority(self, tls_bus: Path, missing: str) -> None:
+        (tls_bus / ".sealbus" / missing).unlink()
         told = quickly("certs", "init", cwd=tls_bus)
-        assert (told.code, "its private key is not in" in told.err) == (1, True)
-        assert not (tls_bus / ".sealbus/ca.key").exists()
+        assert (told.code, f".sealbus/{missing} is not\n" in told.err) == (1, True)
+        assert not (tls_bus / ".sealbus" / missing).exists()
 
     def test_with_a_key_that_others_can_read(self, tls_bus: Path) -> None:
         (tls_bus / ".sealbus/ca.key").chmod(0o644)

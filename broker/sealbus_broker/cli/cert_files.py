@@ -72,11 +72,7 @@ class Authority:
     @classmethod
     def load(cls, bus: BusFolder, name: str) -> Authority:
         """Read the authority of the bus ``name``. Raises :class:`Unusable`."""
-        key = SECRET.read(bus.state / "ca.key")
-        with reading(bus.state / "ca.pem"):
-            certificate = (bus.state / "ca.pem").read_bytes()
-        facts_of(bus.state / "ca.pem")
-        return cls(bus, name, Pair(certificate, key))
+        return cls(bus, name, read_authority(bus.state / "ca.key", bus.state / "ca.pem"))
 
     @classmethod
     def open(cls, bus: BusFolder, facts: BusFile, now: datetime) -> tuple[Authority, list[Path]]:
@@ -90,19 +86,13 @@ class Authority:
                 f"{FILE} names certificates of another authority: {facts.tls.cert}",
                 hint=f"renew them there; or remove [tls] from {FILE}, and make all of them here",
             )
-        key, certificate = bus.state / "ca.key", bus.state / "ca.pem"
-        if cls.exists(bus):
-            return cls.load(bus, facts.name), []
-        if certificate.exists():
-            raise Unusable(
-                f"{certificate} is there, and its private key is not in {key}",
-                hint="bring the key back, as long as it is needed here; or move ca.pem away, and"
-                " give every bot a certificate of a new authority",
-            )
-        pair = make_authority(facts.name, now)
-        SECRET.write(key, pair.key.decode())
-        put(certificate, pair.certificate, 0o644)
-        return cls(bus, facts.name, pair), [key, certificate]
+        pair, written = open_authority(
+            bus.state / "ca.key",
+            bus.state / "ca.pem",
+            lambda: make_authority(facts.name, now),
+            otherwise="give every bot a certificate of a new authority",
+        )
+        return cls(bus, facts.name, pair), written
 
     def certify_bus(
         self, facts: BusFile, given: tuple[str, ...], now: datetime, *, renew: bool
@@ -140,14 +130,9 @@ class Authority:
         files = TlsFiles(folder / "ca.crt", folder / f"{stem}.pem", folder / f"{stem}.key")
         assert files.cert is not None
         assert files.key is not None
-        written: list[Path] = []
-        with reading(files.ca):
-            is_same = files.ca.exists() and files.ca.read_bytes() == self._pair.certificate
-        if not is_same:
-            with writing(folder):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            put(files.ca, self._pair.certificate, 0o644)
-            written.append(files.ca)
+        with writing(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        written = put_new(files.ca, self._pair.certificate, 0o644)
         if renew or self._needs(files.cert, files.key, now):
             pair = make_bot(self._pair, self._name, bot, now)
             written += write_pair(files.cert, files.key, pair)
@@ -155,6 +140,40 @@ class Authority:
 
     def _needs(self, certificate: Path, key: Path, now: datetime) -> bool:
         return needs_renewal(certificate, key, self._pair.certificate, now)
+
+
+def read_authority(key: Path, certificate: Path) -> Pair:
+    """The two files of an authority. Raises :class:`Unusable`."""
+    facts_of(certificate)
+    return Pair(certificate.read_bytes(), SECRET.read(key))
+
+
+def open_authority(
+    key: Path, certificate: Path, make: Callable[[], Pair], *, otherwise: str
+) -> tuple[Pair, list[Path]]:
+    """Read the two files of an authority, or make them. Also return the files that were made.
+
+    ``otherwise``: a step for those who have lost one of the two.
+
+    Raises:
+        Unusable: A file cannot be read or written, or one of the two is missing.
+    """
+    with reading(key):
+        has_key = key.exists()
+    with reading(certificate):
+        has_certificate = certificate.exists()
+    if has_key is not has_certificate:
+        there, missing = (key, certificate) if has_key else (certificate, key)
+        raise Unusable(
+            f"{there} is there, and {missing} is not",
+            hint=f"bring it back; or move {there} away, and {otherwise}",
+        )
+    if has_key:
+        return read_authority(key, certificate), []
+    pair = make()
+    SECRET.write(key, pair.key.decode())
+    put(certificate, pair.certificate, 0o644)
+    return pair, [key, certificate]
 
 
 def name_certificates(path: Path, tls: TlsFiles, facts: BusFile) -> str | None:
@@ -203,6 +222,15 @@ def write_pair(certificate: Path, key: Path, pair: Pair) -> list[Path]:
     put(key, pair.key, 0o600)
     put(certificate, pair.certificate, 0o644)
     return [certificate, key]
+
+
+def put_new(path: Path, content: bytes, mode: int) -> list[Path]:
+    """Write a file unless it has that content already. Return it if it was written."""
+    with reading(path):
+        if path.exists() and path.read_bytes() == content:
+            return []
+    put(path, content, mode)
+    return [path]
 
 
 def put(path: Path, content: bytes, mode: int) -> None:

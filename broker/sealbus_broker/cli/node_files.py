@@ -26,9 +26,14 @@ from typing import Final
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.certificates import Pair, make_node, make_node_authority
-from sealbus_broker.cli.cert_files import SECRET, facts_of, needs_renewal, put, write_pair
+from sealbus_broker.cli.cert_files import (
+    facts_of,
+    needs_renewal,
+    open_authority,
+    put_new,
+    write_pair,
+)
 from sealbus_broker.cli.embedded_tls import is_loopback
-from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import reading, writing
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import DIGITS
@@ -150,23 +155,13 @@ class NodeAuthority:
         Raises:
             Unusable: A file cannot be read or written, or one of the two is missing.
         """
-        key, certificate = bus.state / "nodes-ca.key", bus.state / "nodes-ca.pem"
-        with reading(certificate):
-            has_certificate = certificate.exists()
-        if cls.exists(bus) is not has_certificate:
-            there, missing = (certificate, key) if has_certificate else (key, certificate)
-            raise Unusable(
-                f"{there} is there, and {missing} is not",
-                hint=f"bring it back; or move {there} away, and give every node the files of a new"
-                " authority",
-            )
-        if has_certificate:
-            facts_of(certificate)
-            return cls(bus, name, Pair(certificate.read_bytes(), SECRET.read(key))), []
-        pair = make_node_authority(name, now)
-        SECRET.write(key, pair.key.decode())
-        put(certificate, pair.certificate, 0o644)
-        return cls(bus, name, pair), [key, certificate]
+        pair, written = open_authority(
+            bus.state / "nodes-ca.key",
+            bus.state / "nodes-ca.pem",
+            lambda: make_node_authority(name, now),
+            otherwise="give every node the files of a new authority",
+        )
+        return cls(bus, name, pair), written
 
     def certify(
         self, node: str, hosts: Sequence[str], now: datetime, *, renew: bool = False
@@ -222,12 +217,3 @@ def copy_tls(bus: BusFolder, folder: Path) -> list[Path]:
             content = source.read_bytes()
         written += put_new(folder / name, content, mode)
     return written
-
-
-def put_new(path: Path, content: bytes, mode: int) -> list[Path]:
-    """Write a file unless it has that content already. Return it if it was written."""
-    with reading(path):
-        if path.exists() and path.read_bytes() == content:
-            return []
-    put(path, content, mode)
-    return [path]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from sealbus.nats.addresses import ENCRYPTED
-from sealbus_broker.cli.cert_files import Authority
+from sealbus_broker.cli.cert_files import Authority, put_new
 from sealbus_broker.cli.embedded_tls import locked_out
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.node_files import (
@@ -26,7 +26,6 @@ from sealbus_broker.cli.node_files import (
     copy_tls,
     is_beside,
     node_folder,
-    put_new,
     read_nodes,
 )
 from sealbus_broker.cli.up_nodes import tell_replicas

@@ -29,6 +29,7 @@ from typing import Final
 
 from sealbus.supervision import Supervisor, end, pause
 from sealbus.waiting import Interrupted, race
+from sealbus_broker.children import end_child, kill
 from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import PARTITIONS
@@ -159,13 +160,13 @@ class Workers:
             with contextlib.suppress(Interrupted):
                 await race(self._listen(process, ready), ending)
             was_ready = ready.is_set()
-            await _stop(process)
+            if not await end_child(process, within_s=STOP_S):
+                log.warning("worker.killed", pid=process.pid)
             return was_ready, await process.wait()
         finally:
             ready.clear()
             # Also where this is cancelled: no process is left behind that nobody knows.
-            if process.returncode is None:
-                process.kill()
+            kill(process)
 
     async def _listen(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
         assert process.stdout is not None
@@ -173,18 +174,3 @@ class Workers:
             if said == READY:
                 ready.set()
         await process.wait()
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Stop a worker by closing its standard input, and by force after :data:`STOP_S`."""
-    if process.returncode is not None:
-        return
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
-        log.warning("worker.killed", pid=process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()

@@ -38,6 +38,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sealbus.supervision import Supervisor, pause
+from sealbus_broker.children import end_child, kill
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.watch import signs_of_life
 from sealbus_broker.errors import DoorFailed
@@ -255,7 +256,7 @@ class Door:
             then = "it is started again with the new policy"
             if self._process is process:
                 log.warning("admission.not-following", then=then)
-                _kill(process)
+                kill(process)
         except OSError:
             pass  # it has ended, and the next one is given the new orders
 
@@ -267,22 +268,5 @@ class Door:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the process by closing its standard input, and by force after :data:`STOP_S`."""
-    if process.returncode is not None:
-        return
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
+    if not await end_child(process, within_s=STOP_S):
         log.warning("admission.killed", pid=process.pid)
-    finally:
-        # Also where the wait was cancelled: no process is left behind that nobody knows.
-        if process.returncode is None:
-            _kill(process)
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
