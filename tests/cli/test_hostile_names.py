@@ -128,6 +128,15 @@ OFFLINE = {
         ["keys", "rotate", BAD, "--dir", "{sound}"],
         ["keys", "rotate", "greeter", "--overlap", BAD, "--dir", "{sound}"],
         ["keys", "rotate", "greeter", "--out", BAD + "/x", "--dir", "{sound}"],
+        ["keys", "rotate", "greeter", "--old", BAD + "/x", "--dir", "{sound}"],
+    ],
+    "keys sign-link": [
+        ["keys", "sign-link", BAD, "U"],
+        ["keys", "sign-link", "nowhere/" + BAD, BAD],
+    ],
+    "keys link": [
+        ["keys", "link", BAD, "U", "x", "--dir", "{sound}"],
+        ["keys", "link", "greeter", "U", "x", "--dir", BAD + "/nowhere"],
     ],
     "keys rotate-bus": [
         ["keys", "rotate-bus", "--overlap", BAD, "--dir", "{sound}"],

@@ -140,6 +140,8 @@ class Case:
 
 
 HELLO = '{"text": "x"}'
+NEXT = SigningKey(bytes(32), KeyKind.BOT).public.text
+"""A public key that nobody has yet."""
 LINES = [HELLO if number % 8 == 0 else "no JSON" for number in range(IN_FLIGHT + 1)]
 """The lines of a file that is published. One has to wait for room, and every line has a row.
 
@@ -191,6 +193,9 @@ CASES = {
     "keys rotate": Case(
         ("keys", "rotate", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")
     ),
+    "keys sign-link": Case(("keys", "sign-link", "{folder}/credentials/greeter.toml", NEXT)),
+    # The text is no link.
+    "keys link": Case(("keys", "link", "greeter", NEXT, "AAAA", "--dir", "{folder}"), code=2),
     "keys issuer": Case(("keys", "issuer", "--dir", "{folder}")),
     # No rotation is under way, and a second call of one that is would wait for the bus.
     "keys rotate-bus": Case(("keys", "rotate-bus", "--finish", "--dir", "{folder}")),

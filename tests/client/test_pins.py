@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from sealbus.protocol.envelope import Header
 from sealbus.protocol.keys import KeyKind, Signer, SigningKey
 from sealbus.protocol.limits import CERTIFICATE_AHEAD_MS
 from sealbus.protocol.seal import Verifier
+from sealbus.protocol.sender_links import sign_link
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
@@ -39,7 +41,12 @@ COURIER = replace(PLACED, bot="courier")
 
 
 def opened(
-    data: bytes, header: Header = COURIER, *, demanding: bool = False, pinned: bool = True
+    data: bytes,
+    header: Header = COURIER,
+    *,
+    demanding: bool = False,
+    pinned: bool = True,
+    links: bytes = b"",
 ) -> list[str]:
     """Whom a subscriber believes to be the sender of ``data``, which the bus key has stamped."""
     credentials = Credentials(
@@ -52,7 +59,7 @@ def opened(
     )
     opener = DeliveryVerifier(credentials, Verifier())
     strict = opener.demanding() if demanding else opener
-    delivery = pack_delivery(data, sealed_stamp(data, header))
+    delivery = pack_delivery(data, sealed_stamp(data, header), links)
     found = [one.bot for one in strict.open(b"bus.orders.placed", delivery, "bus")]
     assert sum(opener.refused.values()) == (not found)
     return found
@@ -100,6 +107,46 @@ def test_stolen_bus_key_makes_nobody_a_pinned_sender(data: bytes) -> None:
     assert opened(data) == []
     assert opened(data, demanding=True) == []
     assert opened(data, pinned=False) == ["courier"]
+
+
+def link(signer: str = "courier", new: str = "courier-leaked", **changes: Any) -> bytes:
+    """A link from the pinned key of the courier to another one."""
+    facts: dict[str, Any] = {"bus": "shop", "bot": "courier", "at_ms": NOW} | changes
+    return sign_link(KEYS[signer], KEYS[new].public.raw, **facts)
+
+
+NEXT = by_session(certificate("courier-leaked"))
+"""A message under another key than the pinned one."""
+
+
+@pytest.mark.parametrize("demanding", [False, True])
+def test_pin_follows_a_link_of_its_key(*, demanding: bool) -> None:
+    assert opened(NEXT, demanding=demanding) == []
+    assert opened(NEXT, demanding=demanding, links=link()) == ["courier"]
+
+
+def test_stolen_bus_key_makes_no_link(caplog: pytest.LogCaptureFixture) -> None:
+    """Each of these is refused with the cause and the remedy, and believed without the pins."""
+    old = KEYS["courier"].public.raw
+    forged = {
+        "by a stranger": old + link("stranger")[len(old) :],
+        "by the new key": old + link("courier-leaked")[len(old) :],
+        "of another bot": link(bot="order"),
+        "of another bus": link(bus="bazaar"),
+        "with a changed time": flip(link(), -1),
+    }
+    for name, links in forged.items():
+        caplog.clear()
+        assert opened(NEXT, links=links) == [], name
+        assert "a link that its old key has not signed; did the sender get another" in caplog.text
+        assert "`sealbus keys pins BOT` prints the keys" in caplog.text
+        assert opened(NEXT, links=links, pinned=False) == ["courier"]
+
+
+def test_link_never_leads_to_a_bot_that_is_not_pinned() -> None:
+    data, header = envelope(bot="rival"), replace(PLACED, bot="rival")
+    links = link(new="rival", bot="rival")
+    assert opened(data, header, demanding=True, links=links) == []
 
 
 def test_sender_without_pins_is_believed_unless_pins_are_demanded() -> None:

@@ -15,9 +15,11 @@ from sealbus.protocol.limits import (
     MAX_NAME_CHARS,
     MAX_NODES,
     MAX_PAYLOADS,
+    MAX_SENDER_LINKS,
     MAX_SUBJECT_TOKENS,
     MAX_TOGETHER_BYTES,
     NONCE_LIFE_MS,
+    SENDER_LINK_BYTES,
     SHELF_LIFE_MS,
 )
 from sealbus.protocol.reason import Reason
@@ -67,6 +69,7 @@ COMMANDS = {
         "enrol",
         "expire",
         "issuer",
+        "link",
         "ls",
         "new",
         "pins",
@@ -77,6 +80,7 @@ COMMANDS = {
         "sessions",
         "show",
         "show-bus",
+        "sign-link",
         "void",
     ),
     "pub": (),
@@ -233,6 +237,10 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         r"\(powers of ([\d,]+)\)": ("1,024",),
         r"\| (\d+) to (\d+) of `a-z 0-9 -`": ("1", str(MAX_NAME_CHARS)),
         r"\| (\d+) to (\d+) tokens of": ("1", str(MAX_SUBJECT_TOKENS)),
+        r"A message has at most (\d+) links,\*\* and each has (\d+) bytes": (
+            str(MAX_SENDER_LINKS),
+            str(SENDER_LINK_BYTES),
+        ),
         r"in memory for its window, at about (\d+) bytes each": ("150",),
         r"At ([\d,]+) messages a second, the window of the defaults": ("1,000",),
         r"\((\d+) minutes\) needs (\d+) MB, and": (

@@ -10,7 +10,7 @@ from tests.faults.changes import COUNTS, Report, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
-FEW = {"edits": 6, "certificates": 3, "session-keys": 3, "rotations": 1, "bus-keys": 0}
+FEW = {"edits": 6, "certificates": 3, "session-keys": 3, "rotations": 2, "bus-keys": 0}
 """A new bus key takes more than a minute: ``tests/e2e/test_bus_keys.py`` has one."""
 
 
@@ -41,3 +41,9 @@ def test_a_broken_promise_is_counted(got: list[int], faults: tuple[int, int, int
     report.compare(got)
     assert (report.lost, report.doubled, report.reordered) == faults
     assert report.is_good is not any(faults)
+
+
+def test_message_of_a_pinned_sender_that_is_not_believed_is_counted() -> None:
+    report = Report(unbelieved=1)
+    assert not report.is_good
+    assert "1 not believed" in next(report.table())

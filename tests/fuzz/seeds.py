@@ -98,7 +98,8 @@ def certificates() -> Iterable[bytes]:
 
 
 def deliveries() -> Iterable[bytes]:
-    return [*_hex("deliveries", "delivery"), *_hex("answers", "delivery"), *partly_refused()]
+    found = [data for name in ("deliveries", "answers", "pins") for data in _hex(name, "delivery")]
+    return [*found, *partly_refused()]
 
 
 def partly_refused() -> list[bytes]:

@@ -34,7 +34,7 @@ from sealbus.protocol.codec import (
     split_bundle,
     unpack_json,
 )
-from sealbus.protocol.delivery import open_delivery, pack_delivery, split_delivery
+from sealbus.protocol.delivery import open_delivery, pack_delivery, split_linked
 from sealbus.protocol.envelope import Envelope, Header, Parent
 from sealbus.protocol.keyring import Link, pack_keyring, split_keyring
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
@@ -195,7 +195,7 @@ def delivery(data: bytes) -> None:
             at for at in range(stamp.count) if stamp.accepts(at)
         ]
     with contextlib.suppress(Malformed):
-        assert pack_delivery(*split_delivery(data)) == data
+        assert pack_delivery(*split_linked(data)) == data
 
 
 def bundle(data: bytes) -> None:

@@ -283,7 +283,7 @@ def test_redelivered_refusal_closes_the_messages_own_id() -> None:
     ],
 )
 def test_message_that_another_policy_may_accept_is_closed(
-    reason: Reason, keys: dict[str, int]
+    reason: Reason, keys: dict[str, Any]
 ) -> None:
     key = KEYS["shipping"].public.raw
     rule = replace(POLICY.bots["shipping"], keys={key: BotKey(key, 0, **keys)} if keys else {})

@@ -23,6 +23,7 @@ from tests.vectors.make_joins import joins
 from tests.vectors.make_keyrings import keyrings
 from tests.vectors.make_notices import notices
 from tests.vectors.make_payloads import payloads
+from tests.vectors.make_pins import pins
 from tests.vectors.make_receipts import answers, receipts
 from tests.vectors.make_seals import connect, ed25519, seals
 from tests.vectors.make_stamps import stamps
@@ -45,6 +46,7 @@ MAKERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
     "keys.json": keys,
     "notices.json": notices,
     "payloads.json": payloads,
+    "pins.json": pins,
     "receipts.json": receipts,
     "seals.json": seals,
     "stamps.json": stamps,

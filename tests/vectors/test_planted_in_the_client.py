@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from sealbus import invitation, trust
+from sealbus import invitation, pins, trust
 from sealbus.protocol import (
     admission,
     certificate,
@@ -26,6 +26,7 @@ from sealbus.protocol import (
     notice,
     seal,
     sealed,
+    sender_links,
     stamp,
     subjects,
 )
@@ -33,6 +34,7 @@ from sealbus.protocol import bus_keys as bus_key_set
 from sealbus.receiving import verifier as handled
 from sealbus.sending import matching
 from tests.vectors import test_client_vectors as client
+from tests.vectors import test_pin_vectors as pinned
 from tests.vectors import test_vectors as plain
 from tests.vectors.test_planted_mistakes import mutated
 
@@ -113,6 +115,11 @@ KEYRINGS: Final[Runs] = [
     (client.test_an_invalid_list_is_refused_by_its_rule, client.KEYRINGS["invalid"]),
     (client.test_lists_of_keys_follow_one_another, client.KEYRINGS["sequences"]),
     (client.test_stamps_are_believed_by_the_list, client.KEYRINGS["stamps"]),
+]
+PINS: Final[Runs] = [
+    (pinned.test_a_sender_link_is_signed_again_bit_by_bit, pinned.PINS["links"]),
+    (pinned.test_a_pinned_sender_is_believed, pinned.PINS["valid"]),
+    (pinned.test_a_stranger_is_refused_by_its_rule, pinned.PINS["invalid"]),
 ]
 DELIVERIES: Final[Runs] = [
     (plain.test_a_delivery_opens, plain.DELIVERIES["valid"]),
@@ -359,6 +366,40 @@ MISTAKES: Final[list[tuple[Runs, ModuleType, str, str]]] = [
     (NOTICES, sealed, "if not verifier.verify(context, found, signed)", "if False"),
     (NOTICES, sealed, "verifier.verify(context, found", "verifier.verify(Context.STAMP, found"),
     (KEYRINGS, sealed, "if not verifier.verify(context, found, signed)", "if False"),
+    (PINS, sender_links, "if rest or not 1 <= count", "if not 1 <= count"),
+    (PINS, sender_links, "1 <= count <= MAX_SENDER_LINKS", "0 <= count <= MAX_SENDER_LINKS"),
+    (PINS, sender_links, "1 <= count <= MAX_SENDER_LINKS", "1 <= count < MAX_SENDER_LINKS"),
+    (PINS, sender_links, "1 <= count <= MAX_SENDER_LINKS", "1 <= count"),
+    (PINS, sender_links, "Seal(self.old, self.signature", "Seal(new, self.signature"),
+    (PINS, sender_links, "verifier.verify(Context.SENDER", "verifier.verify(Context.SESSION"),
+    (PINS, sender_links, "held = verifier.verify(", "held = True or verifier.verify("),
+    (PINS, sender_links, "pack_fields((bus, bot, old, new, at_ms))",
+     "pack_fields((bot, old, new, at_ms))"),
+    (PINS, sender_links, "pack_fields((bus, bot, old, new, at_ms))",
+     "pack_fields((bus, old, new, at_ms))"),
+    (PINS, sender_links, "pack_fields((bus, bot, old, new, at_ms))",
+     "pack_fields((bus, bot, new, at_ms))"),
+    (PINS, sender_links, "pack_fields((bus, bot, old, new, at_ms))",
+     "pack_fields((bus, bot, old, at_ms))"),
+    (PINS, sender_links, "pack_fields((bus, bot, old, new, at_ms))",
+     "pack_fields((bus, bot, old, new))"),
+    (PINS, pins, "if not link.holds(", "if False and link.holds("),
+    (PINS, pins, "if link.at_ms > latest_ms", "if False"),
+    (PINS, pins, "if link.at_ms > latest_ms", "if link.at_ms >= latest_ms"),
+    (PINS, pins, "key, latest_ms = link.old, link.at_ms", "key = link.old"),
+    (PINS, pins, "key, latest_ms = link.old, link.at_ms", "latest_ms = link.at_ms"),
+    (PINS, pins, "header.issued_at_ms + CERTIFICATE_AHEAD_MS\n", "header.issued_at_ms\n"),
+    (PINS, pins, "        if link.old in pins:\n            return\n", ""),
+    (PINS, pins, "if envelope.enrolled not in pins:", "if False:"),
+    (PINS, pins, "if envelope.enrolled not in pins:", "if True:"),
+    (PINS, pins, "if envelope.enrolled not in pins:", "if envelope.seal.key not in pins:"),
+    (PINS, pins, "if not certificate.holds(", "if False and certificate.holds("),
+    (PINS, pins, "begin - CERTIFICATE_AHEAD_MS <= header", "begin <= header"),
+    (PINS, pins, "header.issued_at_ms <= end", "header.issued_at_ms < end"),
+    (PINS, pins, "if not verifier.verify(Context.ENVELOPE",
+     "if False and verifier.verify(Context.ENVELOPE"),
+    (PINS, delivery, "    split_links(links)\n", ""),
+    (PINS, delivery, "if data[:1] != _LINKED", "if True"),
     (KEYRINGS, keyring, "if not is_name(bus)", "if False"),
     (KEYRINGS, keyring, "not 1 <= number <= MAX_TIME_MS", "not 1 <= number < MAX_TIME_MS"),
     (KEYRINGS, keyring, "not 1 <= number <= MAX_TIME_MS", "not 0 <= number <= MAX_TIME_MS"),
@@ -549,7 +590,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType)
         if getattr(value, "__module__", None) == module.__name__ and hasattr(made, name)
     }
     for name, other in list(sys.modules.items()):
-        if name.split(".")[0] != "sealbus" and other not in (client, plain):
+        if name.split(".")[0] != "sealbus" and other not in (client, pinned, plain):
             continue
         for attribute, value in list(vars(other).items()):
             if id(value) in own:
@@ -569,6 +610,7 @@ ALL: Final = [
     STAMPS,
     NOTICES,
     KEYRINGS,
+    PINS,
     DELIVERIES,
     MATCHING,
     SUBSCRIBERS,

@@ -227,7 +227,7 @@ STAMP_RULES = {
     "words": ("stamp: an unknown verdict or reason",),
 }
 DELIVERY_RULES = {
-    "shape": ("expected an array of 2", "not one complete", "field "),
+    "shape": ("expected an array of 2", "not one complete", "field ", "sender links of "),
     "stamp": ("not one complete", "expected an array of 3"),
     "stamp-key": STAMP_RULES["key"],
     "stamp-seal": STAMP_RULES["seal"],

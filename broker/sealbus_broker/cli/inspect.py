@@ -14,10 +14,11 @@ from sealbus.errors import Malformed
 from sealbus.file_hints import file_hint
 from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.codec import is_bundle, split_bundle, split_sealed, unpack_json
-from sealbus.protocol.delivery import split_delivery
+from sealbus.protocol.delivery import split_linked
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.seal import Context, Seal, Verifier
+from sealbus.protocol.sender_links import split_links
 from sealbus.protocol.stamp import Stamp, Verdict
 from sealbus_broker.cli.anchors import Anchors
 from sealbus_broker.cli.bus_options import dir_option
@@ -112,13 +113,29 @@ def _report(data: bytes, anchors: Anchors) -> dict[str, Any]:
             f"{number}: {line}" for number, item in enumerate(items, 1) for line in item["errors"]
         ]
         return {"kind": "bundle", "size": len(data), "items": items, "errors": errors}
-    if data[:1] == b"\x92":
-        envelope, stamp = split_delivery(data)
-        return _delivery(envelope, stamp, anchors)
+    if data[:1] == b"\x92" or _is_linked(data):
+        return _delivery(*split_linked(data), anchors)
     return _sealed(data, anchors)
 
 
-def _delivery(envelope: bytes, stamp: bytes, anchors: Anchors) -> dict[str, Any]:
+def _is_linked(data: bytes) -> bool:
+    """Whether it begins like a delivery with sender links. A stamp is an array of three too, and
+    begins with a number."""
+    return data[:1] == b"\x93" and data[1:2] != b"\x01"
+
+
+def _links(links: bytes, envelope: Envelope, errors: list[str]) -> list[dict[str, str]]:
+    """The sender links of a delivery, the newest first."""
+    shown, new, header = [], envelope.enrolled, envelope.header
+    for link in split_links(links) if links else []:
+        if not link.holds(Verifier(), bus=header.bus, bot=header.bot, new=new):
+            errors.append("a sender link that its old key has not signed")
+        new = link.old
+        shown.append({"from": PublicKey(new, KeyKind.BOT).text, "at": _time(link.at_ms)})
+    return shown
+
+
+def _delivery(envelope: bytes, stamp: bytes, links: bytes, anchors: Anchors) -> dict[str, Any]:
     verdict = _stamp(stamp, anchors)
     errors = (
         []
@@ -137,7 +154,14 @@ def _delivery(envelope: bytes, stamp: bytes, anchors: Anchors) -> dict[str, Any]
     vouched = not errors and not verdict["errors"]
     inner = _envelope(envelope, None if vouched else anchors)
     errors = inner["errors"] + verdict["errors"] + errors
-    return {"kind": "delivery", "envelope": inner, "stamp": verdict, "errors": errors}
+    shown = _links(links, opened, errors)
+    return {
+        "kind": "delivery",
+        "envelope": inner,
+        "stamp": verdict,
+        "links": shown,
+        "errors": errors,
+    }
 
 
 def _sealed(data: bytes, anchors: Anchors) -> dict[str, Any]:

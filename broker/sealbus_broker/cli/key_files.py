@@ -13,7 +13,9 @@ from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
 from sealbus.nats.tls_files import TlsFiles
+from sealbus.pins import Pins
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.sender_links import parse_link
 from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import writing
@@ -25,11 +27,29 @@ from sealbus_broker.policy.problems import Problem, nearest
 
 
 def make_key(
-    bus: BusFolder, bot: str, facts: BusFile, now: datetime, out: Path | None = None
+    bus: BusFolder,
+    bot: str,
+    facts: BusFile,
+    now: datetime,
+    out: Path | None = None,
+    *,
+    key: SigningKey | None = None,
+    pins: Pins | None = None,
+    link: str | None = None,
 ) -> Path:
     """Make a key, and return the path of its credentials.
 
     The secret is written first, so that no public key is without it.
+
+    Args:
+        bus: The folder.
+        bot: The bot that gets the key.
+        facts: The bus, for the credentials.
+        now: The beginning of the key (aware).
+        out: The path of the credentials. ``None``: the usual one.
+        key: The key, if it was made already.
+        pins: The keys that the credentials pin.
+        link: The sender link to the key.
     """
     check_bot(bot)
     path = out or bus.credentials(bot)
@@ -39,13 +59,13 @@ def make_key(
             f"{path} is in keys/, which is for public keys",
             hint="credentials are secret: keep them elsewhere",
         )
-    key = SigningKey.generate(KeyKind.BOT)
+    key = key or SigningKey.generate(KeyKind.BOT)
     pinned = frozenset(one.raw for one in facts.bus_keys)
     tls = _certificates(bus, bot, facts, path, now)
-    Credentials(facts.name, bot, key, facts.servers, pinned, tls=tls).write(path)
+    Credentials(facts.name, bot, key, facts.servers, pinned, pins or {}, tls).write(path)
     try:
         with writing(bus.path / "keys"):
-            add_key(bus.path, bot, key.public, now)
+            add_key(bus.path, bot, key.public, now, None if link is None else parse_link(link))
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()

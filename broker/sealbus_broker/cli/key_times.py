@@ -17,7 +17,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus.protocol.sender_links import SenderLink
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
@@ -27,12 +28,14 @@ from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
 from sealbus_broker.cli.operator import table
 from sealbus_broker.cli.options import seconds
 from sealbus_broker.cli.reload import WAIT_S, Waiting
+from sealbus_broker.cli.sender_links import not_linked, old_credentials, pins_of
 from sealbus_broker.cli.talk import note
 from sealbus_broker.escape import json_line, printable
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.keys import FOLDER, read_key_files, set_time
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.policy.reader import duration_ms, time_ms, time_text
+from sealbus_broker.policy.sender_links import old_key
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +46,7 @@ OVERLAP: Final = "1d"
 """How long the old key stays valid by default: a bot that is started once a day gets the new one in
 time."""
 
-HEAD: Final = ("key", "state", "from", "until", "revoked", "sessions from")
+HEAD: Final = ("key", "state", "from", "until", "revoked", "sessions from", "follows", "linked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,11 @@ def wait_options(command: F) -> F:
 @dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key, one a line.")
 def show(bot: str, folder: str | None, as_json: bool) -> None:
-    """Show the keys of BOT, with the times from when to when each is valid."""
+    """Show the keys of BOT, with the times from when to when each is valid.
+
+    "follows" is the old key that has signed the link to this one, and "linked" is the time of that.
+    Subscribers that pin the old key follow the link.
+    """
     now_ms = _ms(datetime.now(UTC))
     rows = [
         {
@@ -116,6 +123,8 @@ def show(bot: str, folder: str | None, as_json: bool) -> None:
             "not_after": _text(key.times.not_after_ms),
             "revoked": _text(key.times.revoked_ms),
             "sessions_from": _text(key.times.sessions_from_ms or None),
+            "follows": old_key(key.times),
+            "linked": _linked(key.times),
         }
         for key in _keys(BusFolder.find(folder), bot)
     ]
@@ -123,7 +132,16 @@ def show(bot: str, folder: str | None, as_json: bool) -> None:
         for row in rows:
             click.echo(json_line(row))
         return
-    shown = ("key", "state", "not_before", "not_after", "revoked", "sessions_from")
+    shown = (
+        "key",
+        "state",
+        "not_before",
+        "not_after",
+        "revoked",
+        "sessions_from",
+        "follows",
+        "linked",
+    )
     for line in table(HEAD, [[row[name] or "-" for name in shown] for row in rows]):
         click.echo(line)
 
@@ -260,12 +278,23 @@ def expire(
     help="File for the new credentials. [default: DIR/credentials/BOT.toml; the old file there"
     " becomes BOT.toml.old]",
 )
+@click.option(
+    "--old",
+    metavar="FILE",
+    help="Credentials with the old key, which signs the link to the new one."
+    " [default: DIR/credentials/BOT.toml]",
+)
+@click.option(
+    "--no-link", is_flag=True, help="Make no link: the old key is lost, or somebody has stolen it."
+)
 @wait_options
 @dir_option
 def rotate(
     bot: str,
     overlap: int,
     out: str | None,
+    old: str | None,
+    no_link: bool,
     servers: tuple[str, ...],
     wait: bool,
     timeout: float,
@@ -274,22 +303,38 @@ def rotate(
     """Make a new key for BOT, and let its old ones expire.
 
     Start the bot with its new credentials before that. Both keys work until then, so no message is
-    lost.
+    lost. The old key signs a link to the new one, so that subscribers which pin the old key follow.
+    Without the old key there is no link, and their pins have to be edited by hand. The pins of BOT
+    itself are kept.
     """
+    if old is not None and no_link:
+        raise click.UsageError("say --old FILE, or --no-link")
     bus = BusFolder.find(folder)
     now = datetime.now(UTC)
     end_ms = _ms(now) + overlap
-    old = [
-        one for one in _keys(bus, bot) if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms
-    ]
+    known = _keys(bus, bot)
+    ending = [one for one in known if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms]
     facts = the_bus(bus, servers)
+    own = {one.times.raw: one.times for one in known}
+    path = Path(old) if old is not None else bus.credentials(bot)
+    pins = pins_of(path)
+    before, why = old_credentials(path, bot, own, facts.name)
+    if before is None and old is not None:
+        raise Unusable(f"the link cannot be signed: {why}", hint="or say --no-link")
+    key = SigningKey.generate(KeyKind.BOT)
+    link = None
+    if before is not None and not no_link:
+        link = before.sign_link(key.public.text)
     # Not by way of `servers`, which are those of the new credentials.
     with _then_in_force(bus, (), wait=wait, timeout_s=timeout):
         with _moved_away(bus, bot, out):
-            path = make_key(bus, bot, facts, now, Path(out) if out else None)
+            made = Path(out) if out else None
+            path = make_key(bus, bot, facts, now, made, key=key, pins=pins, link=link)
         click.echo(path)
-        if old:
-            _set(bus, bot, old, "not_after", _utc(end_ms))
+        if link is None:
+            not_linked(bot, "--no-link says so" if no_link else why)
+        if ending:
+            _set(bus, bot, ending, "not_after", _utc(end_ms))
             until = _text(end_ms)
             click.echo(f"the old key is valid until {until}: restart {bot} before that", err=True)
 
@@ -354,6 +399,11 @@ def _choose(keys: Iterable[_Key], bot: str, wanted: str | None) -> list[_Key]:
 def _set(bus: BusFolder, bot: str, keys: Iterable[_Key], field: str, at: datetime) -> None:
     with writing(bus.path / FOLDER / f"{bot}.yaml"):
         set_time(bus.path, bot, [one.times.raw for one in keys], field, at)
+
+
+def _linked(key: BotKey) -> str | None:
+    """When the link to ``key`` was made, if it has one."""
+    return None if key.link is None else time_text(SenderLink.decode(key.link).at_ms)
 
 
 def _ms(at: datetime) -> int:

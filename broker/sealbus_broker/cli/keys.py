@@ -15,10 +15,20 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.issuer import issuer
 from sealbus_broker.cli.key_files import check_declared, make_key, the_bus
 from sealbus_broker.cli.key_places import enrol, protect
-from sealbus_broker.cli.key_times import expire, revoke, rotate, show, state_of, void
+from sealbus_broker.cli.key_times import (
+    LEAST_CHARS,
+    expire,
+    revoke,
+    rotate,
+    show,
+    state_of,
+    void,
+)
 from sealbus_broker.cli.pins import pins
+from sealbus_broker.cli.sender_links import link, sign_link
 from sealbus_broker.cli.sessions import sessions
 from sealbus_broker.escape import json_line
+from sealbus_broker.policy.sender_links import old_key
 
 
 @click.group()
@@ -56,18 +66,22 @@ def new(
 @dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key, one a line.")
 def ls(folder: str | None, as_json: bool) -> None:
-    """List the public keys of all bots. Those of the bot sealbus are the bus's session issuer."""
+    """List the public keys of all bots. Those of the bot sealbus are the bus's session issuer.
+
+    "follows" names the beginning of the old key that has signed the link to this one.
+    """
     policy = BusFolder.find(folder).policy()
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     for bot in (*policy.bots, RELAY):
         for raw, key in policy.own_keys(bot):
             state = state_of(key, now_ms)
-            text = PublicKey(raw, KeyKind.BOT).text
-            click.echo(
-                json_line({"bot": bot, "key": text, "state": state})
-                if as_json
-                else f"{bot:<24}{state:<10}{text}"
-            )
+            text, before = PublicKey(raw, KeyKind.BOT).text, old_key(key)
+            if as_json:
+                row = {"bot": bot, "key": text, "state": state, "follows": before}
+                click.echo(json_line(row))
+            else:
+                follows = f" follows {before[:LEAST_CHARS]}" if before else ""
+                click.echo(f"{bot:<24}{state:<10}{text}{follows}")
 
 
 for command in (
@@ -79,6 +93,8 @@ for command in (
     void,
     expire,
     rotate,
+    sign_link,
+    link,
     issuer,
     sessions,
     show_bus,

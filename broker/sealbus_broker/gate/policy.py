@@ -216,6 +216,8 @@ class BotKey:
     revoked_ms: int | None = None
     sessions_from_ms: int = 0
     """Certificates by it that begin earlier are void."""
+    link: bytes | None = None
+    """The sender link to it from the key before (:mod:`sealbus.protocol.sender_links`)."""
 
     @property
     def ends_ms(self) -> int:
@@ -264,6 +266,9 @@ class BotRule:
     identities: tuple[Identity, ...] = ()
     """Whose tokens are exchanged for a session certificate of this bot. Where there is one, the
     bus's session-issuer keys are among :attr:`keys`."""
+    links: Mapping[bytes, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    """By raw enrolled key: the sender links that lead to it from older keys of the bot, the newest
+    first, as a delivery has them. Keys without any are not in it."""
     _publish: SubjectTable[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -326,6 +331,12 @@ class Policy:
         Nobody logs in as the relays, because they are not among :attr:`bots`.
         """
         return self._relay if name == RELAY else self.bots.get(name)
+
+    def links_to(self, bot: str, enrolled: bytes) -> bytes:
+        """Return the sender links for a delivery of ``bot`` under the raw key ``enrolled``, or
+        nothing."""
+        rule = self.bots.get(bot)
+        return b"" if rule is None else rule.links.get(enrolled, b"")
 
     def own_keys(self, name: str) -> Iterator[tuple[bytes, BotKey]]:
         """Give the keys in the file of a bot, or of the relays: their session-issuer keys."""

@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.sender_links import link_text, parse_link
 from sealbus.protocol.subjects import RELAY, check_name, is_name
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotKey, Invitation
@@ -30,6 +31,7 @@ from sealbus_broker.policy.invitations import INVITATIONS, read_invitations
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.replace import alone, replace_file
+from sealbus_broker.policy.sender_links import FIELD as LINK
 
 FOLDER: Final = "keys"
 
@@ -169,7 +171,7 @@ def read_keys(
 
 def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
     path = ("keys", at)
-    fields = reader.mapping(entry, path, ("key", "not_before", *_TIMES))
+    fields = reader.mapping(entry, path, ("key", "not_before", *_TIMES, LINK))
     if "key" not in fields or "not_before" not in fields:
         reader.problem(path, "needs key and not_before", hint="`sealbus keys new` writes both")
         return None
@@ -193,13 +195,28 @@ def _read_key(reader: Reader, entry: Any, at: int) -> BotKey | None:
         return None
     if not_after is not None and not_after <= not_before:
         reader.problem((*path, "not_after"), "not_after is not after not_before")
+    link = None
+    if LINK in fields:
+        try:
+            link = parse_link(fields[LINK])
+        except InvalidInput as error:
+            reader.problem((*path, LINK), error.what, hint=error.hint)
+            return None
     return BotKey(
-        public.raw, not_before, not_after, times.get("revoked"), times.get("sessions_from") or 0
+        public.raw,
+        not_before,
+        not_after,
+        times.get("revoked"),
+        times.get("sessions_from") or 0,
+        link,
     )
 
 
-def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
-    """Write ``key`` into ``folder/keys/<bot>.yaml``, valid from ``now`` (aware) on.
+def add_key(
+    folder: Path, bot: str, key: PublicKey, now: datetime, link: bytes | None = None
+) -> Path:
+    """Write ``key`` into ``folder/keys/<bot>.yaml``, valid from ``now`` (aware) on, with the sender
+    ``link`` to it if there is one.
 
     The existing content stays, with its comments. The file is replaced as a whole: a reader sees
     the old or the new one. Raises :class:`InvalidInput` if the existing file has a problem or has
@@ -210,7 +227,7 @@ def add_key(folder: Path, bot: str, key: PublicKey, now: datetime) -> Path:
     with alone(folder):
         if (made := write_new(folder, bot, entry)) is not None:
             return made
-        return edit(folder, bot, lambda file: file.add_key(key, since), (since,))
+        return edit(folder, bot, lambda file: file.add_key(key, since, link), (since,))
 
 
 def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: datetime) -> Path:
@@ -224,14 +241,26 @@ def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: da
 
     def change(file: KeyFile) -> None:
         for raw in keys:
-            if raw not in file.keys:
-                text = PublicKey(raw, KeyKind.BOT).text
-                raise InTheWay(f"{file.name} does not have the key {text}")
             # A time of its own: ruamel.yaml writes one that occurs twice as an anchor.
-            file.content["keys"][file.keys[raw]][field] = when.replace()
+            file.content["keys"][file.place(raw)][field] = when.replace()
 
     with alone(folder):
         return edit(folder, bot, change, (when,))
+
+
+def set_link(folder: Path, bot: str, new: bytes, link: bytes) -> Path:
+    """Write a sender link to the raw key ``new`` of a bot, in place of one that is there.
+
+    The caller has verified it. The rest of the file stays, with its comments. Raises
+    :class:`InvalidInput` if the file has a problem or lacks the key, and ``OSError`` if it cannot
+    be written.
+    """
+
+    def change(file: KeyFile) -> None:
+        file.content["keys"][file.place(new)][LINK] = link_text(link)
+
+    with alone(folder):
+        return edit(folder, bot, change, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +276,15 @@ class KeyFile:
     invitations: Mapping[bytes, int]
     """The same for invitations."""
 
-    def add_key(self, key: PublicKey, since: datetime) -> None:
-        """Add ``key``, valid from ``since`` on. Raises :class:`InTheWay`."""
+    def place(self, raw: bytes) -> int:
+        """The place of a raw key in the list. Raises :class:`InTheWay` if it lacks the key."""
+        if raw not in self.keys:
+            text = PublicKey(raw, KeyKind.BOT).text
+            raise InTheWay(f"{self.name} does not have the key {text}")
+        return self.keys[raw]
+
+    def add_key(self, key: PublicKey, since: datetime, link: bytes | None = None) -> None:
+        """Add ``key``, valid from ``since`` on, with its ``link``. Raises :class:`InTheWay`."""
         if key.raw in self.keys:
             raise InTheWay(f"{self.name} has this key already")
         if len(self.keys) == MAX_KEYS:
@@ -259,7 +295,8 @@ class KeyFile:
         if "keys" not in self.content:
             # Before the invitations, as in all other files.
             self.content.insert(list(self.content).index(INVITATIONS), "keys", [])
-        self.content["keys"].append({"key": key.text, "not_before": since.replace()})
+        entry: dict[str, Any] = {"key": key.text, "not_before": since.replace()}
+        self.content["keys"].append(entry if link is None else entry | {LINK: link_text(link)})
 
 
 def write_new(folder: Path, bot: str, entries: str) -> Path | None:

@@ -28,6 +28,7 @@ from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_files import FOLDER as SCHEMAS
 from sealbus_broker.policy.schema_files import read_schemas
+from sealbus_broker.policy.sender_links import chains, check_links
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,9 @@ def load(
     cross_checks.note_bound_bots(draft, bus, document, notes)
     cross_checks.check_session_issuer(draft, reader, keys)
     cross_checks.note_identities(draft, document, notes)
+    for found in keys.documents:
+        bot = Path(found.file).stem
+        check_links(draft.bus, bot, keys.by_bot.get(bot, {}), found, problems, notes)
     cross_checks.note_unused_schemas(draft, schemas, notes)
     # The keys in bus.toml too: `sealbus check` runs where the private ones are not.
     own = (*bus_keys, *(bus.bus_keys if bus is not None else ()))
@@ -137,6 +141,7 @@ def _policy(
             certificate_names=grants.certificate_names,
             invitations=MappingProxyType(keys.invitations.get(name, {})),
             identities=grants.identities,
+            links=MappingProxyType(chains(keys.by_bot.get(name, {}))),
         )
         for name, grants in draft.bots.items()
     }

@@ -310,7 +310,8 @@ class Storing:
         assert item.id is not None
         if not item.accepted:
             return StreamMessage(f"{prefix}.{CLOSED}", stamp, {"Nats-Msg-Id": item.id})
-        data = pack_delivery(judgment.shown(), stamp)
+        links = item.policy.links_to(judgment.arrival.session, judgment.envelope.enrolled)
+        data = pack_delivery(judgment.shown(), stamp, links)
         if subject == HEALTH:
             # A probe goes into a stream of its own, which keeps the last one. It has no id, because
             # a probe that is stored twice does no harm.

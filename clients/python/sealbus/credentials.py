@@ -33,6 +33,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import tomllib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -47,9 +48,10 @@ from sealbus.nats.tls_files import TlsFiles
 from sealbus.pins import Pins, read_pins
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.keys import KeyKind, PublicKey, Signer, SigningKey
+from sealbus.protocol.sender_links import link_text
 from sealbus.protocol.subjects import is_name
 from sealbus.secret_file import SecretFile
-from sealbus.signing import certified
+from sealbus.signing import certified, linked
 from sealbus.text_file import decode_text
 from sealbus.tokens import NoKey, TokenFunction, TokenSource, read_source
 
@@ -320,6 +322,24 @@ class Credentials:
             return SessionKey.make(self.key, bus=self.bus, bot=self.bot, now_ms=now_ms)
         with self._turn:
             return certified(self.key, bus=self.bus, bot=self.bot, now_ms=now_ms)
+
+    def sign_link(self, new: str) -> str:
+        """The sender link from the bot's private key to the public key ``new`` (``U…``), as text.
+
+        With it, subscribers that pin the present key follow to ``new``: see docs/bots.md. It blocks
+        as :meth:`new_session_key` does. Raises :class:`InvalidInput` for another key, and
+        :class:`CredentialsError` if the signer fails.
+        """
+        public = PublicKey.parse(new, KeyKind.BOT)
+        if public == self.key.public:
+            raise InvalidInput(
+                f"{new} is the present key of {self.bot}", hint="give the key that follows it"
+            )
+        # In whole seconds, as the times in key files.
+        at_ms = int(time.time()) * 1000
+        with self._turn:
+            link = linked(self.key, public.raw, bus=self.bus, bot=self.bot, at_ms=at_ms)
+        return link_text(link)
 
     def write(self, path: str | Path) -> None:
         """Write a new file with mode 0600. Raises :class:`CredentialsError`; never overwrites.

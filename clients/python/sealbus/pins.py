@@ -5,10 +5,16 @@ the message. Whoever steals the bus key can stamp a message of his own. A *pin* 
 of another bot, which the subscriber got beforehand. It believes messages of that bot only if a
 pinned key has sealed them, or has certified the session key that did.
 
+**A pin follows a rotation.** The sender's old key signs a link to the new one
+(:mod:`sealbus.protocol.sender_links`), and each delivery under the new key has it. So the new key
+counts like the pinned one, if a chain of links leads to it from there. Nothing is kept: the links
+are followed anew for each message, and the verifier remembers those that held. Without the links a
+message under the new key is refused, as one by a stranger is.
+
 In the credentials::
 
     [senders]
-    order = ["U…"]                            # two keys while the bot gets a new one
+    order = ["U…"]                            # or several, while the bot gets a new one
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.limits import CERTIFICATE_AHEAD_MS
 from sealbus.protocol.seal import Context, Verifier
+from sealbus.protocol.sender_links import split_links
 from sealbus.protocol.subjects import RELAY, is_name
 
 MAX_SENDERS: Final = 1024
@@ -57,22 +64,48 @@ def read_pins(value: object) -> dict[str, frozenset[bytes]]:
     return pins
 
 
-def check_sender(envelope: Envelope, pins: frozenset[bytes], verifier: Verifier) -> None:
-    """Raise :class:`Malformed` unless a key of ``pins`` answers for ``envelope``.
+HINT: Final = (
+    "did the sender get another key without a link? `sealbus keys pins BOT` prints the keys of"
+    " today for the credentials; if an operator did not change its key, somebody else has sealed"
+    " this, and has the bus key"
+)
+"""The remedy, where a pinned sender is not believed."""
+
+
+def check_sender(
+    envelope: Envelope, pins: frozenset[bytes], verifier: Verifier, links: bytes = b""
+) -> None:
+    """Raise :class:`Malformed` unless a key of ``pins`` answers for ``envelope``, or a key that
+    follows one by ``links``.
 
     Its certificate must have been valid when the envelope was issued, by the bot's own clock.
+    ``links``: those of the delivery, whose form was checked.
     """
     header, seal = envelope.header, envelope.seal
-    enrolled = seal.key
     if header.certificate is not None:
         certificate = Certificate.decode(header.certificate)
-        enrolled = certificate.enrolled
         begin, end = certificate.not_before_ms, certificate.not_before_ms + certificate.life_ms
         if not begin - CERTIFICATE_AHEAD_MS <= header.issued_at_ms <= end:
             raise Malformed("pinned sender: issued outside the time of its session key")
         if not certificate.holds(verifier, bus=header.bus, bot=header.bot, key=seal.key):
             raise Malformed("pinned sender: the certificate is not for this session key")
-    if enrolled not in pins:
-        raise Malformed("pinned sender: another key than the pinned ones")
+    if envelope.enrolled not in pins:
+        _follow(envelope, pins, verifier, links)
     if not verifier.verify(Context.ENVELOPE, seal, envelope.outline):
         raise Malformed("pinned sender: the seal does not hold")
+
+
+def _follow(envelope: Envelope, pins: frozenset[bytes], verifier: Verifier, links: bytes) -> None:
+    """Raise :class:`Malformed` unless ``links`` lead from a key of ``pins`` to the enrolled key of
+    ``envelope``."""
+    header, key = envelope.header, envelope.enrolled
+    latest_ms = header.issued_at_ms + CERTIFICATE_AHEAD_MS
+    for link in split_links(links) if links else []:
+        if not link.holds(verifier, bus=header.bus, bot=header.bot, new=key):
+            raise Malformed("pinned sender: a link that its old key has not signed", hint=HINT)
+        if link.at_ms > latest_ms:
+            raise Malformed("pinned sender: a link that is newer than what follows it", hint=HINT)
+        if link.old in pins:
+            return
+        key, latest_ms = link.old, link.at_ms
+    raise Malformed("pinned sender: another key than the pinned ones", hint=HINT)

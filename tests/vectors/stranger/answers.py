@@ -42,6 +42,7 @@ from tests.vectors.stranger.messages import (
     open_stamp,
     read_envelope,
 )
+from tests.vectors.stranger.pins import check_pins, write_link
 from tests.vectors.stranger.receiving import (
     Message,
     Subscriber,
@@ -68,7 +69,8 @@ from tests.vectors.stranger.signing import (
 
 FILES: Final = {name: load(f"{name}.json") for name in (
     "answers", "bundles", "certificates", "connect", "deliveries", "ed25519", "exchanges",
-    "headers", "joins", "keyrings", "keys", "payloads", "notices", "receipts", "seals", "stamps",
+    "headers", "joins", "keyrings", "keys", "payloads", "notices", "pins", "receipts", "seals",
+    "stamps",
     "subjects",
     "subscribers",
 )}  # fmt: skip
@@ -497,6 +499,25 @@ def deliveries(rules: Rules) -> Results:
         )
 
 
+def pins(rules: Rules) -> Results:
+    told = FILES["pins"]
+    trusted = bus_keys(rules, told)
+    for one in told["links"]:
+        new = read_key(rules, one["new"], "bot")
+        made = write_link(rules, HEX(one["seed"]), one["bus"], one["bot"], new, one["at_ms"])
+        yield one["at_ms"], made.hex() == one["link"]
+
+    def take(one: dict[str, Any]) -> None:
+        pinned = frozenset(read_key(rules, text, "bot") for text in one["pinned"])
+        messages = open_delivery(rules, HEX(one["delivery"]), told["subject"], told["bus"], trusted)
+        check_pins(rules, messages[0].envelope, pinned, messages[0].links)
+
+    for one in told["valid"]:
+        yield one["name"], not refuses(take, one)
+    for one in told["invalid"]:
+        yield one["name"], refuses(take, one)
+
+
 def receipts(rules: Rules) -> Results:
     trusted = bus_keys(rules, FILES["receipts"])
     sent = {one["name"]: one for one in FILES["receipts"]["messages"]}
@@ -552,6 +573,7 @@ CHECKS: Final[dict[str, Callable[[Rules], Results]]] = {
     "stamps": stamps,
     "notices": notices,
     "keyrings": keyrings,
+    "pins": pins,
     "receipts": receipts,
     "answers": answers,
     "deliveries": deliveries,

@@ -15,6 +15,7 @@ from tests.vectors.stranger.messages import (
     read_sealed,
     typed,
 )
+from tests.vectors.stranger.pins import read_links
 from tests.vectors.stranger.rules import Refused, Rules
 from tests.vectors.stranger.signing import read_seal
 
@@ -29,6 +30,8 @@ class Message:
     envelope: Envelope
     stamp: Stamp
     index: int
+    links: list[bytes]
+    """The sender links of the delivery, the newest first."""
 
 
 def open_delivery(
@@ -38,9 +41,10 @@ def open_delivery(
     outer = decode(rules, data)
     if type(outer) is not list or len(outer) < 2:
         raise Refused("not a delivery")
-    rules.must("a delivery of three", len(outer) == 2)
-    if not all(type(part) is bytes for part in outer[:2]):
+    rules.must("a delivery of four", len(outer) <= 3)
+    if not all(type(part) is bytes for part in outer[:3]):
         raise Refused("a delivery of texts")
+    links = read_links(rules, outer[2]) if len(outer) > 2 else []
     stamp = open_stamp(rules, outer[1], bus_keys)
     rules.must("a delivery stamped for another bus", stamp.bus == bus)
     rules.must("a delivery that was not accepted", stamp.verdict == "accepted")
@@ -72,7 +76,7 @@ def open_delivery(
             payload = decode_payload(rules, encoded)
         except Refused:
             rules.must("the payload in a delivery is a value", False)
-        messages.append(Message(stamp.bot, stamp.nonce, payload, envelope, stamp, index))
+        messages.append(Message(stamp.bot, stamp.nonce, payload, envelope, stamp, index, links))
     if rules.slips("messages counted without the refused ones"):
         return [replace(message, index=at) for at, message in enumerate(messages)]
     if rules.slips("only the first message of a delivery read"):

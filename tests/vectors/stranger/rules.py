@@ -39,6 +39,8 @@ LIMITS: Final = {
     "links": 32,
     "link": 600,
     "keyring": 20_480,
+    "sender-links": 8,
+    "sender-link": 102,
     "link-number": 2**53 - 1,
     "link-time": 2**53 - 1,
     "link-key": 32,

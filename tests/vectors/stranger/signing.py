@@ -26,6 +26,7 @@ CONTEXTS: Final = {
     "session": b"session\0",
     "join": b"join\0\0\0\0",
     "keyring": b"keyring\0",
+    "sender": b"sender\0\0",
 }
 
 

@@ -1,8 +1,11 @@
 """A delivery to a subscriber, and everything that the subscriber checks before it believes it.
 
-A delivery is msgpack ``[envelope bin, stamp bin]``. NATS delivers whatever reaches a subject; only
-the bus's stamp makes it a message. The payloads that the stamp refuses are withheld from the
-envelope, and no others: whoever passes a delivery on could take out accepted ones otherwise.
+A delivery is msgpack ``[envelope bin, stamp bin]``, or ``[envelope bin, stamp bin, links bin]``
+where the sender's key follows others (:mod:`sealbus.protocol.sender_links`). NATS delivers whatever
+reaches a subject; only the bus's stamp makes it a message. The payloads that the stamp refuses are
+withheld from the envelope, and no others: whoever passes a delivery on could take out accepted ones
+otherwise. Nothing seals the links as a whole. Each has a signature of its own, which a subscriber
+that pins the sender verifies.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from sealbus.errors import Malformed
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_fields, unpack_json
 from sealbus.protocol.envelope import Envelope, Parent
 from sealbus.protocol.seal import Verifier
+from sealbus.protocol.sender_links import split_links
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.value import value
 from sealbus.typed import read
@@ -35,6 +39,8 @@ class Message:
     stamp: Stamp
     envelope: Envelope
     stamp_data: bytes
+    links: bytes = b""
+    """The sender links of its delivery, unverified, the newest first."""
     index: int = 0
     """Its place in the envelope. Sender, nonce and index together name a message."""
     attempt: int = 1
@@ -69,17 +75,30 @@ class Message:
 
 
 _TYPES: Final = FieldTypes(((bytes,), (bytes,)))
+_LINKED_TYPES: Final = FieldTypes(((bytes,), (bytes,), (bytes,)))
+_LINKED: Final = b"\x93"
+"""How a delivery with links begins: an array of three."""
 
 
-def pack_delivery(envelope: bytes, stamp: bytes) -> bytes:
-    """The relay's bytes for subscribers."""
-    return pack_fields((envelope, stamp))
+def pack_delivery(envelope: bytes, stamp: bytes, links: bytes = b"") -> bytes:
+    """The relay's bytes for subscribers. ``links``: 1 to 8 sender links, or nothing."""
+    return pack_fields((envelope, stamp, links) if links else (envelope, stamp))
 
 
 def split_delivery(data: bytes) -> tuple[bytes, bytes]:
     """Envelope and stamp of a delivery, unverified. Raises :class:`Malformed`."""
-    envelope, stamp = unpack_fields(data, _TYPES)
+    envelope, stamp, _ = split_linked(data)
     return envelope, stamp
+
+
+def split_linked(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Envelope, stamp and links of a delivery, unverified. Raises :class:`Malformed`."""
+    if data[:1] != _LINKED:
+        envelope, stamp = unpack_fields(data, _TYPES)
+        return envelope, stamp, b""
+    envelope, stamp, links = unpack_fields(data, _LINKED_TYPES)
+    split_links(links)
+    return envelope, stamp, links
 
 
 def open_delivery(
@@ -94,12 +113,13 @@ def open_delivery(
     """Turn received bytes into messages, at least one and in order, or raise :class:`Malformed`
     that names the check that failed.
 
-    In order: the bytes are exactly an envelope and a stamp; the stamp is sealed by a key of the bus
-    that the reader pinned; it is of this bus, says *accepted*, and is for the very ``subject`` on
-    which the bytes arrived; it is about this envelope; the envelope says the same of itself; it
-    withholds exactly the payloads that the stamp refuses; each other payload is one exact value.
+    In order: the bytes are exactly an envelope, a stamp and perhaps links; the stamp is sealed by a
+    key of the bus that the reader pinned; it is of this bus, says *accepted*, and is for the very
+    ``subject`` on which the bytes arrived; it is about this envelope; the envelope says the same of
+    itself; it withholds exactly the payloads that the stamp refuses; each other payload is one
+    exact value. The signatures of the links are not verified here.
     """
-    envelope_data, stamp_data = split_delivery(data)
+    envelope_data, stamp_data, links = split_linked(data)
     stamp = open_stamp(stamp_data, bus_keys, verifier)
     if stamp.bus != bus:
         raise Malformed("stamped for another bus")
@@ -127,6 +147,7 @@ def open_delivery(
             stamp=stamp,
             envelope=envelope,
             stamp_data=stamp_data,
+            links=links,
             index=index,
             attempt=attempt,
         )

@@ -40,7 +40,7 @@ from typing import Any, Final, NamedTuple
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.protocol.certificate import SessionKey, certificate_problem
 from sealbus.protocol.codec import FieldTypes, pack_fields, unpack_array, unpack_fields
-from sealbus.protocol.keys import Signer
+from sealbus.protocol.keys import KEY_BYTES, Signer
 from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_HEADER_BYTES,
@@ -183,6 +183,13 @@ class Envelope:
     """SHA-256 of outline and seal (32 bytes). Stamps name the envelope by it."""
     data: bytes
     """The whole envelope, as received."""
+
+    @property
+    def enrolled(self) -> bytes:
+        """The raw enrolled key (32 bytes) that answers for it: its certificate's, or the one that
+        has sealed it. Whether that holds is for the caller to verify."""
+        certificate = self.header.certificate
+        return self.seal.key if certificate is None else certificate[:KEY_BYTES]
 
     @classmethod
     def decode(cls, data: bytes) -> Envelope:

@@ -68,6 +68,14 @@ MAX_LINK_BYTES: Final = 600
 MAX_KEYRING_BYTES: Final = 20 * 1024
 """The largest keyring: the most links, each as large as it may be."""
 
+MAX_SENDER_LINKS: Final = 8
+"""The most sender links of a delivery. A bot that has a new key each quarter needs eight of them in
+two years. Each adds 102 bytes to every delivery of the bot, and a subscriber with the oldest pin
+verifies all of them, which takes a millisecond once."""
+
+SENDER_LINK_BYTES: Final = 102
+"""The size of a sender link: a key, a signature and a time."""
+
 MAX_BATCH: Final = 1024
 """The most items under one signature. They need ten proof steps, which are 320 bytes. Beyond that
 the proof costs more than a signature."""

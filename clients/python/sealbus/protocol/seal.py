@@ -54,6 +54,7 @@ class Context(Enum):
     SESSION = b"session\0"
     JOIN = b"join\0\0\0\0"
     KEYRING = b"keyring\0"
+    SENDER = b"sender\0\0"
 
 
 @value

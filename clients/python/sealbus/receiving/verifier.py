@@ -120,7 +120,7 @@ class DeliveryVerifier:
         except Malformed as error:
             if isinstance(error, UnknownKey) and self._on_unknown is not None:
                 self._on_unknown()
-            self.refuse(error.what)
+            self.refuse(error.what, error.hint)
             return []
         return messages
 
@@ -128,7 +128,7 @@ class DeliveryVerifier:
         """Raise :class:`Malformed` for a sender that is not the one whose key is pinned."""
         pins = self._credentials.senders.get(message.bot)
         if pins is not None:
-            check_sender(message.envelope, pins, self._verifier)
+            check_sender(message.envelope, pins, self._verifier, message.links)
         elif self.demands_pins:
             raise Malformed("pinned sender: no key of this bot is pinned")
 
@@ -158,10 +158,10 @@ class DeliveryVerifier:
             why,
         )
 
-    def refuse(self, why: str) -> None:
-        """Count a delivery that is not believed."""
+    def refuse(self, why: str, hint: str | None = None) -> None:
+        """Count a delivery that is not believed. ``hint``: the remedy, for the log."""
         self.refused[why] += 1
-        log.warning("a delivery was refused: %s", why)
+        log.warning("a delivery was refused: %s", f"{why}; {hint}" if hint else why)
 
 
 class PendingMessage:
