@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import socket
 import ssl
@@ -17,7 +18,7 @@ import pytest
 
 from sealbus import Bot, ConnectionFailed, Credentials
 from sealbus_broker.certificates import LIFE, Pair, make_bus, read
-from tests.cli.command import Ran, quickly, sealbus
+from tests.cli.command import Ran, quickly, sealbus, sealbus_beside
 from tests.cli.folders import everything, facts, up
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -194,6 +195,19 @@ class TestUp:
             told = log.read_text()
         assert "nats-server.exposed" not in told
         assert f"is up at {url(tls_bus)}" in told
+
+    async def test_sessions_show_the_certificates_of_bots(self, tls_bus: Path) -> None:
+        path = tls_bus / "credentials" / "listener.toml"
+        own = ssl.PEM_cert_to_DER_cert(path.with_suffix(".pem").read_text())
+        with up(tls_bus):
+            async with Bot(Credentials.load(path)):
+                told = await sealbus_beside("keys", "sessions", "--json", cwd=tls_bus)
+                (row,) = map(json.loads, told.out.splitlines())
+                table = (await sealbus_beside("keys", "sessions", cwd=tls_bus)).out
+        assert row["certificate"] == "CN=mybus/listener"
+        assert row["certificate_sha256"] == hashlib.sha256(own).hexdigest()
+        assert table.splitlines()[0].endswith("certificate")
+        assert table.splitlines()[1].endswith("CN=mybus/listener")
 
     def test_relay_alone_speaks_tls_too(self, tls_bus: Path) -> None:
         with up(tls_bus):

@@ -253,6 +253,7 @@ def test_session_has_its_key_and_place(running: RunningBus, tmp_path: Path) -> N
         assert (row["bot"], row["key"]) == ("listener", key["key"])
         assert row["from"].startswith("127.0.0.1:")
         assert row["since"] < row["until"]
+        assert (row["certificate"], row["certificate_sha256"]) == (None, None)
         assert key["key"] in running.run("keys", "sessions").out
     finally:
         ended(bot)

@@ -1,4 +1,5 @@
-"""``sealbus keys sessions``: who is on the bus now, from where, with which key, until when."""
+"""``sealbus keys sessions``: who is on the bus now, from where, with which key and certificate,
+until when."""
 
 from __future__ import annotations
 
@@ -19,7 +20,21 @@ from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connections import Listing, LiveSession, list_sessions
 from sealbus_broker.policy.problems import nearest
 
-HEAD: Final = ("bot", "from", "since (UTC)", "until (UTC)", "sent", "received", "node", "key")
+HEAD: Final = (
+    "bot",
+    "from",
+    "since (UTC)",
+    "until (UTC)",
+    "sent",
+    "received",
+    "node",
+    "key",
+    "certificate",
+)
+
+
+SHOWN: Final = 200
+"""How many characters of a column are shown. A subject may be long."""
 
 
 @click.command()
@@ -30,13 +45,15 @@ HEAD: Final = ("bot", "from", "since (UTC)", "until (UTC)", "sent", "received", 
 @server_option
 @dir_option
 def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: str | None) -> None:
-    """Show the sessions of BOT, or of all bots: from where, with which key, since and until when.
+    """Show the sessions of BOT, or of all bots: from where, with which key and certificate, since
+    and until when.
 
     "until" is the time at which the session ends if the bot does not renew it. "sent" and
     "received" count NATS messages of this session. "node" is the name of its nats-server. "key" is
-    the bot's enrolled key. With --json you also see the session key, and until when it is
-    certified. `sealbus keys revoke` ends the sessions of a key, and `sealbus keys void` those of
-    all session keys of a bot.
+    the bot's enrolled key. "certificate" is the subject of the TLS certificate that nats-server has
+    verified, or "-" without one. With --json you also see its SHA-256, the session key, and until
+    when that is certified. `sealbus keys revoke` ends the sessions of a key, and `sealbus keys
+    void` those of all session keys of a bot.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
@@ -45,7 +62,7 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
     async def ask(_: Stop) -> Listing:
         tls = bus.tls(servers)
         async with as_relay(bus.servers(servers), secrets, "sealbus keys", CONNECT_S, tls) as nc:
-            return await list_sessions(nc)
+            return await list_sessions(nc, certificates=True)
 
     listing = run(ask)
     if listing.unheard:
@@ -74,11 +91,14 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
 def _row(session: LiveSession, node: str, policy: Policy) -> dict[str, Any]:
     told = session.told
     certified = _certified_until_ms(session, policy)
+    certificate = _certificate(session)
     return {
         "bot": session.bot,
         "key": session.key,
         "session_key": session.certified.key if session.certified else None,
         "certified_until": None if certified is None else _text(certified),
+        "certificate": certificate.get("subject"),
+        "certificate_sha256": certificate.get("cert_sha256"),
         "from": f"{told.get('ip', '')}:{told.get('port', '')}",
         "since": _text(session.began_us // 1000),
         "until": _text(_until_ms(session, policy)),
@@ -107,9 +127,21 @@ def _certified_until_ms(session: LiveSession, policy: Policy) -> int | None:
     return told.not_before_ms + min(told.life_ms, policy.limits.session_key_ms)
 
 
+def _certificate(session: LiveSession) -> dict[str, Any]:
+    """What nats-server tells of the session's TLS certificate: its subject, and its SHA-256.
+
+    nats-server tells only of certificates that it has verified: it asks for no others (2.15.1). It
+    does not tell the names in them.
+    """
+    told = session.told.get("tls_peer_certs")
+    # The first is the client's own.
+    first = told[0] if isinstance(told, list) and told else None
+    return first if isinstance(first, dict) else {}
+
+
 def _columns(row: dict[str, Any]) -> list[str]:
-    names = ("bot", "from", "since", "until", "sent", "received", "node", "key")
-    return [readable(str(row[name])) for name in names]
+    names = ("bot", "from", "since", "until", "sent", "received", "node", "key", "certificate")
+    return [readable("-" if row[name] is None else str(row[name]), SHOWN) for name in names]
 
 
 def _text(at_ms: int) -> str:

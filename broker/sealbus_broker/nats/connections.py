@@ -42,6 +42,10 @@ bytes. So a session has 2 KiB at most, and an answer 1 MiB."""
 UNKNOWN: Final = "nodes that JetStream does not name now"
 """Stands among the names of the missing nodes where nobody can say whether there are any."""
 
+CERTIFICATES_PAGE: Final = 64
+"""The same where certificates are asked for. nats-server then tells the JWT of each session too,
+which has 2 KiB and more, and certificates of any size."""
+
 OVERLAP: Final = 32
 """How many sessions of a page the next one repeats. A page begins at a position in the list, so
 sessions that end between two questions move the rest forward."""
@@ -97,7 +101,11 @@ class Listing:
 
 
 async def list_sessions(
-    nc: HardenedClient, *, timeout_s: float = ASK_S, looks_for_missing: bool = True
+    nc: HardenedClient,
+    *,
+    timeout_s: float = ASK_S,
+    looks_for_missing: bool = True,
+    certificates: bool = False,
 ) -> Listing:
     """Ask all nodes for the sessions of bots.
 
@@ -106,12 +114,14 @@ async def list_sessions(
         timeout_s: How long the server of this connection may take for one page.
         looks_for_missing: Whether to ask for nodes without a route. JetStream answers that, and may
             be slow while it elects a leader. Nobody's login should wait for it.
+        certificates: Whether to ask for the TLS certificates of the sessions, which make the list
+            several times as large. :attr:`LiveSession.told` then has ``tls_peer_certs``.
 
     Raises:
         nats.errors.Error, OSError: The connection is lost, or this server does not answer.
     """
     if not nc.cluster:
-        node, at, sessions = await _ask_node(nc, "", timeout_s)
+        node, at, sessions = await _ask_node(nc, "", timeout_s, certificates)
         return Listing({node: at}, sessions)
     routes = await _ask(nc, routes_subject(nc.server_id), {}, timeout_s)
     try:
@@ -120,8 +130,8 @@ async def list_sessions(
     except (KeyError, TypeError):
         raise NatsError(_NOT_TOLD) from None
     own, answers, peers = await asyncio.gather(
-        _ask_node(nc, nc.server_name, timeout_s),
-        asyncio.gather(*(_ask_other(nc, name) for name in others.values())),
+        _ask_node(nc, nc.server_name, timeout_s, certificates),
+        asyncio.gather(*(_ask_other(nc, name, certificates) for name in others.values())),
         _ask_peers(nc) if looks_for_missing else _nobody(),
     )
     heard = [own, *(answer for answer in answers if answer is not None)]
@@ -140,10 +150,10 @@ _Answer = tuple[str, Node, tuple[LiveSession, ...]]
 """The id of a node, the node, and the sessions on it."""
 
 
-async def _ask_other(nc: HardenedClient, name: str) -> _Answer | None:
+async def _ask_other(nc: HardenedClient, name: str, certificates: bool) -> _Answer | None:
     """Ask another node. ``None``: it does not answer."""
     try:
-        return await _ask_node(nc, name, NODE_S)
+        return await _ask_node(nc, name, NODE_S, certificates)
     except NatsTimeoutError:
         return None
 
@@ -165,16 +175,18 @@ async def _ask_peers(nc: HardenedClient) -> frozenset[str]:
         raise NatsError(_NOT_TOLD) from None
 
 
-async def _ask_node(nc: HardenedClient, name: str, timeout_s: float) -> _Answer:
+async def _ask_node(nc: HardenedClient, name: str, timeout_s: float, certificates: bool) -> _Answer:
     """Ask the node ``name`` for all pages. Without a name, each server answers: there is one."""
     found: dict[int, LiveSession] = {}
     offset = 0
     first: dict[str, Any] | None = None
     # Every node takes the question, and only the one that it names answers.
     named = {"server_name": name, "exact_match": True} if name else {}
+    # Otherwise without "auth": it tells the certificates of each client, of any size.
+    limit = CERTIFICATES_PAGE if certificates else PAGE
+    told = {"auth": True} if certificates else {}
     while True:
-        # Without "auth": it would tell the certificates of each client, of any size.
-        ask = {"limit": PAGE, "offset": offset} | named
+        ask = {"limit": limit, "offset": offset} | named | told
         data = await _ask(nc, CONNECTIONS_SUBJECT, ask, timeout_s)
         try:
             page = data["connections"] or []  # nats-server writes null where there is none
@@ -182,12 +194,12 @@ async def _ask_node(nc: HardenedClient, name: str, timeout_s: float) -> _Answer:
             first = first or data
             node = first["server_id"]
             found |= {int(one["cid"]): _session(node, one) for one in page}
-            if len(page) < PAGE:
+            if len(page) < limit:
                 at = Node(name or nc.server_name, time_us(first["now"]))
                 return node, at, tuple(found.values())
         except (ValueError, KeyError, TypeError):
             raise NatsError(_NOT_TOLD) from None
-        offset += PAGE - OVERLAP
+        offset += limit - OVERLAP
 
 
 _NOT_TOLD: Final = "nats-server does not say who is connected"
