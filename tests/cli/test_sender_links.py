@@ -11,7 +11,7 @@ import pytest
 from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.policy.loader import load
-from tests.cli.command import Ran, quickly
+from tests.cli.command import Ran, quickly, sealbus
 from tests.cli.folders import everything
 
 
@@ -78,6 +78,21 @@ def test_rotate_makes_no_link_from_a_key_that_has_ended(bus: Path, change: list[
     assert told.code == 0
     assert "credentials/greeter.toml was not valid any more at" in told.err
     assert [one["follows"] for one in rows(bus)] == [None, None]
+
+
+def test_rotate_signs_behind_a_passphrase(bus: Path) -> None:
+    passphrase = {"SEALBUS_PASSPHRASE": "correct horse battery staple"}
+    greeter = "credentials/greeter.toml"
+    assert sealbus("keys", "protect", greeter, cwd=bus, variables=passphrase).code == 0
+    # Without it there is a new key, no link, and a note.
+    told = run(bus, "rotate", "greeter", "--out", "second.toml")
+    assert told.code == 0
+    assert "sealed_seed needs a passphrase" in told.err
+    assert [one["follows"] for one in rows(bus)] == [None, None]
+    ran = sealbus("keys", "rotate", "greeter", "--out", "third.toml", cwd=bus, variables=passphrase)
+    assert (ran.code, "no link" in ran.err) == (0, False), ran.err
+    old, _, new = rows(bus)
+    assert new["follows"] == old["key"]
 
 
 def test_rotate_keeps_the_pins_of_the_bot_itself(bus: Path) -> None:

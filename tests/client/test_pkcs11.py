@@ -16,6 +16,7 @@ from sealbus import Credentials, CredentialsError
 from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Verifier
+from sealbus.protocol.sender_links import SenderLink, parse_link
 
 pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed")
 MODULES = [
@@ -72,6 +73,10 @@ def test_module_certifies_session_keys(
     certificate = Certificate.decode(key.certificate)
     assert certificate.enrolled == public.raw
     assert certificate.holds(Verifier(), bus="shop", bot="order", key=key.key.public.raw)
+    new = SigningKey.generate(KeyKind.BOT).public
+    link = SenderLink.decode(parse_link(credentials.sign_link(new.text)))
+    assert link.old == public.raw
+    assert link.holds(Verifier(), bus="shop", bot="order", new=new.raw)
     assert PIN not in repr(credentials)
     path.write_text(path.read_text() + f"ssh_agent = {json.dumps(public.text)}\n")
     with pytest.raises(CredentialsError, match="has ssh_agent, and the program gives a signer"):

@@ -22,7 +22,6 @@ RULES = {
     "time": ("pinned sender: issued outside the time of its session key",),
     "seal": ("pinned sender: the seal does not hold",),
     "link": ("pinned sender: a link that its old key has not signed",),
-    "order": ("pinned sender: a link that is newer than what follows it",),
 }
 
 
