@@ -41,6 +41,7 @@ PROCESSES.set_forkserver_preload(
                 "invites",
                 "join",
                 "keys",
+                "mirror",
                 "ping",
                 "prepare",
                 "quarantine",

@@ -51,8 +51,13 @@ OFFLINE = {
     "prepare": [
         ["prepare", "--dir", "{bus}", "--nats-conf", "nowhere/" + BAD],
         ["prepare", "--dir", "{bus}", "--listen", BAD],
+        ["prepare", "--dir", "{bus}", "--second-site", BAD],
     ],
     "ping": [["ping", "--dir", BAD + "/nowhere"], ["ping", "--relay", BAD, "--dir", "{bus}"]],
+    **{
+        f"mirror {verb}": [["mirror", verb, "nats://127.0.0.1:1", "--dir", BAD + "/nowhere"]]
+        for verb in ("start", "show", "promote")
+    },
     "check": [
         ["check", "--dir", "{bus}"],
         ["check", "--dir", "{bus}", "--json"],

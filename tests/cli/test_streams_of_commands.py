@@ -153,6 +153,12 @@ CASES = {
     "restore": Case(("restore", "{folder}/nowhere", "--dir", "{folder}"), code=1),
     "init": Case(("init", "other", "--dir", "{folder}/other")),
     "prepare": Case(("prepare", "--dir", "{folder}")),
+    # The address is none.
+    "mirror start": Case(("mirror", "start", "nowhere:x", "--dir", "{folder}"), code=2),
+    "mirror show": Case(("mirror", "show", "nowhere:x", "--json", "--dir", "{folder}"), code=2),
+    "mirror promote": Case(
+        ("mirror", "promote", "nowhere:x", "--yes", "--dir", "{folder}"), code=2
+    ),
     "check": Case(("check", "--json", "--dir", "{folder}")),
     "bot add": Case(("bot", "add", "another", "--dir", "{folder}")),
     "certs init": Case(("certs", "init", "--dir", "{folder}")),

@@ -56,6 +56,7 @@ COMMANDS = {
     "up": (),
     "relay": (),
     "prepare": (),
+    "mirror": ("promote", "show", "start"),
     "ping": (),
     "check": (),
     "reload": (),

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus_broker.nats.conf_text import quote
 from sealbus_broker.nats.config import (
     MAX_BOT_PAYLOAD_BYTES,
     MAX_PAYLOAD_BYTES,
     RESERVED_CONNECTIONS,
-    quote,
     render,
 )
 from sealbus_broker.policy.limits import MAX_CONNECTIONS

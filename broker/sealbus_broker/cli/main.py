@@ -34,6 +34,7 @@ _MODULES: Final = {
     "invites": "invites",
     "join": "join",
     "keys": "keys",
+    "mirror": "mirror",
     "ping": "ping",
     "prepare": "prepare",
     "pub": "bots",

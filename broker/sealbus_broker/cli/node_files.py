@@ -92,7 +92,7 @@ def read_nodes(given: Sequence[str], routes: int) -> tuple[Node, ...]:
         )
     nodes: list[Node] = []
     for text in given:
-        host, port = _address(text)
+        host, port = read_address(text)
         beside = sum(is_beside(one.host, host) for one in nodes)
         name = f"{host.replace(':', '-')}-{port}"
         if any(one.name == name for one in nodes):
@@ -108,7 +108,9 @@ def is_beside(one: str, other: str) -> bool:
     return one == other or (is_loopback(one) and is_loopback(other))
 
 
-def _address(text: str) -> tuple[str, int]:
+def read_address(text: str, option: str = "--node") -> tuple[str, int]:
+    """Read the host and the port of a node, which ``option`` gives. Raises
+    :class:`InvalidInput`."""
     host, colon, port = text.rpartition(":")
     if not colon or host.endswith(":") or "]" in port or (":" in host and "[" not in host):
         host, port = text, str(PORT)
@@ -116,7 +118,7 @@ def _address(text: str) -> tuple[str, int]:
     usable = bare and all(char.isalnum() or char in ".-_:" for char in bare) and bare.isascii()
     if not usable or not DIGITS.fullmatch(port) or not 0 < int(port) < 65536:
         raise InvalidInput(
-            f"--node {readable(text, 80)} is not an address; expected {_EXPECTED}",
+            f"{option} {readable(text, 80)} is not an address; expected {_EXPECTED}",
             hint="name the host by which bots and the other nodes find the node",
         )
     return bare, int(port)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +20,11 @@ from sealbus_broker.cli.folder import BusFolder, encrypted
 from sealbus_broker.cli.options import DIGITS, WholeNumber
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import ROUTES_PORT, NatsConfig, ServerTls, render
-from sealbus_broker.policy.bus_file import BusFile
+from sealbus_broker.nats.sites import LEAF_PORT, SecondSite
+from sealbus_broker.policy.bus_file import BusFile, address
+
+if TYPE_CHECKING:
+    from sealbus_broker.cli.second_site import Site
 
 
 @click.command()
@@ -98,6 +103,25 @@ from sealbus_broker.policy.bus_file import BusFile
     help="With --cluster, the folder of a node's files on its machine. Each of several --node on"
     " one host has a folder in it. [default: where they are here]",
 )
+@click.option(
+    "--second-site",
+    metavar="HOST[:PORT]",
+    help="Write the files of a second site too, which keeps a mirror, into"
+    " DIR/.sealbus/second-site, and a door for it into the configuration.",
+)
+@click.option(
+    "--site-port",
+    type=WholeNumber(1, 65535),
+    default=LEAF_PORT,
+    show_default=True,
+    help="With --second-site, the port of the door.",
+)
+@click.option(
+    "--site-dir",
+    metavar="DIR",
+    help="With --second-site, the folder of its files on its machine. [default: where they are"
+    " here]",
+)
 @any_client_option
 @server_option
 @new_keys_option
@@ -115,6 +139,9 @@ def prepare(
     nodes: tuple[str, ...],
     routes_port: int,
     node_dir: str | None,
+    second_site: str | None,
+    site_port: int,
+    site_dir: str | None,
     any_client: bool,
     servers: tuple[str, ...],
     new_keys: bool,
@@ -132,39 +159,28 @@ def prepare(
     node's folder has everything that its machine needs: nats.conf, the certificates for bots and
     relays, and a certificate for the other nodes, by an authority for nodes alone. Run the command
     again when a certificate is due, or when nodes change.
+
+    With --second-site, nats-server gets a second door, of a port, an account and a key of its own.
+    A run without this option closes it again.
     """
     bus = BusFolder.find(folder)
     secrets = bus.open_secrets(new_keys=new_keys)
     policy = bus.policy(secrets.bus.public)
+    site = _site(bus, second_site, site_port, site_dir, store, sync)
     if cluster:
-        for name, one in (
-            ("--nats-conf", nats_conf),
-            ("--tls-name", tls_names),
-            ("--tls-dir", tls_dir),
-            ("--copy-tls", copy_tls),
-            ("--server", servers),
-        ):
-            if one:
-                raise InvalidInput(
-                    f"{name} is for one server; --cluster writes the files of all nodes",
-                    hint="leave it out: --node says where the nodes are",
-                )
+        _refuse_for_cluster(nats_conf, tls_names, tls_dir, copy_tls, servers)
         # A bus without a cluster does not wait for the library of certificates.
         from sealbus_broker.cli.prepare_cluster import ClusterOptions, prepare_cluster
 
         options = ClusterOptions(
-            nodes, routes_port, node_dir, store, sync, monitor_port, any_client
+            nodes, routes_port, node_dir, store, sync, monitor_port, any_client, site
         )
         bus.record(prepare_cluster(bus, secrets, policy, options))
         click.echo(secrets.bus.public.text)
         return
     if nodes or node_dir is not None:
         raise InvalidInput("--node and --node-dir are for a cluster", hint="add --cluster")
-    host, _, port = listen.rpartition(":")
-    if not host or not DIGITS.fullmatch(port) or not 0 < int(port) < 65536:
-        raise InvalidInput(
-            f"--listen {readable(listen, 80)} is not an address", hint="like 0.0.0.0:4222"
-        )
+    host, port = _place(listen)
     if copy_tls and tls_dir is None:
         raise InvalidInput("--copy-tls needs --tls-dir", hint="name the folder for the copies")
     target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
@@ -174,14 +190,14 @@ def prepare(
             f"--server {readable(servers[0], 80)} has no TLS, and this bus has certificates",
             hint="write tls:// in place of nats://",
         )
-    known = bus.bus_file() or bus.found_at(
-        policy.bus, secrets.bus.public, host.strip("[]"), int(port)
-    )
+    known = bus.bus_file() or bus.found_at(policy.bus, secrets.bus.public, host, port)
     known = encrypted(known) if has_tls else known
     if tls_names:
         _certify(bus, known, tls_names)
+    if site is not None:
+        site.certify(known)
     tls = _server_tls(bus, tls_dir, copy=copy_tls)
-    if tls is None and not is_loopback(host.strip("[]")):
+    if tls is None and not is_loopback(host):
         what = f"{readable(host, 80)} can be reached from other machines, and the server has no TLS"
         bus.talk.note(f"{what}; `sealbus certs init` makes certificates")
     if tls is not None and any_client:
@@ -192,17 +208,73 @@ def prepare(
         store_dir=Path(store),
         relay=secrets.relay.public,
         issuer=secrets.issuer.public,
-        host=host.strip("[]"),
-        port=int(port),
+        host=host,
+        port=port,
         http_port=monitor_port,
         sync_interval=sync,
         tls=tls,
+        second_site=None if site is None else _door(site, host, tls),
     )
     with writing(target):
         target.write_text(render(config))
     click.echo(f"wrote {target}", err=True)
+    if site is not None:
+        site.say(site.write(secrets, [(address(known.servers[0])[0], 0)]))
     bus.record(replace(known, servers=servers or known.servers))
     click.echo(secrets.bus.public.text)
+
+
+def _site(
+    bus: BusFolder, address: str | None, port: int, folder: str | None, store: str, sync: str
+) -> Site | None:
+    if address is not None:
+        # A bus without a second site does not wait for the library of certificates.
+        from sealbus_broker.cli.second_site import Site, SiteOptions
+
+        return Site(bus, SiteOptions(address, port, folder, store, sync))
+    if folder is not None:
+        raise InvalidInput("--site-dir is for a second site", hint="add --second-site")
+    return None
+
+
+def _door(site: Site, host: str, tls: ServerTls | None) -> SecondSite:
+    if tls is None:
+        raise Unusable(
+            "a second site needs TLS, and this bus has no certificates",
+            hint="`sealbus certs init` makes them, and so does --tls-name",
+        )
+    return site.door(host, tls)
+
+
+def _refuse_for_cluster(
+    nats_conf: str | None,
+    tls_names: tuple[str, ...],
+    tls_dir: str | None,
+    copy_tls: bool,
+    servers: tuple[str, ...],
+) -> None:
+    for name, one in (
+        ("--nats-conf", nats_conf),
+        ("--tls-name", tls_names),
+        ("--tls-dir", tls_dir),
+        ("--copy-tls", copy_tls),
+        ("--server", servers),
+    ):
+        if one:
+            raise InvalidInput(
+                f"{name} is for one server; --cluster writes the files of all nodes",
+                hint="leave it out: --node says where the nodes are",
+            )
+
+
+def _place(listen: str) -> tuple[str, int]:
+    """Return the host, without brackets, and the port of ``--listen``."""
+    host, _, port = listen.rpartition(":")
+    if not host or not DIGITS.fullmatch(port) or not 0 < int(port) < 65536:
+        raise InvalidInput(
+            f"--listen {readable(listen, 80)} is not an address", hint="like 0.0.0.0:4222"
+        )
+    return host.strip("[]"), int(port)
 
 
 def _certify(bus: BusFolder, facts: BusFile, names: tuple[str, ...]) -> None:

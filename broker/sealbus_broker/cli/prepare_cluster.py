@@ -28,6 +28,7 @@ from sealbus_broker.cli.node_files import (
     node_folder,
     read_nodes,
 )
+from sealbus_broker.cli.second_site import Site
 from sealbus_broker.cli.up_nodes import tell_replicas
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
@@ -50,6 +51,8 @@ class ClusterOptions:
     sync: str
     monitor_port: int | None
     any_client: bool
+    site: Site | None = None
+    """The second site. ``None``: there is none."""
 
 
 def prepare_cluster(
@@ -73,7 +76,8 @@ def prepare_cluster(
     known = replace(known, servers=servers)
     if known.tls is None:
         authority, written = Authority.open(bus, known, now)
-        hosts = tuple(dict.fromkeys(node.host for node in nodes))
+        there = () if options.site is None else (options.site.host,)
+        hosts = tuple(dict.fromkeys((*(node.host for node in nodes), *there)))
         _tell([*written, *authority.certify_bus(known, hosts, now, renew=False)])
     between, written = NodeAuthority.open(bus, known.name, now)
     _tell(written)
@@ -83,6 +87,9 @@ def prepare_cluster(
         config = _config(bus, known.name, secrets, node, nodes, options)
         path = node_folder(bus, node.name) / "nats.conf"
         _tell(put_new(path, render(config).encode(), 0o644))
+    if (site := options.site) is not None:
+        first = [(node.host, node.routes - options.routes_port) for node in nodes]
+        site.say(site.write(secrets, first))
     if options.any_client and (locked := locked_out(policy)) is not None:
         bus.talk.note(locked)
     _say_where(bus, nodes, options)
@@ -99,6 +106,16 @@ def _config(
     options: ClusterOptions,
 ) -> NatsConfig:
     folder = _folder(bus, node, nodes, options)
+    tls = ServerTls(
+        folder / "ca.pem",
+        folder / "bus.pem",
+        folder / "bus.key",
+        asks_clients=not options.any_client,
+    )
+    door = None
+    if options.site is not None:
+        # As the port for the other nodes: each further node on one host has the next one.
+        door = options.site.door(node.listens_on, tls, node.routes - options.routes_port)
     return NatsConfig(
         store_dir=_own(options.store, node, nodes),
         relay=secrets.relay.public,
@@ -108,13 +125,9 @@ def _config(
         server_name=node.name,
         http_port=options.monitor_port,
         sync_interval=options.sync,
-        tls=ServerTls(
-            folder / "ca.pem",
-            folder / "bus.pem",
-            folder / "bus.key",
-            asks_clients=not options.any_client,
-        ),
+        tls=tls,
         cluster=cluster_config(name, node, nodes, folder),
+        second_site=door,
     )
 
 

@@ -38,7 +38,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sealbus.errors import InvalidInput
 from sealbus.nats.acks import PREFIX
 from sealbus.nats.pull import next_subject
 from sealbus.nats.records import KEYRING_READ, read_subject
@@ -46,6 +45,9 @@ from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import BUS, CALL, INBOX, SEND
+from sealbus_broker.nats import sites
+from sealbus_broker.nats.conf_text import place, quote
+from sealbus_broker.nats.sites import FirstSite, SecondSite
 
 BUS_ACCOUNT: Final = "BUS"
 BOTS_ACCOUNT: Final = "BOTS"
@@ -305,22 +307,10 @@ class NatsConfig:
     """How many connections it takes, of relays and bots together."""
     cluster: ClusterConfig | None = None
     """Its cluster. ``None``: it stands alone."""
-
-
-def quote(text: str | Path) -> str:
-    """Return ``text`` as a quoted string of the configuration language.
-
-    The language has the escapes of Go, and reads ``$name`` only outside of quotes.
-
-    Raises:
-        InvalidInput: The text has control characters. No path of a bus has them, and an error is
-        better than
-            a line that ends early.
-    """
-    given = str(text)
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in given):
-        raise InvalidInput(f"{given!r} has control characters", hint="use another folder or name")
-    return '"' + given.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    second_site: SecondSite | None = None
+    """Its door for a second site. ``None``: there is no such door."""
+    first_site: FirstSite | None = None
+    """The bus that it is the second site of. ``None``: it is none."""
 
 
 def render(config: NatsConfig) -> str:
@@ -347,9 +337,17 @@ def render(config: NatsConfig) -> str:
         optional.append(f"http: {monitoring}  # monitoring, never beyond this machine")
     if config.cluster is not None:
         optional += _cluster(config.cluster, config.server_name)
+    more_accounts = []
+    if config.second_site is not None:
+        optional += sites.door(config.second_site)
+        more_accounts = sites.account(BUS_ACCOUNT)
+    if config.first_site is not None:
+        optional += sites.way(config.first_site, BUS_ACCOUNT)
     relay = config.relay.text
     issuer = config.issuer.text
     exported = [f"{{ service: {quote(subject)} }}" for subject in _BY_BOTS]
+    if config.second_site is not None:
+        exported += sites.exports()
     imported = [
         f"{{ service: {{ account: {BUS_ACCOUNT}, subject: {quote(subject)} }} }}"
         for subject in _BY_BOTS
@@ -372,7 +370,7 @@ def render(config: NatsConfig) -> str:
     from_system.append(f"{{ stream: {source}, to: {quote(DISCONNECTED_SUBJECT)} }}")
     return f"""\
 # Written by sealbus at every start: edits are lost. No secret is in here.
-listen: {quote(f"{_host(config.host)}:{config.port}")}
+listen: {quote(place(config.host, config.port))}
 server_name: {quote(config.server_name)}
 {_lines(optional, "")}
 # A login with a token of an identity provider is the longest line.
@@ -430,7 +428,7 @@ accounts {{
   }}
   # For a bot that has all its sessions. It takes no connection, and the client is told why.
   {FULL_ACCOUNT} {{ limits {{ max_connections: 0 }} }}
-}}
+{_lines(more_accounts, "  ")}}}
 system_account: {SYSTEM_ACCOUNT}
 
 authorization {{
@@ -454,7 +452,7 @@ def node_tag(server_name: str) -> str:
 
 def _cluster(cluster: ClusterConfig, server_name: str) -> list[str]:
     """The block of a node. Clients are not told of the other nodes: their credentials name all."""
-    routes = [f"    {quote(f'nats-route://{_host(host)}:{port}')}" for host, port in cluster.routes]
+    routes = [f"    {quote(f'nats-route://{place(host, port)}')}" for host, port in cluster.routes]
     mutual = []
     if cluster.tls is not None:
         mutual = [
@@ -470,7 +468,7 @@ def _cluster(cluster: ClusterConfig, server_name: str) -> list[str]:
         f"server_tags: [ {quote(node_tag(server_name))} ]",
         "cluster {",
         f"  name: {quote(cluster.name)}",
-        f"  listen: {quote(f'{_host(cluster.host)}:{cluster.port}')}",
+        f"  listen: {quote(place(cluster.host, cluster.port))}",
         "  no_advertise: true",
         "  routes: [",
         *routes,
@@ -492,10 +490,6 @@ def _tls(tls: ServerTls) -> list[str]:
         "  handshake_first: true",
         "}",
     ]
-
-
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _lines(lines: list[str], indent: str) -> str:

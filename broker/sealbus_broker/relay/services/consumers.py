@@ -22,6 +22,7 @@ from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API, request, time_ms
+from sealbus_broker.nats.sites import MIRROR
 from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS
 
 log = get_logger(__name__)
@@ -207,6 +208,9 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
     # All are listed before any is removed. Otherwise the pages of the list would shift.
     for info in await _consumers(nc):
         name = info["name"]
+        # That of the second site. No request of a bot makes a consumer of this name.
+        if name == MIRROR:
+            continue
         metadata = info["config"].get("metadata") or {}
         bot = policy.bots.get(metadata.get("bot", ""))
         pattern = metadata.get("pattern", "")

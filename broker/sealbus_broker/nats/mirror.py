@@ -1,0 +1,196 @@
+"""The mirror of ACCEPTED at a second site: it is begun, looked at, and made the stream of a bus.
+
+JetStream copies. The mirror has the same sequences, times, headers and bytes as ACCEPTED, so stamps
+and receipts hold there, and the ledger can be read from it. It is behind by the messages that are
+under way: a message counts as accepted when the first site has it. :mod:`sealbus_broker.nats.sites`
+has the connection.
+
+The stream at the second site goes through these states:
+
+========= ================================================================= ======================
+state     meaning                                                           left for
+========= ================================================================= ======================
+missing   the second site has no ACCEPTED                                   mirror (:func:`begin`)
+mirror    JetStream adds what comes from the first site, and nobody else    promoted
+          can: a relay refuses to run on it                                 (:func:`promote`)
+promoted  it is the ACCEPTED of a bus. It never becomes a mirror again
+========= ================================================================= ======================
+
+**A lost connection** between the sites loses nothing. nats-server connects again by itself, and
+goes on behind the last message that came. Messages that the first site has dropped meanwhile, by
+their age, are missing in the mirror as well.
+
+**The ledger of a promoted stream** does not know the messages that were accepted and had not come.
+So it is complete only from the promotion on, as after :mod:`sealbus_broker.nats.snapshots`, and
+relays refuse older nonces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from nats.aio.client import Client
+
+from sealbus.protocol.streams import ACCEPTED
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, time_ms, without_nulls
+from sealbus_broker.nats.provision import COMPLETE_SINCE
+from sealbus_broker.nats.sites import DELIVERY, FIRST_API, MIRROR
+from sealbus_broker.nats.streams import stream_configs
+
+ASK_S: Final = 5.0
+"""How long JetStream may take for one answer."""
+
+MOST_UNDER_WAY: Final = 8192
+"""How many messages may be on their way to the second site. At 100 ms there and back that is 80,000
+a second, more than a bus accepts. JetStream bounds their bytes as well."""
+
+ALIVE_S: Final = 10.0
+"""The first site has spoken within this time, or it is taken for gone. It speaks each second."""
+
+_NS: Final = 1_000_000_000
+
+_SOURCE: Final = {
+    "name": ACCEPTED,
+    "external": {"api": FIRST_API, "deliver": ""},
+    "consumer": {"name": MIRROR, "deliver_subject": DELIVERY},
+}
+_FEED: Final = {
+    "durable_name": MIRROR,
+    "description": "feeds the mirror at the second site",
+    "deliver_subject": DELIVERY,
+    "deliver_policy": "all",
+    "replay_policy": "instant",
+    # The second site's JetStream says by its flow control how far it is.
+    "ack_policy": "flow_control",
+    "flow_control": True,
+    "idle_heartbeat": _NS,
+    "max_ack_pending": MOST_UNDER_WAY,
+    "max_deliver": -1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """How the mirror is."""
+
+    last: int
+    """The sequence of its last message."""
+    behind: int
+    """How many messages it was behind when the first site spoke last."""
+    silent_s: float | None
+    """How long the first site has said nothing. ``None``: it has not spoken since nats-server has
+    started."""
+    problem: str | None
+    """The error that JetStream names. ``None``: there is none."""
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether the first site is there."""
+        return self.silent_s is not None and self.silent_s < ALIVE_S
+
+
+async def begin(first: Client, second: Client, policy: Policy) -> bool:
+    """Make the mirror, or let its limits follow ``policy``. Return whether it is new.
+
+    Args:
+        first: A relay's login at the bus.
+        second: A relay's login at the second site.
+        policy: The policy of the bus.
+
+    Raises:
+        StreamsUnusable: A site does not answer, or the second one has an ACCEPTED of its own.
+    """
+    info = await ask(second, f"STREAM.INFO.{ACCEPTED}", None, ASK_S)
+    is_new = is_missing(info)
+    if not is_new and not info.get("config", {}).get("mirror"):
+        raise StreamsUnusable(
+            f"the second site has a stream {ACCEPTED} already, which is no mirror",
+            hint="name the nats-server of the second site; it begins with an empty store",
+        )
+    call = f"CONSUMER.INFO.{ACCEPTED}.{MIRROR}"
+    has_feed = not is_missing(await ask(first, call, None, ASK_S))
+    if is_new and has_feed:
+        # It knows how far another mirror was, and would leave those messages out.
+        what = f"the consumer {MIRROR} cannot be removed"
+        await ask_well(first, f"CONSUMER.DELETE.{ACCEPTED}.{MIRROR}", None, ASK_S, what)
+    if is_new or not has_feed:
+        body: Json = {"stream_name": ACCEPTED, "config": _FEED, "action": "create"}
+        what = f"the consumer {MIRROR} of {ACCEPTED} cannot be made"
+        await ask_well(first, f"CONSUMER.CREATE.{ACCEPTED}.{MIRROR}", body, ASK_S, what)
+    verb = "CREATE" if is_new else "UPDATE"
+    what = f"the mirror of {ACCEPTED} cannot be made"
+    await ask_well(second, f"STREAM.{verb}.{ACCEPTED}", _mirror_config(policy), ASK_S, what)
+    return is_new
+
+
+async def look(second: Client) -> Mirror:
+    """Return how the mirror is. Raises :class:`StreamsUnusable`, also where there is none."""
+    return _read(await _mirror(second))
+
+
+async def promote(second: Client, policy: Policy) -> int:
+    """Make the mirror the ACCEPTED of a bus; return the sequence of its last message.
+
+    Raises:
+        StreamsUnusable: There is no mirror, or the first site is there.
+    """
+    info = await _mirror(second)
+    found = _read(info)
+    if found.is_fed:
+        raise StreamsUnusable(
+            f"the first site is there: it spoke {found.silent_s:.0f} s ago",
+            hint="stop its relays and its nats-servers for good, and wait"
+            f" {ALIVE_S:.0f} s: two sites that accept messages are two buses",
+        )
+    config = _accepted(policy) | {
+        "num_replicas": info["config"]["num_replicas"],
+        # The server of the second site dates its messages, and so its ledger.
+        "metadata": {COMPLETE_SINCE: str(time_ms(info["ts"]))},
+    }
+    what = f"the mirror of {ACCEPTED} cannot be promoted"
+    made = await ask_well(second, f"STREAM.UPDATE.{ACCEPTED}", config, ASK_S, what)
+    return int(made["state"]["last_seq"])
+
+
+async def _mirror(second: Client) -> Json:
+    what = f"the second site's {ACCEPTED} cannot be read"
+    info = await ask_well(second, f"STREAM.INFO.{ACCEPTED}", None, ASK_S, what)
+    if not info["config"].get("mirror"):
+        raise StreamsUnusable(
+            f"{ACCEPTED} is no mirror there",
+            hint="name the nats-server of the second site; a mirror that was promoted is none",
+        )
+    return info
+
+
+def _read(info: Json) -> Mirror:
+    mirror = info["mirror"]
+    active = int(mirror["active"])
+    error = mirror.get("error") or {}
+    return Mirror(
+        last=int(info["state"]["last_seq"]),
+        behind=int(mirror["lag"]),
+        silent_s=None if active < 0 else active / _NS,
+        problem=error.get("description"),
+    )
+
+
+def _accepted(policy: Policy) -> Json:
+    (found,) = (one for one in stream_configs(policy) if one["name"] == ACCEPTED)
+    return found
+
+
+def _mirror_config(policy: Policy) -> Json:
+    """The mirror's configuration: that of ACCEPTED, without what a mirror may not have."""
+    return without_nulls(_accepted(policy)) | {
+        "subjects": [],
+        "mirror": _SOURCE,
+        "republish": None,
+        "duplicate_window": 0,
+        # The first site has the limit. A mirror that stops at its own would be behind for good.
+        "max_bytes": -1,
+        "num_replicas": 1,
+    }
