@@ -1,23 +1,26 @@
-"""A relay takes a partition over from one that is gone, and drains that of an earlier version."""
+"""A relay takes a partition over from one that is gone, and the number of partitions changes."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
 from sealbus.nats.acks import ACK
 from sealbus.nats.frames import pub
-from sealbus_broker.nats.earlier import are_left
+from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.nats import numbers
+from sealbus_broker.nats.numbers import Numbers
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import (
-    EARLIER_PARTITIONS,
+    EARLIER,
     PARTITIONS,
     PRIORITY_GROUP,
-    consumer_configs,
+    Partition,
     hashed,
     partition_consumer,
+    partition_of,
+    partitions,
     stream_configs,
+    transform,
 )
 from sealbus_broker.relay.taking_over import take_over
 from tests.contract.ground import Ground
@@ -26,7 +29,8 @@ pytestmark = pytest.mark.slow
 
 BOT = "e"
 """A name whose messages fall into the first partition."""
-CONSUMER = partition_consumer(0)
+FIRST = Partition(PARTITIONS, 0)
+CONSUMER = FIRST.consumer
 
 
 async def send(bus: Ground, *texts: bytes, bot: str = BOT) -> None:
@@ -53,7 +57,7 @@ async def test_messages_in_hand_come_in_their_order(wide: Ground) -> None:
     gone.inbox.client.write([pub(one.reply.encode(), ACK) for one in (first, third)])
     await gone.inbox.client.flush()
     await gone.inbox.client.close()
-    await take_over(wide.relay, 0)
+    await take_over(wide.relay, FIRST)
     heir = await wide.puller("INGRESS", CONSUMER)
     heir.ask(3, group=PRIORITY_GROUP)
     assert [one.data for one in await heir.inbox.take(3)] == [b"2", b"4", b"5"]
@@ -64,7 +68,7 @@ async def test_partition_without_messages_is_taken_over(wide: Ground) -> None:
     gone.ask(4, group=PRIORITY_GROUP)
     await gone.inbox.client.flush()
     await gone.inbox.client.close()
-    await take_over(wide.relay, 0)
+    await take_over(wide.relay, FIRST)
     heir = await wide.puller("INGRESS", CONSUMER)
     heir.ask(1, group=PRIORITY_GROUP)
     await wide.relay.flush()
@@ -86,29 +90,12 @@ async def test_messages_of_other_partitions_stay_in_hand(wide: Ground) -> None:
     await gone.inbox.take(2)
     await there.next()
     await gone.inbox.client.close()
-    await take_over(wide.relay, 0)
+    await take_over(wide.relay, FIRST)
     assert (await there.info())["num_ack_pending"] == 1
     assert (await there.info())["num_redelivered"] == 0
 
 
-# ---- an earlier version --------------------------------------------------------------------------
-
-
-async def an_earlier_bus(ground: Ground) -> None:
-    """INGRESS and its consumers, as an earlier version made them."""
-    (config,) = (one for one in stream_configs(ground.policy) if one["name"] == "INGRESS")
-    rule = "ingress.{{partition(4,1)}}.{{wildcard(1)}}"
-    transform = {"src": "send.*", "dest": rule}
-    body = {key: kept for key, kept in config.items() if kept is not None}
-    await ground.done("STREAM.CREATE.INGRESS", body | {"subject_transform": transform})
-    first = consumer_configs()[0]
-    for partition in range(EARLIER_PARTITIONS):
-        name = partition_consumer(PARTITIONS + partition)
-        made = {key: kept for key, kept in first.items() if kept is not None}
-        made |= {"durable_name": name, "filter_subject": f"ingress.{partition}.*"}
-        await ground.done(
-            f"CONSUMER.CREATE.INGRESS.{name}", {"stream_name": "INGRESS", "config": made}
-        )
+# ---- another number of partitions ----------------------------------------------------------------
 
 
 async def names(ground: Ground) -> set[str]:
@@ -116,37 +103,63 @@ async def names(ground: Ground) -> set[str]:
     return set((await ground.done("CONSUMER.NAMES.INGRESS"))["consumers"])
 
 
-async def test_earlier_messages_are_left_until_judged(ground: Ground) -> None:
+def consumers(number: int) -> set[str]:
+    return {one.consumer for one in partitions(number)}
+
+
+async def with_number(ground: Ground, number: int) -> None:
+    """A bus with ``number`` partitions, whose policy asks for the default."""
     ground.limit(ingress_messages=1000)
-    await an_earlier_bus(ground)
-    await send(ground, b"1", b"2")
+    (config,) = (one for one in stream_configs(ground.policy) if one["name"] == "INGRESS")
+    body = {key: kept for key, kept in config.items() if kept is not None}
+    await ground.done("STREAM.CREATE.INGRESS", body | {"subject_transform": transform(number)})
     await provision(ground.relay, ground.policy)
+
+
+@pytest.mark.parametrize("number", [EARLIER, 1, 8, 24])
+async def test_older_messages_are_due_until_they_are_judged(ground: Ground, number: int) -> None:
+    await with_number(ground, number)
+    assert await names(ground) == consumers(number), "a start changes no number"
+    await send(ground, b"1", b"2")
+    await numbers.change(ground.relay, PARTITIONS)
     await send(ground, b"3")
-    assert await are_left(ground.relay)
-    earlier = partition_consumer(PARTITIONS + hashed(BOT) % EARLIER_PARTITIONS)
-    puller = await ground.puller("INGRESS", earlier)
+    assert await numbers.look(ground.relay) == Numbers(number, PARTITIONS)
+    puller = await ground.puller("INGRESS", Partition(number, partition_of(BOT, number)).consumer)
     puller.ask(2, group=PRIORITY_GROUP)
     got = await puller.inbox.take(2)
     assert [one.data for one in got] == [b"1", b"2"]
     await puller.settle(got[0], ACK)
-    assert await are_left(ground.relay), "one is in hand"
+    assert (await numbers.look(ground.relay)).due == number, "one is in hand"
     await puller.settle(got[1], ACK)
-    assert not await are_left(ground.relay)
-    assert earlier not in await names(ground)
+    assert await numbers.look(ground.relay) == Numbers(PARTITIONS, PARTITIONS)
+    await numbers.remove(ground.relay, {number})
+    assert await names(ground) == consumers(PARTITIONS)
     new = await ground.puller("INGRESS", CONSUMER)
     new.ask(1, group=PRIORITY_GROUP)
     assert (await new.next()).data == b"3"
 
 
-async def test_new_bus_has_no_earlier_messages(ground: Ground) -> None:
-    await provision(ground.relay, ground.policy)
-    assert not await are_left(ground.relay)
-    assert len(await names(ground)) == PARTITIONS
+async def test_each_bot_has_the_partition_that_the_server_computes(ground: Ground) -> None:
+    await with_number(ground, 7)
+    for bot in ("order", "shop", "stock-2"):
+        await send(ground, b"1", bot=bot)
+        body = {"last_by_subj": f"ingress.7.{partition_of(bot, 7)}.{bot}"}
+        assert (await ground.done("STREAM.MSG.GET.INGRESS", body))["message"]["seq"]
 
 
-async def test_earlier_bus_without_messages_is_changed_at_once(ground: Ground) -> None:
-    await an_earlier_bus(ground)
-    await provision(ground.relay, ground.policy)
-    assert not await are_left(ground.relay)
-    assert await names(ground) == {partition_consumer(at) for at in range(PARTITIONS)}
-    assert json.dumps(sorted(await names(ground))).count("relay-16-") == PARTITIONS
+async def test_number_without_messages_is_due_at_once(ground: Ground) -> None:
+    await with_number(ground, 4)
+    assert await numbers.look(ground.relay) == Numbers(4, 4)
+    await numbers.change(ground.relay, PARTITIONS)
+    assert await numbers.look(ground.relay) == Numbers(PARTITIONS, PARTITIONS)
+
+
+async def test_transform_of_somebody_else_is_refused(ground: Ground) -> None:
+    await with_number(ground, PARTITIONS)
+    config = (await ground.done("STREAM.INFO.INGRESS"))["config"]
+    other = {"src": "send.*", "dest": "ingress.16.0.{{wildcard(1)}}"}
+    await ground.done("STREAM.UPDATE.INGRESS", config | {"subject_transform": other})
+    with pytest.raises(StreamsUnusable, match="another subject transform"):
+        await numbers.look(ground.relay)
+    with pytest.raises(StreamsUnusable, match="not as the bus needs it: subject_transform"):
+        await provision(ground.relay, ground.policy)

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -91,6 +92,15 @@ class Sharers(Market):
     def __init__(self, folder: Path, bots: int) -> None:
         super().__init__(folder, bots, LIMITS)
         self.traffic = Traffic()
+        self.partitions = PARTITIONS
+        """How many there are, once the relays have followed the policy."""
+
+    def ask_for(self, partitions: int) -> None:
+        """Have the policy ask for another number of partitions."""
+        policy = self.bus.path / "policy.yaml"
+        before, after = policy.read_text().split(LIMITS)
+        policy.write_text(f"{before}{LIMITS}  partitions: {partitions}\n{after}")
+        self.partitions = partitions
 
     async def health(self, name: str) -> dict[str, Any] | None:
         """A relay's own health. ``None``: it does not answer."""
@@ -113,7 +123,7 @@ class Sharers(Market):
                 health = await self.health(name)
                 found[name] = [] if health is None else health["partitions"]
             held = sorted(at for one in found.values() for at in one)
-            return held == list(range(PARTITIONS)) and all(found.values())
+            return held == list(range(self.partitions)) and all(found.values())
 
         await until(
             is_so, lambda: f"all partitions are held once, and each relay has some: {found}"
@@ -277,7 +287,32 @@ async def _wakes(market: Sharers) -> list[str]:
     return _others(market, -1)
 
 
+async def _changes(market: Sharers, to: int) -> list[str]:
+    """The number of partitions changes."""
+    market.ask_for(to)
+    return _others(market, -1)
+
+
+async def _changes_and_dies(market: Sharers) -> list[str]:
+    """It changes, and a relay dies once it has followed the policy."""
+    nc = await market.nats()
+    try:
+        market.ask_for(5)
+
+        async def is_changed() -> bool:
+            answer = await nc.request("$JS.API.STREAM.INFO.INGRESS", b"", PATIENCE_S)
+            return ".5." in json.loads(answer.data)["config"]["subject_transform"]["dest"]
+
+        await until(is_changed, "new messages have another number")
+    finally:
+        await nc.close()
+    return await _dies(market)
+
+
 ACTS: Final[dict[str, Act]] = {
+    "has fewer partitions": partial(_changes, to=5),
+    "has more partitions": partial(_changes, to=24),
+    "has other partitions and dies": _changes_and_dies,
     "comes": _comes,
     "stops": _stops,
     "dies": _dies,

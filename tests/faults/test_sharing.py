@@ -27,6 +27,17 @@ async def test_orderly_hand_over_keeps_order(tmp_path: Path, relays: int, act: s
     assert found.reordered == 0
 
 
+@pytest.mark.parametrize("act", ["has fewer partitions", "has more partitions"])
+async def test_change_of_their_number_keeps_order(tmp_path: Path, act: str) -> None:
+    found = await play(tmp_path / "bus", 2, ACTS[act])
+    check(found)
+    assert found.reordered == 0
+
+
+async def test_relay_that_dies_in_a_change_loses_nothing(tmp_path: Path) -> None:
+    check(await play(tmp_path / "bus", 2, ACTS["has other partitions and dies"]))
+
+
 @pytest.mark.parametrize("act", ["dies", "freezes", "wakes"])
 @pytest.mark.parametrize("relays", [2, 4])
 async def test_lost_relay_loses_nothing(tmp_path: Path, relays: int, act: str) -> None:

@@ -33,6 +33,7 @@ from sealbus_broker.gate.policy import (
     SubjectRule,
 )
 from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.nats.streams import PARTITIONS, Partition
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.ledger import Ledger
@@ -114,7 +115,10 @@ class Relay:
             stopping = asyncio.Event()
             supervisor = Supervisor("a relay of the model")
             self.ingress = IngressWorker(
-                nc=nc, partition=0, process=pipeline.process, supervisor=supervisor
+                nc=nc,
+                partition=Partition(PARTITIONS, 0),
+                process=pipeline.process,
+                supervisor=supervisor,
             )
             live = LiveWorker(
                 nc=nc,

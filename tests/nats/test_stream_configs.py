@@ -10,6 +10,8 @@ import pytest
 
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.gate.policy import MOST_PARTITIONS
+from sealbus_broker.nats.config import MAX_PENDING_BYTES
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import (
     PARTITIONS,
@@ -20,6 +22,7 @@ from sealbus_broker.nats.streams import (
     partition_consumer,
     stream_configs,
 )
+from sealbus_broker.relay.pulling import PULL_BYTES
 from tests.scene import LIMITS, Scene, a_policy
 from tests.waiting import PATIENCE_S, until
 
@@ -277,3 +280,8 @@ def test_the_limits_of_jetstream_have_room_for_the_streams() -> None:
     ]
     assert file_bytes(LIMITS) > sum(on_disk)
     assert len(consumer_configs()) == PARTITIONS
+
+
+def test_pulls_of_all_partitions_fit_into_a_connection() -> None:
+    """A lone relay asks for all at once, and nats-server ends a connection for which more waits."""
+    assert MOST_PARTITIONS * PULL_BYTES < MAX_PENDING_BYTES

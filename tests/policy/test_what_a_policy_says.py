@@ -340,6 +340,7 @@ def test_a_problem_says_got_expected_and_hint(bus: Folder) -> None:
         ("session: 1s", "10s to 366d"),
         ("live_bytes: 1B", "1MiB to 1024TiB"),
         ("attempts: 0", "1 to 1000"),
+        ("partitions: 25", "1 to 24"),
     ],
 )
 def test_range_is_reported_in_the_units_of_the_file(bus: Folder, limit: str, expected: str) -> None:

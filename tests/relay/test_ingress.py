@@ -17,6 +17,7 @@ from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
+from sealbus_broker.nats.streams import PARTITIONS, Partition
 from sealbus_broker.relay import ingress_waiting
 from sealbus_broker.relay.counters import QUIET_S, VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
@@ -68,7 +69,7 @@ async def test_a_status_of_an_earlier_request_does_not_end_this_one(status: byte
     connection = Connection()
     worker = IngressWorker(
         nc=cast("Any", connection),
-        partition=0,
+        partition=Partition(PARTITIONS, 0),
         process=sentinel.process,
         supervisor=Supervisor("test"),
     )
@@ -93,7 +94,10 @@ async def test_no_more_is_asked_for_while_much_waits(monkeypatch: pytest.MonkeyP
         return NOTHING
 
     worker = IngressWorker(
-        nc=cast("Any", connection), partition=0, process=judge, supervisor=Supervisor("test")
+        nc=cast("Any", connection),
+        partition=Partition(PARTITIONS, 0),
+        process=judge,
+        supervisor=Supervisor("test"),
     )
     running = asyncio.create_task(worker.run(stopping))
     answered, most, position = 0, 0, 0

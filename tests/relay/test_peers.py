@@ -42,7 +42,7 @@ def test_silent_peer_is_forgotten_after_some_echoes() -> None:
         peers.hear(word("b"))
     assert [one.id for one in peers.echo()] == ["a"]
     assert peers.sharing() == ["b"]
-    assert peers.held() == frozenset()
+    assert peers.held(PARTITIONS) == frozenset()
 
 
 def test_nobody_is_silent_without_an_echo() -> None:
@@ -64,7 +64,7 @@ def test_stopping_peer_owns_nothing_and_still_holds() -> None:
     peers = Peers()
     peers.hear(word("a", 3, stopping=True))
     assert peers.sharing() == []
-    assert peers.held() == {3}
+    assert peers.held(PARTITIONS) == {3}
 
 
 def test_ended_connection_takes_its_peer_away() -> None:

@@ -12,7 +12,7 @@ from sealbus.nats.acks import IN_PROGRESS
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.nats.streams import partition_consumer
+from sealbus_broker.nats.streams import PARTITIONS, Partition, partition_consumer
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay import ingress_waiting, pulling
 from sealbus_broker.relay.ingress import IngressWorker
@@ -41,7 +41,7 @@ class Worker:
         self.stopping = asyncio.Event()
         self.worker = IngressWorker(
             nc=client or stage.relay,
-            partition=0,
+            partition=Partition(PARTITIONS, 0),
             process=self._process,
             supervisor=Supervisor("a test"),
         )

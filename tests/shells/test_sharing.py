@@ -13,8 +13,9 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.supervision import Supervisor, end
 from sealbus_broker.gate.policy import BotRule
+from sealbus_broker.nats import numbers
 from sealbus_broker.nats.presence import DOOR_SUBJECT, RELAY_SUBJECT, Presence
-from sealbus_broker.nats.streams import PARTITIONS
+from sealbus_broker.nats.streams import PARTITIONS, Partition, partitions
 from sealbus_broker.relay import sharing as sharing_module
 from sealbus_broker.relay.peers import SILENT_ECHOES
 from sealbus_broker.relay.sharing import Sharing
@@ -48,7 +49,7 @@ class Relay:
             nc=nc,
             live_nc=live,
             relay=name,
-            workers=self.workers,
+            worker=lambda partition: self.workers[partition.index],
             policy=lambda: stage.policy,
             supervisor=self.supervisor,
             enrols=True,
@@ -96,10 +97,10 @@ async def relays(bus: Stage, *names: str) -> AsyncIterator[list[Relay]]:
             await one.supervisor.close()
 
 
-def is_shared(some: list[Relay]) -> bool:
+def is_shared(some: list[Relay], number: int = PARTITIONS) -> bool:
     """Whether each partition is held by one of them, and each has its share."""
     held = [partition for one in some for partition in one.holds]
-    return sorted(held) == list(range(PARTITIONS)) and all(one.holds for one in some)
+    return sorted(held) == list(range(number)) and all(one.holds for one in some)
 
 
 def say(nc: HardenedClient, subject: str, **fields: object) -> None:
@@ -156,8 +157,8 @@ async def test_end_of_a_connection_hands_over_at_once(
 ) -> None:
     taken: list[int] = []
 
-    async def take_over(_: HardenedClient, partition: int) -> None:
-        taken.append(partition)
+    async def take_over(_: HardenedClient, partition: Partition) -> None:
+        taken.append(partition.index)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
     async with relays(bus, "a", "b") as (one, other):
@@ -175,10 +176,10 @@ async def test_silent_relay_is_ended_before_its_share_is_taken(
     frozen, live = await bus.login(), await bus.login()
     number, live_number = frozen.client_id, live.client_id
 
-    async def take_over(_: HardenedClient, partition: int) -> None:
+    async def take_over(_: HardenedClient, partition: Partition) -> None:
         assert frozen.client_id != number or not frozen.is_connected
         assert live.client_id != live_number or not live.is_connected
-        taken.append(partition)
+        taken.append(partition.index)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
     one = Relay(bus, await bus.login(), await bus.login(), "a")
@@ -202,8 +203,8 @@ async def test_silent_relay_that_cannot_be_ended_is_not_taken_over(
     """It may still act: the time-outs of the server decide."""
     taken: list[int] = []
 
-    async def take_over(_: HardenedClient, partition: int) -> None:
-        taken.append(partition)
+    async def take_over(_: HardenedClient, partition: Partition) -> None:
+        taken.append(partition.index)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
     one = Relay(bus, await bus.login(), await bus.login(), "a")
@@ -230,23 +231,42 @@ async def test_each_connection_of_a_silent_relay_is_ended(bus: Stage) -> None:
         await one.stop()
 
 
-async def test_relay_speaks_while_earlier_messages_are_not_counted(
+async def test_relay_speaks_while_it_cannot_look_at_ingress(
     bus: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JetStream may be without a leader. A relay that says nothing would be ended."""
 
-    async def are_left(_: HardenedClient) -> bool:
+    async def look(_: HardenedClient) -> numbers.Numbers:
         await asyncio.sleep(PATIENCE_S)
-        return True
+        return numbers.Numbers(PARTITIONS, PARTITIONS)
 
-    monkeypatch.setattr(sharing_module, "are_left", are_left)
-    monkeypatch.setattr(sharing_module, "DRAIN_LOOK_S", 0.01)
+    monkeypatch.setattr(numbers, "look", look)
+    monkeypatch.setattr(sharing_module, "LOOK_S", 0.01)
     one = Relay(bus, await bus.login(), await bus.login(), "a")
     await one.begin()
     try:
         await until(lambda: one.sharing._beat > 2, "it speaks again and again")
     finally:
         await one.stop()
+
+
+async def test_relays_follow_the_number_of_the_policy(bus: Stage) -> None:
+    """One of them knows the new policy later. The relay with the lowest id changes the number."""
+    limits = replace(bus.policy.limits, partitions=5)
+    policy = replace(bus.policy, limits=limits, digest=b"five")
+    async with relays(bus, "a", "b") as started:
+        first, later = sorted(started, key=lambda relay: relay.sharing.id)
+        first.sharing._policy = lambda: policy
+        await until(lambda: is_shared(started, 5), "they share five")
+        assert {relay.sharing.number for relay in started} == {5}
+        assert (await numbers.look(bus.relay)) == numbers.Numbers(5, 5)
+        later.sharing._policy = lambda: policy
+
+        async def others_are_gone() -> bool:
+            listed = await bus.done("CONSUMER.NAMES.INGRESS")
+            return set(listed["consumers"]) == {one.consumer for one in partitions(5)}
+
+        await until(others_are_gone, "the consumers of the number before are removed")
 
 
 async def test_no_echo_means_that_nobody_is_silent(bus: Stage) -> None:
@@ -310,10 +330,7 @@ async def test_relays_with_different_policies_leave_no_partition_alone(bus: Stag
         await until(
             lambda: (
                 other.sharing._own_weights() != one.sharing._own_weights()
-                and all(
-                    tuple(relay.sharing._weights()) == lowest._own_weights()
-                    for relay in (one, other)
-                )
+                and all(relay.sharing._weights() == lowest._own_weights() for relay in (one, other))
             ),
             "both have heard it",
         )

@@ -113,6 +113,10 @@ def restart(server: MemoryNats) -> None:
     asyncio.get_running_loop().call_soon(server.start)
 
 
+LOOKING = 3
+"""The calls of the first look at the partitions: two to look, and one to remove the others."""
+
+
 @pytest.mark.parametrize("served", [False, True])
 async def test_a_start_survives_a_restart_at_each_call(served: bool) -> None:
     plain = Starting()
@@ -122,7 +126,8 @@ async def test_a_start_survives_a_restart_at_each_call(served: bool) -> None:
     results = await asyncio.gather(*(one.ready() for one in starts), return_exceptions=True)
     failed = {at: error for at, error in enumerate(results, 1) if error is not None}
     assert not failed
-    assert all(one.befell.is_set() for one in starts)
+    # The last calls look at the partitions, beside the start. The stop may come before them.
+    assert all(one.befell.is_set() for one in starts[:-LOOKING])
 
 
 async def test_a_start_survives_a_restart_while_it_subscribes(

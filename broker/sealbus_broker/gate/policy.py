@@ -51,6 +51,10 @@ REPLICAS: Final = (1, 3, 5)
 """How many nodes may keep a stream. The stream goes on while more than half of them run, so two
 nodes survive no more losses than one, and four no more than three. JetStream keeps five at most."""
 
+MOST_PARTITIONS: Final = 24
+"""Most partitions. A lone relay asks for 640 KiB of each at a time (``relay/pulling.py``), and
+nats-server lets 16 MiB wait for one connection."""
+
 
 class DeliveryClass(StrEnum):
     """The delivery class of a subject's messages."""
@@ -127,6 +131,9 @@ class Limits:
     bots."""
     replicas: int = 1
     """On how many nodes of a cluster each stream is kept: one of :data:`REPLICAS`."""
+    partitions: int = 16
+    """The number of parts of INGRESS. With 16, two to four relays have even shares within 12 % of
+    the bots. With four, three relays cannot (ADR 43)."""
     flood_messages: int = 10_000
     """How many NATS messages a second one bot may send, in all its sessions. Beyond that its
     sessions end, and it has to pause. A bot of the client library sends 1,300 a second at its best,

@@ -149,8 +149,7 @@ class Api:
 
     def _message_get(self, name: str, wanted: Json) -> Json:
         stream = self._stream(name)
-        last_on = wanted.get("last_by_subj")
-        stored = stream.last_on(last_on) if last_on else stream.get(int(wanted.get("seq") or 0))
+        stored = stream.find(wanted)
         if stored is None:
             raise no_message()
         message: Json = {

@@ -158,10 +158,9 @@ def find(stream: Stream, body: bytes) -> Stored:
     """The message that a request names by sequence or by subject. Raises :class:`ApiError`."""
     try:
         wanted = json.loads(body)
-        last_on, sequence = wanted.get("last_by_subj"), wanted.get("seq")
-    except (ValueError, AttributeError):
-        last_on = sequence = None
-    stored = stream.last_on(last_on) if last_on else stream.get(int(sequence or 0))
+    except ValueError:
+        wanted = {}
+    stored = stream.find(wanted if isinstance(wanted, dict) else {})
     if stored is None:
         raise no_message()
     return stored

@@ -237,6 +237,25 @@ class Stream:
         """All of them, the oldest first."""
         return list(self._messages.values())
 
+    def find(self, wanted: dict[str, Any]) -> Stored | None:
+        """The message that a request names: the last one or the next one on a subject, or the one
+        at a sequence."""
+        sequence = int(wanted.get("seq") or 0)
+        if next_on := wanted.get("next_by_subj"):
+            return self.next_on(next_on, sequence)
+        last_on = wanted.get("last_by_subj")
+        return self.last_on(last_on) if last_on else self.get(sequence)
+
+    def next_on(self, subject: str, sequence: int) -> Stored | None:
+        """The first message at ``sequence`` or behind it on ``subject``, which may be a pattern."""
+        self.forget()
+        found = (
+            one
+            for one in self._messages.values()
+            if one.sequence >= sequence and covers(subject, one.subject)
+        )
+        return next(found, None)
+
     def last_on(self, subject: str) -> Stored | None:
         """The last message on ``subject``, which may be a pattern."""
         self.forget()

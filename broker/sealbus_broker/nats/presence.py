@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
+from sealbus_broker.nats.streams import PARTITIONS
 
 RELAY_SUBJECT: Final = "relay.here"
 """The subject on which relays say that they are there."""
@@ -51,8 +52,10 @@ class Presence:
     """The server's number for its connection."""
     live: tuple[str, int] | None = None
     """The same two of a relay's connection for live messages, which may be on another server."""
+    number: int = PARTITIONS
+    """How many partitions there are, as far as it knows. A door has no use for it."""
     holds: frozenset[int] = frozenset()
-    """The partitions that it asks for, or has messages of."""
+    """The partitions of this number that it asks for, or has messages of, by their indexes."""
     weights: tuple[int, ...] = ()
     """How much work it thinks that each partition brings, by its policy. Empty for a door."""
     stopping: bool = False
@@ -87,6 +90,7 @@ class Presence:
                 server=str(fields["server"]),
                 connection=int(fields["connection"]),
                 live=_place(fields["live"]),
+                number=int(fields["number"]),
                 holds=frozenset(map(int, fields["holds"])),
                 weights=tuple(map(int, fields["weights"])),
                 stopping=bool(fields["stopping"]),

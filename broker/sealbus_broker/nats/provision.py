@@ -19,6 +19,9 @@ policy was lowered.
 Without a leader, as in an election, the call fails with
 :class:`~sealbus_broker.errors.StreamsAway`, and may be made again.
 
+INGRESS keeps the number of partitions that it has. Relays change it when the messages of the number
+before are judged (:mod:`sealbus_broker.nats.numbers`).
+
 Several relays may do so at once. Nothing is kept here between two calls. When the connection is
 lost, the call fails, and the relay makes it again once it is back.
 """
@@ -46,7 +49,14 @@ from sealbus_broker.nats.jetstream import (
     time_ms,
     without_nulls,
 )
-from sealbus_broker.nats.streams import STREAMS, consumer_configs, differences, stream_configs
+from sealbus_broker.nats.streams import (
+    STREAMS,
+    consumer_configs,
+    differences,
+    number_in,
+    stream_configs,
+    transform,
+)
 
 log = get_logger(__name__)
 
@@ -68,9 +78,8 @@ _MAY_CHANGE: Final = frozenset(
 """The fields that a start may change in a live stream. They follow the policy, except
 ``allow_atomic``, which earlier versions switched on."""
 
-_MAY_CHANGE_IN_INGRESS: Final = frozenset({"max_msgs_per_subject", "subject_transform"})
-"""Likewise, in INGRESS alone. The transform follows the number of partitions
-(:mod:`sealbus_broker.nats.earlier`)."""
+_MAY_CHANGE_IN_INGRESS: Final = frozenset({"max_msgs_per_subject"})
+"""Likewise, in INGRESS alone."""
 
 COMPLETE_SINCE: Final = "sealbus-complete-since"
 """The name in a stream's metadata under which provisioning writes from when on the stream knows all
@@ -104,7 +113,19 @@ async def provision(
     for wanted in stream_configs(policy, least):
         if wanted["name"] in only:
             await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
-    for wanted in consumer_configs() if INGRESS in only else ():
+    if INGRESS in only:
+        info = await ask_well(
+            nc, f"STREAM.INFO.{INGRESS}", None, timeout_s, f"stream {INGRESS} cannot be read"
+        )
+        number = number_in(info["config"])
+        assert number is not None, "the stream is as the bus needs it"
+        await provision_consumers(nc, number, timeout_s=timeout_s)
+
+
+async def provision_consumers(nc: Client, number: int, *, timeout_s: float = 10.0) -> None:
+    """Make the consumers of ``number`` partitions that are missing, and check the rest. Raises
+    :class:`StreamsUnusable`."""
+    for wanted in consumer_configs(number):
         await _provision_consumer(nc, wanted, timeout_s)
 
 
@@ -124,6 +145,8 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lower
         raise refused(f"stream {name} cannot be read", info["error"])
     else:
         has = info["config"].get("num_replicas", 1)
+        if name == INGRESS and (number := number_in(info["config"])) is not None:
+            wanted = wanted | {"subject_transform": transform(number)}
         if has > wanted["num_replicas"] and not lowers:
             wanted = wanted | {"num_replicas": has}
         found = differences(info["config"], wanted)
@@ -147,6 +170,8 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lower
     # The number of replicas is the one field that NATS may give otherwise: see
     # sealbus_broker.nats.promises.
     given = {"num_replicas": info["config"].get("num_replicas", 1)}
+    if name == INGRESS and (number := number_in(info["config"])) is not None:
+        given["subject_transform"] = transform(number)
     _assert_same(f"stream {name}", info["config"], wanted | given)
 
 

@@ -51,7 +51,14 @@ from sealbus.protocol.streams import (
     RECORDS_PREFIX,
 )
 from sealbus.protocol.subjects import BUS, SEND
-from sealbus_broker.gate.policy import NO_WINDOWS, PROGRESS_BYTES, Limits, Policy, Windows
+from sealbus_broker.gate.policy import (
+    MOST_PARTITIONS,
+    NO_WINDOWS,
+    PROGRESS_BYTES,
+    Limits,
+    Policy,
+    Windows,
+)
 from sealbus_broker.nats.jetstream import Json
 
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS, RECORDS, KEYRING)
@@ -73,16 +80,18 @@ clock may be wrong by an hour, and one hour is spare."""
 KEYRING_BYTES: Final = 1024 * 1024
 """KEYRING keeps one list. It has a few kilobytes."""
 
-PARTITIONS: Final = 16
-"""The number of parts of INGRESS. All messages of a bot fall into one partition, which keeps their
-order, and one relay at a time works on it. With 16, two to four relays have even shares within 12 %
-of the bots. With four, three relays cannot (ADR 43). The number is part of each subject and
-consumer name, so that messages of two numbers are never mixed."""
+PARTITIONS: Final = Limits().partitions
+"""The number of parts of INGRESS, where the policy has no other one. All messages of a bot fall
+into one partition, which keeps their order, and one relay at a time works on it. The number is part
+of each subject and consumer name, so that messages of two numbers are never mixed. It may change on
+a living bus: see :mod:`sealbus_broker.nats.numbers`."""
+
+EARLIER: Final = 0
+"""Stands for the four partitions of the first version, whose subjects had no number:
+``ingress.<partition>.<bot>``."""
 
 EARLIER_PARTITIONS: Final = 4
-"""The number of partitions before their number was part of the subjects. Their messages had the
-subjects ``ingress.<partition>.<bot>``. A relay judges those that are left first: see
-:mod:`sealbus_broker.nats.earlier`."""
+"""How many those were."""
 
 PRIORITY_GROUP: Final = "relay"
 """The group in which one relay at a time holds a partition."""
@@ -118,21 +127,59 @@ _MIN_WINDOW_NS: Final = 100 * _NS_PER_MS
 """The shortest duplicate window that JetStream accepts. It cannot be turned off."""
 
 
-def partition_consumer(partition: int) -> str:
-    """Return the name of the INGRESS consumer of ``partition``.
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One part of INGRESS."""
 
-    Args:
-        partition: 0 to :data:`PARTITIONS` - 1. From there on, one of :data:`EARLIER_PARTITIONS`.
-    """
-    if partition >= PARTITIONS:
-        return f"relay-{partition - PARTITIONS}"
-    return f"relay-{PARTITIONS}-{partition}"
+    number: int
+    """How many parts there are together with it, or :data:`EARLIER`."""
+    index: int
+    """0 to that number - 1."""
+
+    def __str__(self) -> str:
+        """As ``3/16``, for logs."""
+        return f"{self.index}/{_count(self.number)}"
+
+    @property
+    def consumer(self) -> str:
+        """The name of its consumer."""
+        return partition_consumer(self.index, self.number)
 
 
-def partition_of(bot: str) -> int:
-    """Return the partition of ``bot``, as nats-server computes it: the 32-bit FNV-1a hash of its
-    name."""
-    return hashed(bot) % PARTITIONS
+def partitions(number: int) -> tuple[Partition, ...]:
+    """Return all partitions of ``number``."""
+    return tuple(Partition(number, index) for index in range(_count(number)))
+
+
+def partition_consumer(index: int, number: int = PARTITIONS) -> str:
+    """Return the name of the INGRESS consumer of a partition, by the fields of
+    :class:`Partition`."""
+    return f"relay-{index}" if number == EARLIER else f"relay-{number}-{index}"
+
+
+def partition_of(bot: str, number: int) -> int:
+    """Return the partition of ``bot`` among ``number``, as nats-server computes it: the 32-bit
+    FNV-1a hash of its name."""
+    return hashed(bot) % _count(number)
+
+
+def _count(number: int) -> int:
+    return EARLIER_PARTITIONS if number == EARLIER else number
+
+
+def transform(number: int) -> Json:
+    """Return the subject transform that puts the messages of bots into ``number`` partitions."""
+    middle = "" if number == EARLIER else f"{number}."
+    rule = f"{{{{partition({_count(number)},1)}}}}.{{{{wildcard(1)}}}}"
+    return {"src": f"{SEND}.*", "dest": f"{INGRESS_PREFIX}.{middle}{rule}"}
+
+
+def number_in(config: Mapping[str, Any]) -> int | None:
+    """Return the number of partitions in a configuration of INGRESS. ``None``: it is not as the bus
+    writes it."""
+    live = config.get("subject_transform")
+    numbers = (EARLIER, *range(1, MOST_PARTITIONS + 1))
+    return next((one for one in numbers if transform(one) == live), None)
 
 
 def hashed(text: str) -> int:
@@ -163,13 +210,7 @@ def stream_configs(policy: Policy, least: Windows = NO_WINDOWS) -> tuple[Json, .
             # An answer would go, with the server's rights, to any `reply` subject that the bot
             # chose.
             "no_ack": True,
-            "subject_transform": {
-                "src": f"{SEND}.*",
-                "dest": (
-                    f"{INGRESS_PREFIX}.{PARTITIONS}"
-                    f".{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}"
-                ),
-            },
+            "subject_transform": transform(limits.partitions),
             # A full stream refuses the new message, and never drops an older one unjudged.
             "discard": "new",
             "max_bytes": limits.ingress_bytes,
@@ -300,12 +341,13 @@ def _plain(name: str, subjects: str) -> Json:
     }
 
 
-def consumer_configs() -> tuple[Json, ...]:
-    """Return the relays' consumers on INGRESS, one for each partition."""
+def consumer_configs(number: int = PARTITIONS) -> tuple[Json, ...]:
+    """Return the relays' consumers on INGRESS, one for each of ``number`` partitions."""
+    middle = "" if number == EARLIER else f"{number}."
     return tuple(
         {
-            "durable_name": partition_consumer(partition),
-            "filter_subject": f"{INGRESS_PREFIX}.{PARTITIONS}.{partition}.*",
+            "durable_name": partition.consumer,
+            "filter_subject": f"{INGRESS_PREFIX}.{middle}{partition.index}.*",
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS_PER_S,
             # A consumer that had to be made again still delivers the messages that wait.
@@ -323,7 +365,7 @@ def consumer_configs() -> tuple[Json, ...]:
             "priority_groups": [PRIORITY_GROUP],
             "priority_timeout": PIN_TIMEOUT_S * _NS_PER_S,
         }
-        for partition in range(PARTITIONS)
+        for partition in partitions(number)
     )
 
 

@@ -10,7 +10,7 @@ from sealbus.protocol.limits import (
     MAX_SESSION_KEY_MS,
     MAX_TTL_MS,
 )
-from sealbus_broker.gate.policy import REPLICAS, Limits
+from sealbus_broker.gate.policy import MOST_PARTITIONS, REPLICAS, Limits
 from sealbus_broker.policy.reader import Reader
 
 MIN_TIME_MS: Final = 100
@@ -98,6 +98,7 @@ RANGES: Final = {
     "subscriptions": (1, MAX_CONSUMERS),
     "connections": (MIN_CONNECTIONS, MAX_CONNECTIONS),
     "replicas": (REPLICAS[0], REPLICAS[-1]),
+    "partitions": (1, MOST_PARTITIONS),
     "flood_messages": (MIN_FLOOD, MAX_FLOOD),
     "flood_bytes": (MIN_FLOOD_BYTES, MAX_STORE_BYTES),
 }
@@ -111,6 +112,7 @@ _COUNTS: Final = frozenset(
         "subscriptions",
         "connections",
         "replicas",
+        "partitions",
         "flood_messages",
     }
 )

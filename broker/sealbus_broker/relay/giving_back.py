@@ -22,7 +22,7 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import PRIORITY_GROUP, partition_consumer
+from sealbus_broker.nats.streams import PRIORITY_GROUP, Partition
 
 log = get_logger(__name__)
 
@@ -35,13 +35,13 @@ differ, and it is soon over."""
 
 
 async def give_back(
-    nc: HardenedClient, partition: int, replies: Sequence[bytes], *, has_pin: bool
+    nc: HardenedClient, partition: Partition, replies: Sequence[bytes], *, has_pin: bool
 ) -> None:
     """Give back messages of ``partition``, in order, and the pin.
 
     Args:
         nc: The relay's connection.
-        partition: The partition's number.
+        partition: The partition.
         replies: The acknowledgement subjects of the messages, in the order of the stream.
         has_pin: Whether this relay has the partition's pin. Without it nothing is given back,
             because another relay has the messages by now.
@@ -51,7 +51,7 @@ async def give_back(
     """
 
     async def call(name: str, body: dict[str, str]) -> None:
-        subject = f"{API}.CONSUMER.{name}.{INGRESS}.{partition_consumer(partition)}"
+        subject = f"{API}.CONSUMER.{name}.{INGRESS}.{partition.consumer}"
         await nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
 
     if not has_pin:
@@ -64,7 +64,7 @@ async def give_back(
         nc.write([pub(reply, NAK) for reply in earlier])
         # With a reply subject the server says when it has taken the last one, and so all of them.
         await nc.request(last.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
-        log.info("partition.given-back", partition=partition, messages=len(replies))
+        log.info("partition.given-back", partition=str(partition), messages=len(replies))
     # While it is paused: whoever asks first afterwards has the partition, and the oldest messages.
     await call("UNPIN", {"group": PRIORITY_GROUP})
     if replies:

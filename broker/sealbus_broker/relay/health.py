@@ -40,7 +40,7 @@ from sealbus.supervision import kind, pause
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partition_consumer
+from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partitions
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober, is_accepted
@@ -180,7 +180,7 @@ class Health:
         """When the last look ended. ``None``: there was none."""
         self._behind: dict[str, frozenset[str]] = {}
         """For each stream, the nodes that did not have everything at the last look."""
-        self._floors: dict[int, tuple[int, float]] = {}
+        self._floors: dict[str, tuple[int, float]] = {}
         """For each partition, the last sequence that was settled, and since when it is the last."""
         self._told: dict[str, tuple[Level, float]] = {}
         """For each problem in the log, by its subject, the level, and when it was written last."""
@@ -352,8 +352,10 @@ class Health:
 
     async def _partitions(self) -> list[Problem]:
         found = []
-        for partition in range(PARTITIONS):
-            info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{partition_consumer(partition)}")
+        number = PARTITIONS if self._sharing is None else self._sharing.number
+        for one in partitions(number):
+            partition = str(one)
+            info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{one.consumer}")
             if info is None:
                 continue  # the look at the stream says so
             waiting = info["num_pending"] + info["num_ack_pending"]

@@ -37,7 +37,7 @@ from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.streams import ACK_WAIT_S
+from sealbus_broker.nats.streams import ACK_WAIT_S, Partition
 from sealbus_broker.relay.arrivals import ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
 from sealbus_broker.relay.ingress_waiting import WAITING, Crowd, IngressWaiting, Pulled
@@ -106,7 +106,7 @@ class IngressWorker:
         self,
         *,
         nc: HardenedClient,
-        partition: int,
+        partition: Partition,
         process: Process,
         supervisor: Supervisor,
         last_try: LastTry | None = None,
@@ -116,7 +116,7 @@ class IngressWorker:
 
         Args:
             nc: The relay's connection.
-            partition: 0 to :data:`~sealbus_broker.nats.streams.PARTITIONS` - 1.
+            partition: The partition.
             process: Judges a batch and carries its verdicts out.
             supervisor: Answers for the timers and the watch for a stop.
             last_try: Judges suspects alone. Without it they are judged like other messages.
@@ -208,7 +208,7 @@ class IngressWorker:
                 # The server delivers the messages after ACK_WAIT_S, and perhaps behind newer ones.
                 log.warning(
                     "partition.not-given-back",
-                    partition=self._partition,
+                    partition=str(self._partition),
                     error=type(error).__name__,
                 )
         finally:
@@ -363,7 +363,7 @@ class IngressWorker:
         except (NatsError, OSError, TimeoutError) as error:
             log.warning(
                 "acknowledgement.not-confirmed",
-                partition=self._partition,
+                partition=str(self._partition),
                 error=type(error).__name__,
             )
             return

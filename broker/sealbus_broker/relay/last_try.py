@@ -37,6 +37,7 @@ from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
+from sealbus_broker.nats.streams import Partition
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.quarantine import Record
@@ -154,7 +155,11 @@ class LastTry:
             return await self._process(arrivals, turn)
 
     async def judge(
-        self, suspect: Suspect, partition: int, read: Callable[[], Sequence[Arrival]], turn: Turn
+        self,
+        suspect: Suspect,
+        partition: Partition,
+        read: Callable[[], Sequence[Arrival]],
+        turn: Turn,
     ) -> Refusals | None:
         """Judge one message alone, or set it aside; return when that is durable.
 
@@ -185,7 +190,7 @@ class LastTry:
             await self._mark(partition, suspect.position, _DONE)
             return refusals
 
-    async def _was_tried(self, partition: int, position: int) -> bool:
+    async def _was_tried(self, partition: Partition, position: int) -> bool:
         ask = json.dumps({"last_by_subj": mark_subject(partition, position)}).encode()
         answer = json.loads(
             (await self._nc.request(f"{API}.STREAM.MSG.GET.{HEALTH}", ask, ASK_S)).data
@@ -194,7 +199,7 @@ class LastTry:
             "error" not in answer and base64.b64decode(answer["message"].get("data", "")) == _BEGUN
         )
 
-    async def _mark(self, partition: int, position: int, what: bytes) -> None:
+    async def _mark(self, partition: Partition, position: int, what: bytes) -> None:
         # Without an id: a second mark is not a duplicate of the first, it replaces it.
         await self._stream_store.store([StreamMessage(mark_subject(partition, position), what, {})])
 
@@ -235,9 +240,9 @@ class LastTry:
         )
 
 
-def mark_subject(partition: int, position: int) -> str:
+def mark_subject(partition: Partition, position: int) -> str:
     """Return the subject of a message's mark.
 
     Each message has one of its own, because several that end relays must not hide each other.
     """
-    return f"{HEALTH_PREFIX}.alone.{partition}.{position}"
+    return f"{HEALTH_PREFIX}.alone.{partition.index}.{position}"

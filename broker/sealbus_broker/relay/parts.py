@@ -24,9 +24,9 @@ from pathlib import Path
 
 from sealbus.nats.client import HardenedClient
 from sealbus.supervision import Supervisor
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import MOST_PARTITIONS, Limits
 from sealbus_broker.gate.rate import RateMeters
-from sealbus_broker.nats.streams import EARLIER_PARTITIONS, PARTITIONS
+from sealbus_broker.nats.streams import Partition
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clerk import Clerk
@@ -37,6 +37,7 @@ from sealbus_broker.relay.ingress_waiting import Crowd
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
+from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.promises import Promises
@@ -115,8 +116,9 @@ class Parts:
             now_ms=now_ms,
         )
         crowd = Crowd()
-        self._partitions = [
-            IngressWorker(
+
+        def make_worker(partition: Partition) -> IngressWorker:
+            return IngressWorker(
                 nc=nc,
                 partition=partition,
                 process=last_try.process,
@@ -124,13 +126,14 @@ class Parts:
                 last_try=last_try,
                 crowd=crowd,
             )
-            for partition in range(PARTITIONS + EARLIER_PARTITIONS)
-        ]
+
+        self._partitions = Workers(make_worker)
         self.sharing = Sharing(
             nc=nc,
             live_nc=live_nc,
             relay=relay,
-            workers=self._partitions,
+            worker=self._partitions.of,
+            forget=self._partitions.forget,
             policy=policy,
             supervisor=supervisor,
             enrols=enrols_in is not None,
@@ -172,9 +175,9 @@ class Parts:
         )
 
     @property
-    def workers(self) -> Sequence[IngressWorker | LiveWorker]:
+    def workers(self) -> Sequence[Workers | LiveWorker]:
         """The parts that pull and receive messages."""
-        return [*self._partitions, self._live]
+        return [self._partitions, self._live]
 
     def forget_backlog(self, bot: str) -> None:
         """The sessions of ``bot`` end, because it floods the bus."""
@@ -197,7 +200,7 @@ class Parts:
                 partial(self.sharing.hold, partition, stopping),
                 until=stopping,
             )
-            for partition in range(len(self._partitions))
+            for partition in range(MOST_PARTITIONS)
         ]
         live = partial(self._live.run, stopping)
         share = partial(self.sharing.run, stopping)

@@ -87,9 +87,10 @@ class Peers:
             del self._peers[presence.id]
         return gone
 
-    def held(self) -> frozenset[int]:
-        """Return the partitions that some peer holds."""
-        return frozenset(at for one in self._peers.values() for at in one.presence.holds)
+    def held(self, number: int) -> frozenset[int]:
+        """Return the partitions of ``number`` that some peer holds."""
+        there = (one for one in self.there if one.number == number)
+        return frozenset(at for one in there for at in one.holds)
 
     def sharing(self) -> list[str]:
         """Return the ids of the peers that take partitions."""
@@ -107,7 +108,7 @@ class Peers:
         """
         said = {one.id: one.weights for one in self.there if not one.stopping} | {own_id: own}
         counts = said[min(said)]
-        # A relay of another version may have another number of partitions.
+        # The relay may not know yet that the number of partitions has changed.
         return counts if len(counts) == len(own) else own
 
     def enrolling(self) -> list[str]:
@@ -117,6 +118,7 @@ class Peers:
 
 def _facts(presence: Presence) -> tuple[object, ...]:
     return (
+        presence.number,
         presence.holds,
         presence.stopping,
         presence.enrols,

@@ -26,16 +26,16 @@ from sealbus.nats.pull import next_subject
 from sealbus.nats.pull_requests import PullRequests
 from sealbus.protocol.streams import INGRESS
 from sealbus.supervision import Supervisor
-from sealbus_broker.nats.streams import PIN_TIMEOUT_S, PRIORITY_GROUP, partition_consumer
+from sealbus_broker.nats.streams import PIN_TIMEOUT_S, PRIORITY_GROUP, Partition
 
 PULL_MESSAGES: Final = 256
 """How many messages one request asks for: enough that many share one round trip."""
 
 PULL_BYTES: Final = 640 * 1024
 """How many bytes one request asks for. That is more than the largest message. The requests of all
-16 partitions of a lone relay together stay below the bytes that may wait for its connection
-(``config.MAX_PENDING_BYTES``). :mod:`~sealbus_broker.relay.ingress_waiting` bounds the messages
-that wait here."""
+partitions of a lone relay together, which are 24 at most, stay below the bytes that may wait for
+its connection (``config.MAX_PENDING_BYTES``). :mod:`~sealbus_broker.relay.ingress_waiting` bounds
+the messages that wait here."""
 
 PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 """How long a request waits for messages. The next one is made before the partition's pin runs
@@ -84,20 +84,25 @@ class Pulling:
     """
 
     def __init__(
-        self, *, nc: HardenedClient, partition: int, supervisor: Supervisor, changed: asyncio.Event
+        self,
+        *,
+        nc: HardenedClient,
+        partition: Partition,
+        supervisor: Supervisor,
+        changed: asyncio.Event,
     ) -> None:
         """Prepare; ask for nothing yet.
 
         Args:
             nc: The relay's connection.
-            partition: The partition's number.
+            partition: The partition.
             supervisor: Answers for the timers.
             changed: Set whenever another request may be made.
         """
         self._nc = nc
         self._supervisor = supervisor
         self._changed = changed
-        subject = next_subject(INGRESS, partition_consumer(partition))
+        subject = next_subject(INGRESS, partition.consumer)
         self.requests = PullRequests(subject, nc.new_inbox())
         """Their numbers, and how many messages the last one may still bring."""
         self._asking: asyncio.TimerHandle | None = None

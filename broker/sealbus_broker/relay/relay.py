@@ -68,10 +68,10 @@ from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.flood_watch import FloodWatch
 from sealbus_broker.relay.following import Following, too_old
 from sealbus_broker.relay.health import Problem, no_problems
-from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.live_sessions import LiveSessions
+from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.parts import Parts
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
@@ -189,7 +189,7 @@ class Relay:
         """``None``: before they are read."""
         self._stream_store: StreamStore | None = None
         """``None``: before the state *serving*."""
-        self._workers: Sequence[IngressWorker | LiveWorker] = ()
+        self._workers: Sequence[Workers | LiveWorker] = ()
         """They pull and receive messages. Empty before the state *serving*."""
         self._sharing: Sharing | None = None
         """Shares the partitions with other relays. ``None``: before the state *serving*."""

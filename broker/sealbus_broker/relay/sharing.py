@@ -25,6 +25,12 @@ connections (``KICK``), so that it gets no more live messages, and then take ove
 when it wakes, and is a peer as before. A silent *door* is ended likewise, where another is there.
 So it gets no more logins. A relay that hears no other one ends nothing.
 
+**The number of partitions** may change while relays serve (:mod:`sealbus_broker.nats.numbers`).
+Relays work on the partitions of one number, that of the oldest message. Each looks now and then,
+and at each beat while a change may be under way. Where the policy asks for another number, the
+relay with the lowest id changes it. The words of a relay say which number it works on. A partition
+of another number is given back like one that is another's.
+
 **A lost connection.** No echo comes, so nobody seems silent. The others take this relay's
 partitions. When the connection is back, its words are said again, and the partitions are shared
 anew. Where two relays hold a partition for a moment, the server's pin decides which of them gets
@@ -49,10 +55,10 @@ from sealbus.nats.frames import pub
 from sealbus.supervision import Supervisor, pause
 from sealbus.waiting import before
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.gate.policy import Policy
+from sealbus_broker.gate.policy import MOST_PARTITIONS, Policy
 from sealbus_broker.logger import get_logger
+from sealbus_broker.nats import numbers
 from sealbus_broker.nats.config import DISCONNECTED_SUBJECT, kick_subject
-from sealbus_broker.nats.earlier import are_left
 from sealbus_broker.nats.presence import (
     BEAT_S,
     DOOR_SUBJECT,
@@ -60,7 +66,7 @@ from sealbus_broker.nats.presence import (
     RELAY_SUBJECT,
     Presence,
 )
-from sealbus_broker.nats.streams import PARTITIONS, partition_of
+from sealbus_broker.nats.streams import EARLIER, PARTITIONS, Partition, partition_of, partitions
 from sealbus_broker.relay.peers import Peers, assign
 from sealbus_broker.relay.taking_over import take_over
 
@@ -74,9 +80,17 @@ LOST_BEATS: Final = 20
 """After how many beats without its echo a word is said again. An echo is lost with a connection
 alone, and this is for a loss that nobody tells of."""
 
-DRAIN_LOOK_S: Final = 1.0
-"""How long a look for earlier messages may take. This relay says nothing meanwhile, and the others
-would take it for frozen after two seconds."""
+LOOK_S: Final = 1.0
+"""How long a look at the numbers of partitions may take. This relay says nothing meanwhile, and the
+others would take it for frozen after two seconds."""
+
+LOOK_BEATS: Final = 20
+"""After how many beats a relay looks, where no change seems to be under way: five seconds. The
+relay that made a change may have died before it said so."""
+
+CHANGE_BEATS: Final = 8
+"""For how many beats the policy has asked for another number before it is changed: two seconds. The
+other relays follow their folders meanwhile, and let the stream follow their policy."""
 
 KICK_S: Final = 2.0
 """How long nats-server may take to end a connection. It takes a millisecond."""
@@ -106,7 +120,8 @@ class Sharing:
         nc: HardenedClient,
         live_nc: HardenedClient,
         relay: str,
-        workers: Sequence[Worker],
+        worker: Callable[[Partition], Worker],
+        forget: Callable[[int], None] = lambda _: None,
         policy: Callable[[], Policy],
         supervisor: Supervisor,
         enrols: bool = False,
@@ -117,7 +132,8 @@ class Sharing:
             nc: The relay's connection.
             live_nc: Its connection for live messages, which ends too when it is silent.
             relay: The relay's name, for the others' logs.
-            workers: The worker of each partition, and then of each earlier one.
+            worker: Gives the worker of a partition.
+            forget: Is told the number of partitions of which workers are still needed.
             policy: Gives the policy in force, by whose bots partitions are weighed.
             supervisor: Answers for the ends of silent connections.
             enrols: Whether this relay can enrol invited bots.
@@ -127,7 +143,8 @@ class Sharing:
         self._nc = nc
         self._live_nc = live_nc
         self._relay = relay
-        self._workers = workers
+        self._worker = worker
+        self._forget = forget
         self._policy = policy
         self._supervisor = supervisor
         self._enrols = enrols
@@ -135,22 +152,28 @@ class Sharing:
         """The other relays."""
         self._doors = Peers()
         """All doors, that of this relay too."""
-        self._turns = [asyncio.Event() for _ in workers]
-        """For each partition: set when its owner may have changed."""
-        self._held: dict[int, asyncio.Event] = {}
+        self._turns = [asyncio.Event() for _ in range(MOST_PARTITIONS)]
+        """For each index of a partition: set when its owner may have changed."""
+        self._held: dict[Partition, asyncio.Event] = {}
         """The partitions in the states *taken*, *held* and *giving*. The event is set in the
         last."""
+        self._number: int | None = None
+        """How many partitions there are. ``None``: before the first look."""
+        self._left = {EARLIER}
+        """The numbers of before, whose consumers may be there still."""
+        self._unlooked = 0
+        """For how many beats it has not looked at the numbers."""
+        self._asked_for = 0
+        """For how many looks the policy has asked for another number."""
         self._orphans: set[int] = set()
         """The partitions that nobody holds since a relay is gone."""
         self._ending: dict[str, Presence] = {}
         """The silent relays whose connections are being ended, by their ids. Until then their
         partitions count as held."""
-        self._weighed: tuple[bytes, tuple[int, ...]] = b"", ()
-        """The digest of a policy, and the weights of the partitions by it."""
+        self._weighed: tuple[bytes, int, tuple[int, ...]] = b"", 0, ()
+        """The digest of a policy, the number of partitions, and their weights by both."""
         self._owners: Sequence[str] = ()
         """Who should have each partition. Empty: nobody."""
-        self._is_draining = True
-        """Whether the partitions of an earlier version are worked on, and no others."""
         self._has_greeted = False
         """Whether it has asked who is there. Before, it takes no partition."""
         self._namesakes = set[str]()
@@ -171,14 +194,16 @@ class Sharing:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Say that this relay is there, until ``stopping`` is set and it holds no partition."""
-        await self._drain()
+        await self._look()
         await self._greet()
         # Not earlier: whoever answers its own greeting would never find itself alone.
         greetings = await self._nc.subscribe(HELLO_SUBJECT, cb=self._on_hello)
         try:
             while not stopping.is_set():
                 self._say_beat()
-                await self._drain()
+                self._unlooked += 1
+                if self._is_changing or self._unlooked >= LOOK_BEATS:
+                    await self._look()
                 self._update()
                 await pause(BEAT_S, until=stopping)
             self._is_stopping = True
@@ -192,12 +217,48 @@ class Sharing:
             with contextlib.suppress(NatsError):
                 await greetings.unsubscribe()
 
-    async def _drain(self) -> None:
-        """Look whether earlier messages are left. If none is, work on the new partitions."""
-        if self._is_draining:
-            with contextlib.suppress(NatsError, OSError, TimeoutError, StreamsUnusable):
-                async with asyncio.timeout(DRAIN_LOOK_S):
-                    self._is_draining = await are_left(self._nc)
+    @property
+    def number(self) -> int:
+        """How many partitions there are, or :data:`~sealbus_broker.nats.streams.EARLIER`."""
+        return PARTITIONS if self._number is None else self._number
+
+    @property
+    def _is_changing(self) -> bool:
+        """Whether the number of partitions may change, as far as is known without NATS."""
+        said = {one.number for one in self._peers.there if not one.stopping}
+        return said | {self._wanted} != {self._number}
+
+    @property
+    def _wanted(self) -> int:
+        return self._policy().limits.partitions
+
+    async def _look(self) -> None:
+        """Look at the numbers of partitions, and work on those of the oldest message. Change the
+        number where the policy asks for it."""
+        self._unlooked = 0
+        with contextlib.suppress(NatsError, OSError, TimeoutError, StreamsUnusable):
+            async with asyncio.timeout(LOOK_S):
+                found = await numbers.look(self._nc)
+                if found.due != self._number:
+                    self._left |= set() if self._number is None else {self._number}
+                    self._number = found.due
+                    self._orphans.clear()
+                    self._say()
+                if found.are_one:
+                    await self._follow(found.live)
+
+    async def _follow(self, live: int) -> None:
+        """Let the stream have as many partitions as the policy asks for. It has ``live`` now, and
+        no message of another number."""
+        is_asked = self._wanted != live and self.id == min([self.id, *self._peers.sharing()])
+        self._asked_for = self._asked_for + 1 if is_asked else 0
+        if self._asked_for > CHANGE_BEATS:
+            self._asked_for = 0
+            await numbers.change(self._nc, self._wanted)
+        elif self._left and all(at.number == live for at in self._held):
+            self._forget(live)
+            await numbers.remove(self._nc, self._left - {live})
+            self._left.clear()
 
     async def _greet(self) -> None:
         """Have all relays say their words; return when one has, or when there is none."""
@@ -227,7 +288,8 @@ class Sharing:
             server=self._nc.server_id,
             connection=self._nc.client_id or 0,
             live=(self._live_nc.server_id, self._live_nc.client_id or 0),
-            holds=frozenset(self._held),
+            number=self.number,
+            holds=frozenset(self._indexes()),
             weights=self._own_weights(),
             stopping=self._is_stopping,
             enrols=self._enrols,
@@ -297,7 +359,8 @@ class Sharing:
             self._update()
 
     def _orphan(self, gone: Presence) -> None:
-        self._orphans |= gone.holds - self._held.keys() - self._held_by_others()
+        if gone.number == self._number:
+            self._orphans |= gone.holds - self._indexes() - self._held_by_others()
 
     async def _kick(self, silent: Presence) -> bool:
         """Return whether its connections have ended. ``False``: nobody knows."""
@@ -312,54 +375,62 @@ class Sharing:
                 has_ended = False
         return has_ended
 
-    async def _take_over(self, partition: int) -> None:
+    async def _take_over(self, partition: Partition) -> None:
         """Take over a partition. Where that fails, the time-outs of the server do it."""
         try:
             await take_over(self._nc, partition)
         except (NatsError, OSError, TimeoutError, ValueError, KeyError) as error:
-            log.warning("partition.not-taken-over", partition=partition, error=type(error).__name__)
+            log.warning(
+                "partition.not-taken-over", partition=str(partition), error=type(error).__name__
+            )
 
     # ---- partitions ------------------------------------------------------------------------------
 
-    async def hold(self, partition: int, stopping: asyncio.Event) -> None:
-        """Work on ``partition`` whenever it is this relay's, until ``stopping`` is set."""
-        turn = self._turns[partition]
+    async def hold(self, index: int, stopping: asyncio.Event) -> None:
+        """Work on the partition with ``index``, whatever their number is, whenever it is this
+        relay's, until ``stopping`` is set."""
+        turn = self._turns[index]
         while not stopping.is_set():
             turn.clear()
-            if not self._wants(partition):
+            if not self._wants(index):
                 await before(stopping, turn.wait())
                 continue
+            partition = Partition(self.number, index)
             given = self._held[partition] = asyncio.Event()
             self._say()
             try:
-                if partition in self._orphans:
-                    self._orphans.discard(partition)
+                if index in self._orphans:
+                    self._orphans.discard(index)
                     await self._take_over(partition)
-                await self._workers[partition].run(given)
+                await self._worker(partition).run(given)
             finally:
                 del self._held[partition]
                 self._say()
 
-    def _wants(self, partition: int) -> bool:
-        return self._owns(partition) and partition not in self._held_by_others()
+    def _wants(self, index: int) -> bool:
+        return self._owns(Partition(self.number, index)) and index not in self._held_by_others()
 
     def _held_by_others(self) -> set[int]:
-        ending = (at for one in self._ending.values() for at in one.holds)
-        return {*self._peers.held(), *ending}
+        ending = (one for one in self._ending.values() if one.number == self._number)
+        return {*self._peers.held(self.number), *(at for one in ending for at in one.holds)}
 
-    def _owns(self, partition: int) -> bool:
-        is_due = (partition >= PARTITIONS) is self._is_draining
-        return is_due and bool(self._owners) and self._owners[partition] == self.id
+    def _indexes(self) -> set[int]:
+        """The partitions that this relay holds, of the present number."""
+        return {at.index for at in self._held if at.number == self._number}
+
+    def _owns(self, partition: Partition) -> bool:
+        is_due = partition.number == self._number and partition.index < len(self._owners)
+        return is_due and self._owners[partition.index] == self.id
 
     def _update(self) -> None:
         """Compute the owners anew, give away, and wake whoever may hold a partition now."""
-        if not self._has_greeted:
+        if not self._has_greeted or self._number is None:
             return
         peers = self._peers.sharing()
         if not self._is_stopping:
             peers.append(self.id)
         self._owners = assign(peers, self._weights()) if peers else ()
-        self._orphans -= self._peers.held()
+        self._orphans -= self._peers.held(self.number)
         for partition, given in self._held.items():
             # Where no relay wants it, a relay that stops gives it back for those that will come.
             if not self._owns(partition):
@@ -370,30 +441,26 @@ class Sharing:
     def _own_weights(self) -> tuple[int, ...]:
         """Return the number of bots that may publish, by partition. Each partition counts a little,
         so that those without a bot are shared too."""
-        policy = self._policy()
+        policy, number = self._policy(), self.number
         # A bus may have thousands of bots, and a relay speaks four times a second.
-        if self._weighed[0] != policy.digest:
-            weights = [1] * PARTITIONS
+        if self._weighed[:2] != (policy.digest, number):
+            weights = [1] * len(partitions(number))
             for name, rule in policy.bots.items():
                 if rule.publish:
-                    weights[partition_of(name)] += BOT_WEIGHT
-            self._weighed = policy.digest, tuple(weights)
-        return self._weighed[1]
+                    weights[partition_of(name, number)] += BOT_WEIGHT
+            self._weighed = policy.digest, number, tuple(weights)
+        return self._weighed[2]
 
-    def _weights(self) -> list[int]:
-        """Return the weight of each partition, and of each earlier one."""
-        weights = self._peers.weights(self._own_weights(), self.id)
-        if self._is_draining:
-            # The others wait meanwhile, and must not count.
-            weights = (0,) * PARTITIONS
-        return [*weights, *[1] * (len(self._workers) - PARTITIONS)]
+    def _weights(self) -> tuple[int, ...]:
+        """Return the weight of each partition."""
+        return self._peers.weights(self._own_weights(), self.id)
 
     # ---- questions -------------------------------------------------------------------------------
 
     @property
     def holds(self) -> list[int]:
         """The partitions that this relay holds."""
-        return sorted(self._held)
+        return sorted(self._indexes())
 
     @property
     def peers(self) -> list[dict[str, object]]:

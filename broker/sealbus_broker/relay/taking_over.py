@@ -30,7 +30,7 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import PRIORITY_GROUP, partition_consumer
+from sealbus_broker.nats.streams import PRIORITY_GROUP, Partition
 from sealbus_broker.relay.giving_back import GIVE_BACK_S, PAUSE_S
 
 log = get_logger(__name__)
@@ -41,17 +41,17 @@ MOST_SEQUENCES: Final = 65_536
 bytes. What lies further ahead comes again after ``ACK_WAIT_S``."""
 
 
-async def take_over(nc: HardenedClient, partition: int) -> None:
+async def take_over(nc: HardenedClient, partition: Partition) -> None:
     """Take over the pin of ``partition``, and the messages in hand.
 
     Args:
         nc: The relay's connection.
-        partition: The partition's number.
+        partition: The partition.
 
     Raises:
         nats.errors.Error: The server did not answer, or the connection was lost.
     """
-    consumer = partition_consumer(partition)
+    consumer = partition.consumer
 
     async def call(name: str, body: dict[str, str]) -> dict[str, Any]:
         subject = f"{API}.CONSUMER.{name}.{INGRESS}.{consumer}"
@@ -81,4 +81,4 @@ async def take_over(nc: HardenedClient, partition: int) -> None:
     # This call makes the server forget the requests of the gone relay.
     await call("INFO", {})
     await call("PAUSE", {})
-    log.info("partition.taken-over", partition=partition, messages=in_hand)
+    log.info("partition.taken-over", partition=str(partition), messages=in_hand)

@@ -15,6 +15,7 @@ from sealbus.nats.acks import ACK
 from sealbus.protocol.reason import Reason
 from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.subscription import DurableSubscription
+from sealbus_broker.nats.streams import Partition
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay.giving_back import give_back
 from sealbus_broker.relay.ingress import IngressWorker
@@ -105,7 +106,9 @@ def _give_back_reversed() -> None:
     """A relay that stops gives messages back in the wrong order. It is slow, and so has some."""
     work = IngressWorker._work
 
-    async def mistaken(nc: Any, partition: int, replies: Sequence[bytes], *, has_pin: bool) -> None:
+    async def mistaken(
+        nc: Any, partition: Partition, replies: Sequence[bytes], *, has_pin: bool
+    ) -> None:
         await give_back(nc, partition, list(reversed(replies)), has_pin=has_pin)
 
     async def slow(self: IngressWorker, taken: Sequence[tuple[Any, Any]]) -> None:
