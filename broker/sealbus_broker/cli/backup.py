@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from sealbus.errors import InvalidInput
+from sealbus_broker.cli import backup_seal as seal
 from sealbus_broker.cli.as_relay import as_relay
 from sealbus_broker.cli.bus_options import dir_option, server_option
 from sealbus_broker.cli.errors import Unusable
@@ -19,6 +20,8 @@ from sealbus_broker.cli.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.snapshots import restore as give
 from sealbus_broker.nats.snapshots import save
+from sealbus_broker.policy.reader import time_text
+from sealbus_broker.relay.clocks import clock_ms
 
 _FINISH: Final = ".part"
 """The end of the folder's name until it is whole."""
@@ -31,12 +34,14 @@ _FINISH: Final = ".part"
 def backup(target: str, folder: str | None, servers: tuple[str, ...]) -> None:
     """Save the streams of a bus that runs into the folder TARGET, which must not exist.
 
-    The files have all stored messages, and the ledger. They are not sealed, and only their owner
-    can read them. Live messages are in memory, and are not saved. Keep a copy of the bus's folder
+    The files have all stored messages, and the ledger. They are not encrypted, and only their owner
+    can read them. `sealbus restore` knows by bus.json which bus they are of, and that no file has
+    changed. Live messages are in memory, and are not saved. Keep a copy of the bus's folder
     too: it has the keys, and this command does not save them.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
+    name = bus.policy(secrets.bus.public).bus
     path = Path(target)
     # Not with_name(): the working folder and the root have no name.
     part = path.parent / f"{path.name}{_FINISH}"
@@ -52,6 +57,7 @@ def backup(target: str, folder: str | None, servers: tuple[str, ...]) -> None:
         async with as_relay(bus.servers(servers), secrets, "sealbus backup", CONNECT_S, tls) as nc:
             await stop.before(save(nc, part, _tell("saved")))
         stop.check()
+        seal.write(part, name, secrets, time_text(clock_ms()))
 
     with writing(part):
         # Outside of the block below: the folder may be that of another backup, which goes on.
@@ -74,7 +80,8 @@ def restore(source: str, folder: str | None, servers: tuple[str, ...]) -> None:
     No relay may run: start nats-server with an empty store, run this command, and then the relays.
     The ledger does not know the messages that were accepted after the backup. So it is complete
     only from now on, and a message whose nonce is older is refused as `stale`. Each bot may send
-    new messages at once.
+    new messages at once. A backup of another bus, or one that has changed, is refused before
+    anything is restored.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
@@ -85,6 +92,9 @@ def restore(source: str, folder: str | None, servers: tuple[str, ...]) -> None:
             raise Unusable(
                 f"{readable(source, 300)} is not a folder", hint="name one of `sealbus backup`"
             )
+
+    with reading(path):
+        seal.check(path, bus.bus_file(), secrets)
 
     async def work(stop: Stop) -> None:
         tls = bus.tls(servers)
