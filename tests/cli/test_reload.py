@@ -88,6 +88,7 @@ def test_reload_shows_the_policy_in_force(running: RunningBus) -> None:
         "problems": [],
         "unseen": None,
         "sessions_obey": True,
+        "waits_for": None,
         "sessions_ended": 0,
         "sessions_renewed": 0,
         "nodes_unheard": [],

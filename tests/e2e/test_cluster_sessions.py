@@ -19,6 +19,7 @@ from tests.cli.command import sealbus_beside
 from tests.e2e.edits import report
 from tests.e2e.nodes import NODES, ClusterShop
 from tests.e2e.shop import order, state
+from tests.forked import ForkedProgram
 from tests.waiting import PATIENCE_S, until
 
 MOST = 4
@@ -110,6 +111,28 @@ async def test_paused_node_holds_up_no_revocation(spread: Spread) -> None:
     spread.shop.signal_node(away, signal.SIGCONT)
     await until(lambda: state(bots[away]) is not BotState.CONNECTED, "it is out later")
     await until(lambda: _heard(spread), "the relay has heard the node")
+
+
+async def test_revocation_waits_while_a_majority_is_away(spread: Spread) -> None:
+    """The session on the node that is left ends at once, and the command says what it waits for."""
+    left = int(spread.nc.server_name.removeprefix("node-"))
+    away = [node for node in range(NODES) if node != left]
+    bot = await spread.bot("order", left)
+    for node in away:
+        await spread.shop.nodes[node].stop()
+    where = ("--dir", str(spread.shop.bus.path), "--server", spread.shop.urls[left])
+    command = ("sealbus_broker", "keys", "revoke", "order", "--wait", "--timeout", "600", *where)
+    log = spread.shop.bus.path / "revoke.log"
+    running = ForkedProgram(command, log)
+    await until(lambda: state(bot) is not BotState.CONNECTED, "its session has ended")
+    said = b"waiting for relay: JetStream to list and remove durable subscriptions"
+    await until(lambda: said in log.read_bytes(), "it says what it waits for")
+    assert not await _obey(spread)
+    assert running.returncode is None
+    for node in away:
+        await spread.shop.restart_node(node)
+    assert await running.wait() == 0, log.read_text()
+    assert b"in force at 1 relay" in log.read_bytes()
 
 
 async def test_stopped_node_is_missing_and_named(spread: Spread) -> None:

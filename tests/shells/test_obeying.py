@@ -10,10 +10,12 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.sessions import Entry, Sessions
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connections import Listing, list_sessions
 from sealbus_broker.relay import following, live_sessions
 from sealbus_broker.relay.live_sessions import LiveSessions
 from sealbus_broker.relay.relay import Relay
+from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.testing.bus import NAME
 from sealbus_broker.testing.door import DoorInProcess
 from tests.shells.following_shop import WATCHER, Shop, hurry
@@ -195,6 +197,34 @@ async def test_sessions_obey_once_nats_is_back(shop: Shop, monkeypatch: pytest.M
     await until(lambda: shop.obeyed == shop.newest, "all obey")
     await until(lambda: watcher._session.is_up, "it is back")
     assert shop.events("sessions.not-told") != []
+
+
+async def test_session_ends_while_jetstream_has_no_majority(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The subscriptions of its bot cannot be listed."""
+    is_back = asyncio.Event()
+
+    async def failing(nc: HardenedClient, policy: Policy) -> int:
+        if not is_back.is_set():
+            raise NatsError("the consumers cannot be listed")
+        return await remove_ungranted(nc, policy)
+
+    monkeypatch.setattr(following, "remove_ungranted", failing)
+    relay = shop.bus._relay
+    assert relay is not None
+    assert relay._following is not None
+    follower = relay._following
+    async with shop.client("watcher") as client:
+        shop.folder.change(WATCHER, "")
+        reloading = asyncio.ensure_future(shop.bus.reload())
+        await until(lambda: client.is_closed, "it is cut off")
+        report = follower.report()
+        assert not report["sessions_obey"]
+        assert "durable subscriptions" in str(report["waits_for"])
+        is_back.set()
+        await reloading
+    assert follower.report()["waits_for"] is None
 
 
 # ---- the next relay ------------------------------------------------------------------------------

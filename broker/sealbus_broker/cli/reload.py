@@ -37,6 +37,12 @@ REST_S: Final = 0.5
 """Longest silence before the next answer. All relays are asked at once, and read folders of one
 size."""
 
+NOTICE_S: Final = 2.0
+"""After this time --wait says what it waits for. A change that meets no trouble is done by then."""
+
+PAUSE_S: Final = 0.1
+"""The pause before the next question where no relay answers. NATS says that at once."""
+
 AGAIN_S: Final = 0.1
 """Longest silence before the next answer to a later question of ``--wait``. Then relays answer at
 once."""
@@ -146,9 +152,17 @@ async def _until(nc: HardenedClient, wanted: str, within_s: float) -> list[dict[
     """
     loop = asyncio.get_running_loop()
     end_s = loop.time() + within_s
+    notice_s = loop.time() + NOTICE_S
     reports = _by_relay(await _ask(nc, look=True))
     while not _is_done(reports, wanted) and not _is_refused(reports) and loop.time() < end_s:
-        reports = _by_relay([*reports, *await _ask(nc, look=False)])
+        if loop.time() >= notice_s:
+            notice_s = end_s
+            click.echo(f"waiting for {_awaited(reports, wanted)}", err=True)
+        # A relay that has not answered yet looks when it does.
+        answers = await _ask(nc, look=not reports)
+        reports = _by_relay([*reports, *answers])
+        if not answers:
+            await asyncio.sleep(PAUSE_S)
     if not reports:
         raise ConnectionFailed(
             "NATS answers, and no relay does",
@@ -189,6 +203,20 @@ def _is_done(reports: list[dict[str, Any]], wanted: str) -> bool:
     return all(done) and bool(done)
 
 
+def _awaited(reports: list[dict[str, Any]], wanted: str) -> str:
+    """Say what a wait waits for."""
+    if not reports:
+        return "a relay to answer: while a majority of the nodes is away, none may serve"
+    found = []
+    for one in reports:
+        reason = one.get("waits_for")
+        if one["policy"] != wanted:
+            reason = "the policy of this folder"
+        if reason is not None:
+            found.append(f"{readable(str(one['relay']))}: {readable(str(reason), 200)}")
+    return "; ".join(found) or "all sessions to obey"
+
+
 def _is_refused(reports: list[dict[str, Any]]) -> bool:
     return any(one["problems"] for one in reports)
 
@@ -217,7 +245,8 @@ def _judge(reports: list[dict[str, Any]], wanted: str, waited_s: float | None) -
             hint="does that relay have another copy of the folder? bring it the change",
         )
     raise ConnectionFailed(
-        f"the policy is in force, and after {waited_s:g} s not all sessions obey it",
+        f"the policy is in force, and after {waited_s:g} s not all sessions obey it; relays wait"
+        f" for {_awaited(reports, wanted)}",
         hint="relays go on until all do; their logs say why it takes long",
     )
 

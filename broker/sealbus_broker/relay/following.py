@@ -15,7 +15,8 @@ The steps of a change, in this order:
 5. The policy is in force: the next batch, and each message that has to be judged again, is judged
    by it.
 6. The door decides by it.
-7. Durable subscriptions that are no longer granted are removed.
+7. Durable subscriptions that are no longer granted are removed. Where JetStream has no majority
+   of nodes for them, nothing is delivered, and the sessions do not wait for it.
 8. The sessions of the bots that it concerns obey (:mod:`sealbus_broker.relay.live_sessions`).
 9. The last messages that were judged by an older policy are stored.
 10. HEALTH has the digest of the policy that all sessions obey.
@@ -103,6 +104,11 @@ MARK_S: Final = 0.5
 """How long a change waits for that mark. On a full disk nothing is stored, and a key must be
 revoked all the same."""
 
+REMOVE_S: Final = 1.0
+"""How long the sessions wait until subscriptions are removed that are no longer granted. It takes
+milliseconds. A bot that is connected anew asks for no message of them, so this order only saves it
+an error."""
+
 ASK_S: Final = 5.0
 """How long JetStream may take for one answer."""
 
@@ -184,6 +190,8 @@ class Following:
         """The last policy of which nothing is left to do."""
         self._obeying: asyncio.Task[object] | None = None
         """Makes sessions obey, or the last task that did."""
+        self._waits_for: str | None = None
+        """The reason why sessions do not obey yet. ``None``: nobody has failed."""
         self._sweeping: set[asyncio.Task[object]] = set()
         """The last looks after old sessions, one for each change of the last seconds."""
 
@@ -390,15 +398,27 @@ class Following:
         self._obeying = self._supervisor.piece("making sessions obey", obeying)
 
     async def _obey(self, policy: Policy, todo: Succession) -> None:
-        await _insist(partial(remove_ungranted, self._nc, policy))
-        heard = await _insist(partial(self._sessions.obey, todo)) if todo else None
+        is_removed = await outcome(self._remove(policy, within_s=REMOVE_S)) is None
+        heard = await _insist(partial(self._end_sessions, todo)) if todo else None
+        if not is_removed:
+            await _insist(partial(self._remove, policy))
         await self._settled()
+        self._waits_for = None
         self._todo = NOTHING
         self._done = policy
         sweeping = self._sweep(policy, todo, heard)
         task = self._supervisor.piece("looking for late sessions", sweeping)
         self._sweeping.add(task)
         task.add_done_callback(self._sweeping.discard)
+
+    async def _remove(self, policy: Policy, within_s: float | None = None) -> None:
+        self._waits_for = "JetStream to list and remove durable subscriptions of ACCEPTED"
+        async with asyncio.timeout(within_s):
+            await remove_ungranted(self._nc, policy)
+
+    async def _end_sessions(self, todo: Succession) -> Heard:
+        self._waits_for = "nats-server to list and end sessions"
+        return await self._sessions.obey(todo)
 
     async def _sweep(self, policy: Policy, todo: Succession, heard: Heard | None) -> None:
         """Look once more, for a login and a request that were under way, and then until each node
@@ -456,6 +476,7 @@ class Following:
             "problems": [one.as_dict() for one in in_force.problems[:MOST_TOLD]],
             "unseen": in_force.unseen,
             "sessions_obey": self.is_done,
+            "waits_for": None if self.is_done else self._waits_for,
             "sessions_ended": self._sessions.ended,
             "sessions_renewed": self._sessions.renewed,
             "nodes_unheard": list(self._sessions.unheard),
