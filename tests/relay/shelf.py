@@ -84,6 +84,8 @@ class Shelf:
     """The sequences that the relay has read."""
     problems: list[str] = field(default_factory=list)
     seen: int = 0
+    is_lost: bool = False
+    """Whether the ledger was found to be another."""
     verifier: Verifier = field(default_factory=Verifier)
     meters: RateMeters = field(default_factory=RateMeters)
 
@@ -124,6 +126,14 @@ class Shelf:
 
     async def wait_valid(self) -> None:
         """The ledger is always known."""
+
+    @property
+    def last_sequence(self) -> int:
+        return self.seen
+
+    def is_of_another(self, sequence: int, known: int) -> bool:
+        self.is_lost = self.delivery is DeliveryClass.LIVE and sequence <= known
+        return self.is_lost
 
     def remember(self, sequence: int) -> None:
         self.seen = max(self.seen, sequence)

@@ -9,11 +9,12 @@ from unittest.mock import sentinel
 
 import pytest
 
+from sealbus.protocol.streams import LIVE
 from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.relay import ledgers as module
 from sealbus_broker.relay.clocks import Apart
-from sealbus_broker.relay.ledger import LedgerState
+from sealbus_broker.relay.ledger import Ledger, LedgerState
 from sealbus_broker.relay.ledgers import Ledgers
 from tests.waiting import PATIENCE_S
 
@@ -96,8 +97,14 @@ async def test_the_clock_of_each_leader_counts(
         await ledgers.read()
 
 
-async def test_live_that_began_anew_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All nodes of a cluster may lose it in a row, and the relay keeps its connection."""
+@pytest.mark.parametrize("stored", [False, True])
+async def test_live_that_began_anew_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """All nodes of a cluster may lose it in a row, and the relay keeps its connection.
+
+    ``stored``: the answer to a message has shown it first.
+    """
 
     async def info(*_: object) -> dict[str, Any]:
         return {"ts": "1970-01-01T00:00:00Z", "state": {"last_seq": 3}}
@@ -118,6 +125,20 @@ async def test_live_that_began_anew_is_read_again(monkeypatch: pytest.MonkeyPatc
     ledgers = Ledgers(nc=sentinel.not_used, policy=policy, now_ms=lambda: 0, apart=Apart())
     live = ledgers.by_delivery[DeliveryClass.LIVE]
     live.set_state(None, 10, 0)
+    if stored:
+        assert live.is_of_another(1, 10)
+        assert not live.is_valid
     async with asyncio.timeout(PATIENCE_S):
         await ledgers.compare_clocks(stopping)
     assert (live.since_ms, live.last_sequence, live.is_valid) == (7_000, 3, True)
+
+
+def test_only_a_ledger_in_memory_is_replaced() -> None:
+    """One on disk that is shorter than it was has lost ids, and a reading says so."""
+    live, accepted = (Ledger(sentinel.not_used, LIVE, in_memory=one) for one in (True, False))
+    for ledger in (live, accepted):
+        ledger.set_state(None, 10, 0)
+    assert not live.is_of_another(11, 10)
+    assert live.is_valid
+    assert not accepted.is_of_another(1, 10)
+    assert accepted.is_valid

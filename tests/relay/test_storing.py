@@ -448,6 +448,15 @@ def test_another_message_has_the_sequence_in_the_new_ledger(live_shelf: Shelf) -
     assert (item.done, item.tell, item.judgment.reason) == (True, False, Reason.STALE)
 
 
+def test_message_that_is_stored_in_another_ledger_is_not_told(live_shelf: Shelf) -> None:
+    """LIVE began anew, and no connection was lost. Its copy may have been in the one before."""
+    live_shelf.seen = 1
+    item = live_shelf.item(envelope(ASK))
+    live_shelf.store(item)
+    assert live_shelf.is_lost
+    assert (item.done, item.tell, item.judgment.reason) == (True, False, Reason.STALE)
+
+
 @pytest.mark.parametrize(("older_ms", "told"), [(SKEW, False), (SKEW + 1, True)])
 def test_a_note_in_a_ledger_that_may_have_begun_later_is_not_told(
     shelf: Shelf, older_ms: int, told: bool

@@ -170,6 +170,20 @@ class Ledger:
         """Note that the stream has been seen to hold ``sequence``."""
         self._last_sequence = max(self._last_sequence, sequence)
 
+    def is_of_another(self, sequence: int, known: int) -> bool:
+        """Whether a new message shows that a stream in memory has begun anew. Then the ledger is
+        invalid until it is read again.
+
+        Args:
+            sequence: That of the message.
+            known: The sequence that the stream was seen to hold before the message was sent.
+        """
+        if not self._in_memory or sequence > known:
+            return False
+        log.warning("ledger.replaced", stream=self.stream, was=known, now=sequence)
+        self.invalidate()
+        return True
+
     def set_state(self, since_ms: int | None, last_sequence: int, now_ms: int) -> None:
         """Become valid, with the extent that the stream reports after a connect.
 
@@ -205,7 +219,8 @@ class Ledger:
         self.since_ms = max(known, default=None)
 
     def invalidate(self) -> None:
-        """Become invalid, because the connection is lost, until :meth:`set_state` is called."""
+        """Become invalid, because the connection or the stream is lost, until :meth:`set_state` is
+        called."""
         self._valid.clear()
         self._invalid.set()
 

@@ -207,6 +207,8 @@ class Ledgers:
         # The sequence was known before the question. So the same stream cannot have a smaller one.
         if ledger.is_valid and info["state"]["last_seq"] < known <= ledger.last_sequence:
             ledger.invalidate()
+        # A message that was stored may have shown it before (:meth:`Ledger.is_of_another`).
+        if not ledger.is_valid:
             await self._insist(DeliveryClass.LIVE)
 
     async def wait_for_age(self, stopping: asyncio.Event) -> None:

@@ -209,6 +209,7 @@ class Storing:
         if not writing:
             return None
         entries = self._entries(writing)
+        known = ledger.last_sequence
         self._attempts.append(policy)
         try:
             found, why = await self._stream_store.attempt(entries)
@@ -218,10 +219,17 @@ class Storing:
         for item, where in zip(writing, found, strict=True):
             # Without an answer it may be stored all the same, and an earlier attempt still may be.
             item.under_way = item.under_way or where is None
+            if where is None or where.duplicate or where.stream != ledger.stream:
+                continue
+            # It is stored, but an earlier copy may have been in the ledger that is lost.
+            if ledger.is_of_another(where.sequence, known):
+                self._give_up(item, "the ledger began anew")
         placed = [
             (item, where)
             for item, where in zip(writing, found, strict=True)
-            if where is not None and not self._is_stored_in_time(item, where, ledger)
+            if where is not None
+            and not item.done
+            and not self._is_stored_in_time(item, where, ledger)
         ]
         # Together: the stored messages of many copies are read in few round trips. The ledger
         # bounds how many at once.
