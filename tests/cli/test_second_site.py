@@ -27,7 +27,7 @@ def prepare(bus: Path, *options: str) -> Ran:
 
 def is_sound(config: Path) -> bool:
     """Whether nats-server takes a configuration."""
-    command = [find_binary(), "-t", "-c", config]
+    command = [str(find_binary()), "-t", "-c", str(config)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
