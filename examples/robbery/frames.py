@@ -139,9 +139,10 @@ class RawSession:
         return await self.say(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
 
     async def say(self, data: bytes, within_s: float = 5.0) -> bool:
-        """Send bytes, and wait until the server has processed them.
+        """Send bytes, wait until the server has processed them, and answer its questions.
 
-        Returns whether the connection is still open.
+        Returns whether the connection is still open. The server ends a connection that leaves some
+        of its questions without an answer, and it asks each second.
         """
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError, TimeoutError):
@@ -151,7 +152,12 @@ class RawSession:
                 with contextlib.suppress(OSError):
                     await loop.sock_sendall(self._wire, data + b"PING\r\n")
                 while chunk := await loop.sock_recv(self._wire, _PIECE):
-                    if self._take(self._frames.feed(chunk)):
+                    frames = self._frames.feed(chunk)
+                    is_done = self._take(frames)
+                    if any(frame.verb == b"PING" for frame in frames):
+                        with contextlib.suppress(OSError):
+                            await loop.sock_sendall(self._wire, b"PONG\r\n")
+                    if is_done:
                         return True
         return False
 

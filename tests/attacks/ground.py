@@ -154,14 +154,17 @@ class Ground(Shop):
         return set(answer["streams"] or [])
 
     async def session(self, bot: str) -> RawSession:
-        """A session of one of the policy's bots, by its own key."""
-        if bot not in self._sessions:
-            session, admitted = await self.knock(
-                lambda challenge: _login(bot, challenge),
-            )
+        """A session of one of the policy's bots, by its own key.
+
+        nats-server ends a session that has not answered it for four seconds, such as one that
+        nobody used on a busy machine.
+        """
+        session = self._sessions.get(bot)
+        if session is None or not await session.say(b""):
+            session, admitted = await self.knock(lambda challenge: _login(bot, challenge))
             assert admitted, f"{bot} was not admitted"
             self._sessions[bot] = session
-        return self._sessions[bot]
+        return session
 
     async def knock(
         self, make: Callable[[bytes], tuple[str | None, bytes | str | None]]
@@ -268,7 +271,7 @@ class Ground(Shop):
 
     async def _asker(self) -> tuple[RawSession, str]:
         """The rival, with the right to fetch the messages of its durable subscription."""
-        if self._puller is None:
+        if self._puller is None or not await self._puller[0].say(b""):
             assert self._observer is not None
             made = Subscriptions(self._observer)
             consumer = await made.make("rival", "stock.reserved", "d", "all", most=1)

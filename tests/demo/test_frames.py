@@ -8,6 +8,7 @@ import pytest
 
 from examples.robbery.frames import RawSession
 from tests.listening import listening
+from tests.waiting import patiently
 
 pytestmark = pytest.mark.slow
 
@@ -46,3 +47,22 @@ async def test_the_error_of_a_server_that_hung_up_is_read() -> None:
             assert not await session.say(b"PUB a 67108864\r\n" + bytes(2**26))
             await session.close()
             assert session.errors == ["'Maximum Payload Violation'"]
+
+
+async def test_a_question_of_the_server_is_answered() -> None:
+    """A server ends a connection that answers none of its questions."""
+    answered = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"nonce":"abc"}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PING\r\nPONG\r\n")
+        await reader.readuntil(b"PONG\r\n")
+        answered.set()
+        writer.close()
+
+    async with listening(serve) as port:
+        session = await RawSession.open("127.0.0.1", port)
+        assert await session.say(b"")
+        await patiently(answered.wait())
+        await session.close()
