@@ -1,8 +1,9 @@
 """The owner of the line between a bot and the bus: one of our bots behind a wiretap, on a running
 bus.
 
-The bot is the order bot, with a durable subscription to ``orders.shipped``. The attacker sees and
-changes every frame, and speaks in the server's place. He has no key.
+The bot is the order bot, with a durable subscription to ``orders.shipped``. It pins the key of the
+shipping bot, so that an attacker with the bus key fails too. The attacker sees and changes every
+frame, and speaks in the server's place. He has no key of a bot.
 """
 
 from __future__ import annotations
@@ -102,8 +103,10 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 def order_bot(port: int) -> Bot:
-    """The order bot, whose credentials name ``port``."""
-    return Bot(Credentials("shop", "order", KEYS["order"], (f"nats://{HOST}:{port}",), BUS_KEYS))
+    """The order bot, whose credentials name ``port``. It pins the key of the shipping bot."""
+    pins = {"shipping": frozenset([KEYS["shipping"].public.raw])}
+    servers = (f"nats://{HOST}:{port}",)
+    return Bot(Credentials("shop", "order", KEYS["order"], servers, BUS_KEYS, pins))
 
 
 @asynccontextmanager

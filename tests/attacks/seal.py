@@ -9,6 +9,7 @@ from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Context, Seal
+from sealbus.protocol.sender_links import sign_link
 from tests.attacks.corpus import Family
 from tests.attacks.line import Line
 from tests.gate.bus import Step
@@ -95,6 +96,29 @@ async def a_delivery_of_its_own_making(line: Line) -> None:
     with told_at(now_ms(), os.urandom(8)):
         data = shipment()
         line.deliver(pack_delivery(data, sealed_stamp(data, SHIPPED, key=FORGED_BUS_KEY)))
+
+
+@FAMILY.line("pinned sender: another key than the pinned ones")
+async def a_delivery_by_a_thief_of_the_bus_key(line: Line) -> None:
+    """A shipment that a stranger sealed, with a stamp by the bus key itself.
+
+    The bot pins the key of the sender, and believes no other.
+    """
+    with told_at(now_ms(), os.urandom(8)):
+        data = shipment(key=KEYS["stranger"])
+        line.deliver(pack_delivery(data, sealed_stamp(data, SHIPPED)))
+
+
+@FAMILY.line("pinned sender: a link that its old key has not signed")
+async def a_link_by_a_thief_of_the_bus_key(line: Line) -> None:
+    """The same with a link from the pinned key to the stranger's, which the stranger signed."""
+    at = now_ms()
+    pinned, thief = KEYS["shipping"].public.raw, KEYS["stranger"]
+    link = sign_link(thief, thief.public.raw, bus="shop", bot="shipping", at_ms=at)
+    with told_at(at, os.urandom(8)):
+        data = shipment(key=thief)
+        forged = pinned + link[len(pinned) :]
+        line.deliver(pack_delivery(data, sealed_stamp(data, SHIPPED), forged))
 
 
 @FAMILY.line(NOT_THE_BUS)

@@ -161,7 +161,7 @@ class DeliveryVerifier:
     def refuse(self, why: str, hint: str | None = None) -> None:
         """Count a delivery that is not believed. ``hint``: the remedy, for the log."""
         self.refused[why] += 1
-        log.warning("a delivery was refused: %s", f"{why}; {hint}" if hint else why)
+        log.warning("a delivery was refused: %s%s", why, f"; {hint}" if hint else "")
 
 
 class PendingMessage:
