@@ -17,6 +17,7 @@ from sealbus.protocol.envelope import Draft, Envelope, Header
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.limits import MAX_BUNDLE_BYTES, MAX_SHOWN_BYTES, MAX_STAMP_BYTES
 from sealbus.protocol.reason import Reason
+from sealbus.protocol.sender_links import sign_link
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, seal_stamps
 from sealbus_broker.cli.inspect import MAX_FILE_BYTES
 from sealbus_broker.relay.secrets import BusSecrets
@@ -96,6 +97,18 @@ def test_a_seal_that_holds_is_no_proof_by_itself(
 def test_the_stamp_of_any_key_is_not_the_buss(tmp_path: Path) -> None:
     forged = pack_delivery(envelope(), stamp(envelope(), STRANGER))
     assert inspect(tmp_path, forged, *GIVEN) == (3, [ANYBODY])
+
+
+def test_sender_links_of_a_delivery_are_shown_and_verified(tmp_path: Path) -> None:
+    data, old = envelope(), SigningKey.generate(KeyKind.BOT)
+    link = sign_link(old, BOT.public.raw, bus="shop", bot="order", at_ms=1_900_000_000_000)
+    assert inspect(tmp_path, pack_delivery(data, stamp(data), link), *GIVEN) == (0, [])
+    told = quickly("inspect", str(tmp_path / "item"), "--json", *GIVEN, cwd=tmp_path)
+    shown = {"from": old.public.text, "at": "2030-03-17T17:46:40.000+00:00"}
+    assert json.loads(told.out)["links"] == [shown]
+    forged = pack_delivery(data, stamp(data), link[:-1] + bytes([link[-1] ^ 1]))
+    why = "a sender link that its old key has not signed"
+    assert inspect(tmp_path, forged, *GIVEN) == (3, [why])
 
 
 def test_the_bus_vouches_for_whose_envelope_it_stamped(tmp_path: Path) -> None:

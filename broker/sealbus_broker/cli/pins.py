@@ -26,7 +26,9 @@ def pins(bot: str, folder: str | None) -> None:
     With this table, BOT verifies the seal of each sender itself. It then believes nothing in the
     name of these bots that they have not sealed, also if somebody steals the bus key. Keys that are
     not valid yet are in the table, and keys that have ended are not. Append it to the credentials
-    file, or put it in place of the old table, before a sender gets a new key.
+    file, or put it in place of the old table. A pin follows its sender through `sealbus keys
+    rotate`. Print the table again after a key that has no link (`sealbus keys show`), and after a
+    key was revoked.
     """
     bus = BusFolder.find(folder)
     check_declared(bus, bot)
