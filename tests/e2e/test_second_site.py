@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -180,6 +181,43 @@ async def test_mirror_catches_up_and_becomes_the_bus(sites: Sites) -> None:
 
 async def _is_silent(sites: Sites) -> bool:
     return not (await sites.mirror()).is_fed
+
+
+async def test_mirror_goes_on_beside_relays_and_operators(sites: Sites) -> None:
+    sites.start("first", sites.path / ".sealbus/nats.conf")
+    sites.start("second", sites.site / "nats.conf")
+    await sites.relay(sites.urls[0], "relay-1")
+    assert (await sites.command("mirror", "start", sites.urls[1])).code == 0
+    ran = await sites.command("mirror", "start", sites.urls[1])
+    assert (ran.code, "the mirror is there" in ran.err) == (0, True), ran.err
+    # Its start removes each consumer that the policy does not grant.
+    await sites.relay(sites.urls[0], "relay-2")
+    ran = await sites.command("subscriptions", "ls")
+    assert (ran.code, ran.out) == (0, ""), ran.err
+    ran = await sites.command("subscriptions", "rm", "mirror", "--yes")
+    assert (ran.code, "there is no durable subscription mirror" in ran.err) == (3, True), ran.err
+    async with sites.bot("greeter", sites.urls[0]) as bot:
+        await bot.publish(SUBJECT, {"text": "0"}, timeout=PATIENCE_S)
+    await until(lambda: sites.has_all_of(2), "the mirror has the message")
+
+
+async def test_lost_second_site_begins_anew(sites: Sites) -> None:
+    """The bus still knows how far the lost one was."""
+    sites.start("first", sites.path / ".sealbus/nats.conf")
+    sites.start("second", sites.site / "nats.conf")
+    await sites.relay(sites.urls[0], "relay-1")
+    assert (await sites.command("mirror", "start", sites.urls[1])).code == 0
+    async with sites.bot("greeter", sites.urls[0]) as bot:
+        for number in range(3):
+            await bot.publish(SUBJECT, {"text": f"{number}"}, timeout=PATIENCE_S)
+    await until(lambda: sites.has_all_of(4), "the mirror has all messages")
+    await end(sites.servers["second"])
+    shutil.rmtree(sites.folder / "stores/second-site")
+    sites.start("again", sites.site / "nats.conf")
+    ran = await sites.command("mirror", "start", sites.urls[1])
+    assert (ran.code, "made the mirror" in ran.err) == (0, True), ran.err
+    await until(lambda: sites.has_all_of(4), "the new mirror has all messages")
+    assert await sites.accepted(sites.urls[0]) == await sites.accepted(sites.urls[1])
 
 
 async def test_relay_does_not_run_on_a_mirror(sites: Sites) -> None:

@@ -129,8 +129,7 @@ class Subscriptions:
     async def list(self, bot: str | None, offset: int, limit: int) -> dict[str, Any]:
         """Return a page of the durable subscriptions of ``bot`` or of all, in the order of their
         names."""
-        # One without metadata was made by hand. The next start of a relay removes it.
-        rows = [_row(info) for info in await _consumers(self._nc) if info["config"].get("metadata")]
+        rows = [_row(info) for info in await _consumers(self._nc) if _is_subscription(info)]
         wanted = sorted(
             (row for row in rows if bot in (None, row["bot"])), key=lambda row: str(row["consumer"])
         )
@@ -149,7 +148,7 @@ class Subscriptions:
             NotServed: It does not exist, or JetStream does not remove it.
         """
         info = await _api(self._nc, f"CONSUMER.INFO.{ACCEPTED}.{consumer}", None)
-        if "error" in info or not info["config"].get("metadata"):
+        if "error" in info or not _is_subscription(info):
             raise NotServed(f"there is no durable subscription {consumer}")
         gone = await _api(self._nc, f"CONSUMER.DELETE.{ACCEPTED}.{consumer}", None)
         # JetStream may have removed it meanwhile, after its time without use.
@@ -180,6 +179,13 @@ def _config(bot: str, pattern: str, durable: str) -> dict[str, Any]:
         "max_deliver": -1,
         "metadata": {"bot": bot, "pattern": pattern, "durable": durable},
     }
+
+
+def _is_subscription(info: dict[str, Any]) -> bool:
+    """Whether it is a bot's. It may be that of the second site. One that was made by hand is
+    removed at the next start of a relay."""
+    # nats-server adds metadata of its own to each.
+    return "bot" in (info["config"].get("metadata") or {})
 
 
 def _row(info: dict[str, Any]) -> dict[str, Any]:
