@@ -139,6 +139,16 @@ async def test_older_messages_are_due_until_they_are_judged(ground: Ground, numb
     assert (await new.next()).data == b"3"
 
 
+async def test_number_does_not_change_while_an_older_one_is_due(ground: Ground) -> None:
+    """Two relays may each believe that they should change it."""
+    await with_number(ground, 4)
+    await send(ground, b"1")
+    await numbers.change(ground.relay, PARTITIONS)
+    await send(ground, b"2")
+    await numbers.change(ground.relay, 4)
+    assert await numbers.look(ground.relay) == Numbers(4, PARTITIONS)
+
+
 async def test_each_bot_has_the_partition_that_the_server_computes(ground: Ground) -> None:
     await with_number(ground, 7)
     for bot in ("order", "shop", "stock-2"):

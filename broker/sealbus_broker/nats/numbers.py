@@ -87,10 +87,14 @@ async def look(nc: Client) -> Numbers:
 async def change(nc: Client, number: int) -> None:
     """Let the messages that come from now on have ``number`` partitions.
 
-    There must be no message of an older number than the stream's. Raises :class:`StreamsUnusable`.
+    Nothing changes while there is a message of an older number than the stream's. Raises
+    :class:`StreamsUnusable`.
     """
     # Before the stream, so that no message waits for its consumer.
     await provision_consumers(nc, number, timeout_s=ASK_S)
+    # Another relay may have changed it meanwhile. Three numbers at once could be in any order.
+    if not (await look(nc)).are_one:
+        return
     what = f"stream {INGRESS} cannot have {number} partitions"
     info = await ask_well(nc, f"STREAM.INFO.{INGRESS}", None, ASK_S, what)
     config = info["config"] | {"subject_transform": transform(number)}

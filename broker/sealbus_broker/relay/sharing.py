@@ -165,6 +165,8 @@ class Sharing:
         """For how many beats it has not looked at the numbers."""
         self._asked_for = 0
         """For how many looks the policy has asked for another number."""
+        self._changes = False
+        """Whether this relay is changing the number."""
         self._orphans: set[int] = set()
         """The partitions that nobody holds since a relay is gone."""
         self._ending: dict[str, Presence] = {}
@@ -253,12 +255,25 @@ class Sharing:
         is_asked = self._wanted != live and self.id == min([self.id, *self._peers.sharing()])
         self._asked_for = self._asked_for + 1 if is_asked else 0
         if self._asked_for > CHANGE_BEATS:
-            self._asked_for = 0
-            await numbers.change(self._nc, self._wanted)
+            if not self._changes:
+                self._changes = True
+                # Beside the words: on a cluster each new consumer takes some time.
+                changing = self._change(self._wanted)
+                self._supervisor.piece("changing the number of partitions", changing)
         elif self._left and all(at.number == live for at in self._held):
             self._forget(live)
             await numbers.remove(self._nc, self._left - {live})
             self._left.clear()
+
+    async def _change(self, number: int) -> None:
+        """Change the number of partitions. Where that fails, a later look begins it anew."""
+        try:
+            await numbers.change(self._nc, number)
+        except (NatsError, OSError, TimeoutError, StreamsUnusable) as error:
+            log.warning("partitions.not-changed", number=number, error=type(error).__name__)
+        finally:
+            self._changes = False
+            self._asked_for = 0
 
     async def _greet(self) -> None:
         """Have all relays say their words; return when one has, or when there is none."""
