@@ -189,8 +189,9 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
             [pub(b"call.other", b"x"), pub(b"call.order", pack_bundle([b"y" * 600, b"z" * 600]))]
         )
         await until(lambda: counters.counts["dropped"] == 12, "two more")
-    told = [(line["session"], line["messages"], line["alike_since"]) for line in logs]
-    assert {line["event"] for line in logs} == {"message.dropped"}
+    # A busy machine may have the client warn of other things meanwhile.
+    dropped = [line for line in logs if line["event"] == "message.dropped"]
+    told = [(line["session"], line["messages"], line["alike_since"]) for line in dropped]
     assert told == [("order", 1, 0), ("order", 2, 9)]
     stopping.set()
     go_on.set()
