@@ -2,17 +2,18 @@
 
 ::
 
-    python -m benchmarks.drain [--messages 1000000] [--burst 64] [--json]
+    python -m benchmarks.drain [--messages 1000000] [--burst 64] [--bots 64] [--json]
 
-One bot's messages wait in INGRESS while the relay is held, ``--burst`` in each envelope. First a
-twentieth of them is drained: that is the usual rate. Then all of them are. Meanwhile two other bots
-publish a message each second, one of them in the partition of the backlog. The program reports the
-two rates and their ratio, the times of the other bots' messages, and whether all messages were
-stored once and in the order in which they were sent. Progress goes to standard error. It exits with
-1 if a message was lost, doubled or out of order.
+The messages of ``--bots`` bots wait in INGRESS while the relay is held, ``--burst`` in each
+envelope. First a twentieth of them is drained: that is the usual rate. Then all of them are.
+Meanwhile two other bots publish a message each second, one of them in the partition with the most
+messages and one in that with the fewest. The program reports the two rates and their ratio, the
+times of the other bots' messages, and whether all messages were stored once and in the order in
+which their bot sent them. Progress goes to standard error. It exits with 1 if a message was lost,
+doubled or out of order.
 
-The backlog of one bot is bounded by ``limits.ingress_messages``, 256 by default. Here the policy
-raises that limit.
+The backlog of one bot is bounded by ``limits.ingress_messages``, 256 by default. A million messages
+of 64 bots stay below that, and those of fewer bots do not. The policy raises the limit for those.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +44,9 @@ from sealbus.supervision import end
 from sealbus_broker.memory.subject_transform import partition
 from sealbus_broker.nats.streams import PARTITIONS
 
-CROWD: Final = Crowd(20, 20, 20)
+OTHERS: Final = 40
+"""The bots beside the senders. Each partition has one of them."""
+
 SIZE: Final = 200
 """The size of an order as JSON, in bytes."""
 
@@ -69,15 +73,19 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def strangers(routes: Sequence[Route]) -> dict[str, Route]:
-    """Two bots that send nothing else: one in the partition of the first bot, and one in another.
+def crowd(bots: int) -> Crowd:
+    """The bus of so many senders."""
+    return Crowd(bots + OTHERS, bots + OTHERS, bots + OTHERS)
 
-    A bus of twenty bots has both.
-    """
-    first = partition(PARTITIONS, routes[0].bot)
-    same = next(one for one in routes[1:] if partition(PARTITIONS, one.bot) == first)
-    other = next(one for one in routes[1:] if partition(PARTITIONS, one.bot) != first)
-    return {"same partition": same, "another partition": other}
+
+def strangers(senders: Sequence[Route], others: Sequence[Route]) -> dict[str, Route]:
+    """Two bots that do not send the backlog: one in the partition with most senders, and one in
+    that with fewest."""
+    count = Counter(partition(PARTITIONS, one.bot) for one in senders)
+    full = max(range(PARTITIONS), key=lambda at: count[at])
+    empty = min(range(PARTITIONS), key=lambda at: count[at])
+    by_partition = {partition(PARTITIONS, one.bot): one for one in others}
+    return {"full partition": by_partition[full], "emptier partition": by_partition[empty]}
 
 
 async def drain(
@@ -86,18 +94,18 @@ async def drain(
     count: int,
     burst: int,
     begin: Callable[[], None] = lambda: None,
-) -> tuple[float, list[str]]:
+) -> tuple[float, list[tuple[str, str]]]:
     """Have ``count`` messages wait, and then be judged. ``begin`` is called in between.
 
-    Returns the messages a second, and the nonces of the envelopes in the order in which they were
-    sent.
+    Returns the messages a second, and the bot and the nonce of each envelope in the order in which
+    they were sent.
     """
-    nonces: list[str] = []
+    nonces: list[tuple[str, str]] = []
     with held(bus.relay_pids):
         while len(nonces) * burst < count:
             left = count - len(nonces) * burst
             packets = generator.seal(min(AT_ONCE * burst, left), burst)
-            nonces += map(_nonce, packets)
+            nonces += map(_id, packets)
             arriving = (await generator.state(INGRESS))["last_seq"] + len(packets)
             await generator.send(packets)
             await generator.until_arrived(arriving)
@@ -116,13 +124,23 @@ async def drain(
     return len(nonces) * burst / (time.monotonic() - began), nonces
 
 
-def _nonce(packet: Packet) -> str:
-    return Envelope.decode(packet.data).header.nonce.hex()
+def _id(packet: Packet) -> tuple[str, str]:
+    header = Envelope.decode(packet.data).header
+    return header.bot, header.nonce.hex()
 
 
-async def stored(bus: Bus, since: int, bot: str) -> list[str]:
-    """The nonces of the bot's stored envelopes behind the sequence ``since``, in their order."""
-    found: list[str] = []
+def by_bot(ids: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """The nonces of each bot, in their order."""
+    found: dict[str, list[str]] = {}
+    for bot, nonce in ids:
+        found.setdefault(bot, []).append(nonce)
+    return found
+
+
+async def stored(bus: Bus, since: int, bots: Collection[str]) -> list[tuple[str, str]]:
+    """The bot and the nonce of each stored envelope of ``bots`` behind the sequence ``since``, in
+    their order."""
+    found: list[tuple[str, str]] = []
     async with login(bus.url, bus.relay_seed) as nc:
         state = await _state(nc)
         config = ConsumerConfig(
@@ -136,8 +154,8 @@ async def stored(bus: Bus, since: int, bot: str) -> list[str]:
             message = await subscription.next_msg(PATIENCE_S)
             last = message.metadata.sequence.stream
             owner, _, nonce = (message.headers or {})["Nats-Msg-Id"].partition(".")
-            if owner == bot:
-                found.append(nonce)
+            if owner in bots:
+                found.append((owner, nonce))
     return found
 
 
@@ -160,12 +178,13 @@ async def ask_again(bot: Bot, subject: str, times: list[float]) -> None:
         await asyncio.sleep(STRANGER_S)
 
 
-async def measure(folder: Path, count: int, burst: int) -> dict[str, Any]:
-    """One backlog on a bus of its own."""
-    routes = CROWD.routes()
+async def measure(folder: Path, count: int, burst: int, senders: int) -> dict[str, Any]:
+    """One backlog of ``senders`` bots on a bus of its own."""
+    routes = crowd(senders).routes()
+    sending, others = routes[:senders], routes[senders:]
     async with AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(Bus(folder / "bus", CROWD.plan(SCHEMA)))
-        generator = await stack.enter_async_context(Generator(bus, routes[:1], size=SIZE))
+        bus = await stack.enter_async_context(Bus(folder / "bus", crowd(senders).plan(SCHEMA)))
+        generator = await stack.enter_async_context(Generator(bus, sending, size=SIZE))
         await drain(generator, bus, count // USUAL, burst)  # the first one warms up
         say("the usual rate")
         usual, _ = await drain(generator, bus, count // USUAL, burst)
@@ -174,7 +193,7 @@ async def measure(folder: Path, count: int, burst: int) -> dict[str, Any]:
         times: dict[str, list[float]] = {}
         asking: list[asyncio.Task[None]] = []
         bots = []
-        for where, route in strangers(routes).items():
+        for where, route in strangers(sending, others).items():
             bot = await stack.enter_async_context(Bot.from_file(bus.credentials(route.bot)))
             times[where] = []
             bots.append((bot, route.subject, times[where]))
@@ -189,15 +208,16 @@ async def measure(folder: Path, count: int, burst: int) -> dict[str, Any]:
             await asyncio.sleep(POLL_S)
             await end(*asking)
         say(f"    {rate:,.0f} messages a second")
-        found = await stored(bus, since, routes[0].bot)
+        found = await stored(bus, since, {one.bot for one in sending})
     return {
         "messages": len(nonces) * burst,
         "in_an_envelope": burst,
+        "senders": senders,
         "usual_rate": round(usual),
         "rate": round(rate),
         "ratio": round(rate / usual, 3),
         "stored_once": len(found) == len(set(found)) == len(nonces),
-        "in_order": found == nonces,
+        "in_order": by_bot(found) == by_bot(nonces),
         "strangers_worst_s": {
             where: round(max(some, default=0.0), 3) for where, some in times.items()
         },
@@ -212,10 +232,11 @@ def main() -> int:
     )
     parser.add_argument("--messages", type=int, default=1_000_000, help="that wait (1,000,000)")
     parser.add_argument("--burst", type=int, default=64, help="in one envelope (64)")
+    parser.add_argument("--bots", type=int, default=64, help="that send them (64)")
     parser.add_argument("--json", action="store_true", help="one object instead of lines")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(Path(folder), given.messages, given.burst))
+        found = asyncio.run(measure(Path(folder), given.messages, given.burst, given.bots))
     if given.json:
         sys.stdout.write(json.dumps(found) + "\n")
     else:

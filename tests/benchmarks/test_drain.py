@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from benchmarks.drain import CROWD, strangers
+from collections import Counter
+
+from benchmarks.drain import crowd, strangers
 from sealbus_broker.memory.subject_transform import partition
 from sealbus_broker.nats.streams import PARTITIONS
 
 
-def test_one_stranger_is_in_the_partition_of_the_backlog() -> None:
-    routes = CROWD.routes()
-    found = strangers(routes)
-    places = {where: partition(PARTITIONS, route.bot) for where, route in found.items()}
-    assert places["same partition"] == partition(PARTITIONS, routes[0].bot)
-    assert places["another partition"] != places["same partition"]
-    assert routes[0] not in found.values()
+def test_one_stranger_is_in_the_fullest_partition() -> None:
+    for senders in (1, 64):
+        routes = crowd(senders).routes()
+        found = strangers(routes[:senders], routes[senders:])
+        backlog = Counter(partition(PARTITIONS, one.bot) for one in routes[:senders])
+        places = {where: partition(PARTITIONS, route.bot) for where, route in found.items()}
+        assert backlog[places["full partition"]] == max(backlog.values())
+        assert backlog[places["emptier partition"]] == min(backlog[at] for at in range(PARTITIONS))
+        assert not {*routes[:senders]} & {*found.values()}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Sequence
+
 import pytest
 
 from sealbus.nats.acks import ACK
 from sealbus.nats.frames import pub
+from sealbus.supervision import Supervisor
 from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats import numbers
 from sealbus_broker.nats.numbers import Numbers
 from sealbus_broker.nats.provision import provision
@@ -22,8 +28,12 @@ from sealbus_broker.nats.streams import (
     stream_configs,
     transform,
 )
+from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.taking_over import take_over
+from sealbus_broker.relay.turn import Turn
 from tests.contract.ground import Ground
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +103,42 @@ async def test_messages_of_other_partitions_stay_in_hand(wide: Ground) -> None:
     await take_over(wide.relay, FIRST)
     assert (await there.info())["num_ack_pending"] == 1
     assert (await there.info())["num_redelivered"] == 0
+
+
+async def test_large_messages_in_hand_come_in_their_order(wide: Ground) -> None:
+    """They are more than one request with a bound may bring. nats-server puts a message that does
+    not fit behind the others."""
+    texts = [bytes([number]) * (300_000 if number % 2 else 10) for number in range(1, 12)]
+    judged: list[bytes] = []
+    go, stopping = asyncio.Event(), asyncio.Event()
+
+    async def note(arrivals: Sequence[Arrival], _: Turn) -> Refusals:
+        if not go.is_set():
+            # The first relay stops with two batches under way, and with no request.
+            await until(lambda: stopping.is_set() and not first._pulling.is_under_way)
+        judged.extend(arrival.data for arrival in arrivals)
+        return Refusals([], lambda _: None)
+
+    async def relay(stop: asyncio.Event) -> tuple[IngressWorker, asyncio.Task[None]]:
+        nc = await wide.login()
+        one = IngressWorker(nc=nc, partition=FIRST, process=note, supervisor=Supervisor("a test"))
+        return one, asyncio.create_task(one.run(stop))
+
+    first, running = await relay(stopping)
+    await send(wide, *texts)
+    await until(lambda: len(first._received) > 4, "it has several large ones in hand")
+    stopping.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await running
+    assert len(judged) < len(texts)
+    go.set()
+    end = asyncio.Event()
+    _, running = await relay(end)
+    await until(lambda: len(judged) >= len(texts), "the next one has the rest")
+    end.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await running
+    assert judged == texts
 
 
 # ---- another number of partitions ----------------------------------------------------------------

@@ -34,6 +34,9 @@ TIMEOUT, NOT_PINNED = (
     b"NATS/1.0 423 Nats-Pin-Id mismatch\r\n\r\n",
 )
 
+PULLED = 30
+"""How many messages each request brings."""
+
 NOTHING = Refusals([], lambda _: None)
 """The refusals of a batch without refusals."""
 
@@ -85,7 +88,7 @@ async def test_a_status_of_an_earlier_request_does_not_end_this_one(status: byte
 
 async def test_no_more_is_asked_for_while_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The relay's memory has a bound, whatever waits in the stream."""
-    monkeypatch.setattr(ingress_waiting, "WAITING_BYTES", 2 * PULL_BYTES)
+    monkeypatch.setattr(ingress_waiting, "WAITING", 2 * PULLED)
     connection, stopping = Connection(), asyncio.Event()
     together = pack_bundle([at.to_bytes(2) * 300 for at in range(MAX_BUNDLE)])
 
@@ -105,7 +108,7 @@ async def test_no_more_is_asked_for_while_much_waits(monkeypatch: pytest.MonkeyP
         await asyncio.sleep(0)
         if worker._pulling.requests.made > answered:
             answered = worker._pulling.requests.made
-            for _ in range(PULL_BYTES // len(together)):
+            for _ in range(PULLED):
                 position += 1
                 worker._on_message(
                     b"ingress.16.0.order",
@@ -116,11 +119,11 @@ async def test_no_more_is_asked_for_while_much_waits(monkeypatch: pytest.MonkeyP
             worker._on_message(
                 b"_INBOX.relay.%d" % answered, b"", b"NATS/1.0 409 Batch Completed\r\n\r\n", b""
             )
-            most = max(most, worker._received.size)
+            most = max(most, len(worker._received))
     stopping.set()
     await running
     assert answered > 3
-    assert PULL_BYTES < most < 3 * PULL_BYTES
+    assert PULLED < most < 3 * PULLED
 
 
 async def test_a_relay_that_stops_judges_the_messages_it_has(streams: Scene) -> None:

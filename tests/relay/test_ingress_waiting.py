@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import pytest
 
+from sealbus.protocol.limits import MAX_BUNDLE_BYTES
+from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay import ingress_waiting
 from sealbus_broker.relay.arrivals import Place
 from sealbus_broker.relay.ingress_waiting import (
     ALONE_FOR,
+    BODIES_BYTES,
+    SMALL_BYTES,
     TURN_BYTES,
+    WAITING,
+    Bodies,
     Crowd,
     IngressWaiting,
     Pulled,
@@ -19,7 +25,7 @@ from sealbus_broker.relay.ingress_waiting import (
 def pulled(bot: str, position: int, size: int = 300) -> Pulled:
     """A message of ``size`` bytes."""
     subject = f"ingress.0.{bot}".encode()
-    return Pulled(subject, b"", bytes(size), Place(bot, 1, position, 0), 0.0)
+    return Pulled.of(subject, b"", bytes(size), Place(bot, 1, position, 0), 0.0)
 
 
 def taken(waiting: IngressWaiting, count: int) -> list[tuple[str, int]]:
@@ -50,7 +56,8 @@ def test_large_messages_of_one_bot_leave_turns_to_others() -> None:
 
 
 def test_each_bot_keeps_its_order() -> None:
-    waiting = IngressWaiting()
+    bodies = Bodies()
+    waiting = IngressWaiting(bodies)
     sizes = [20_000, 1, 9_000, 300, 128 * 1024, 5]
     for position in range(60):
         waiting.put(pulled("abc"[position % 3], position, sizes[position % len(sizes)]))
@@ -59,11 +66,12 @@ def test_each_bot_keeps_its_order() -> None:
         own = [position for name, position in places if name == bot]
         assert own == sorted(own)
         assert len(own) == 20
-    assert len(waiting) == waiting.size == 0
+    assert len(waiting) == bodies.size == 0
 
 
 def test_the_rest_is_given_back_in_the_order_of_the_stream() -> None:
-    waiting = IngressWaiting()
+    bodies = Bodies()
+    waiting = IngressWaiting(bodies)
     for position in range(9):
         waiting.put(pulled("abc"[position % 3], position))
     taken(waiting, 2)
@@ -71,7 +79,7 @@ def test_the_rest_is_given_back_in_the_order_of_the_stream() -> None:
     assert left == sorted(left)
     assert len(left) == 7
     waiting.clear()
-    assert len(waiting) == waiting.size == 0
+    assert len(waiting) == bodies.size == 0
 
 
 def test_a_copy_of_a_waiting_message_is_left_out() -> None:
@@ -84,19 +92,54 @@ def test_a_copy_of_a_waiting_message_is_left_out() -> None:
     assert len(waiting) == 1
 
 
-def test_messages_and_bytes_that_wait_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_that_wait_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingress_waiting, "WAITING", 3)
-    monkeypatch.setattr(ingress_waiting, "WAITING_BYTES", 1000)
-    many = IngressWaiting()
-    large = IngressWaiting()
+    waiting = IngressWaiting()
     for position in range(3):
-        assert many.has_room
-        many.put(pulled("a", position, 1))
-    assert not many.has_room
-    large.put(pulled("a", 1, 999))
-    assert large.has_room
-    large.put(pulled("a", 2, 1))
-    assert not large.has_room
+        assert waiting.has_room
+        waiting.put(pulled("a", position, 1))
+    assert not waiting.has_room
+
+
+def test_bytes_of_all_partitions_have_one_bound() -> None:
+    """Sixteen full windows of the largest bundles would take six gigabytes."""
+    bodies = Bodies()
+    partitions = [IngressWaiting(bodies) for _ in range(PARTITIONS)]
+    for waiting in partitions:
+        for position in range(WAITING):
+            waiting.put(pulled("a", position, MAX_BUNDLE_BYTES))
+        assert not waiting.has_room
+    kept = [one for waiting in partitions for one in waiting.in_order() if one.data is not None]
+    assert len(kept) == BODIES_BYTES // MAX_BUNDLE_BYTES
+    assert bodies.size == sum(one.size for one in kept) <= BODIES_BYTES
+    small = pulled("b", WAITING, SMALL_BYTES)
+    partitions[0].put(small)
+    assert small.data is not None, "it costs more to read it again"
+    for waiting in partitions:
+        waiting.clear()
+    assert bodies.size == 0
+
+
+def test_a_stranger_does_not_wait_for_a_round_of_the_others() -> None:
+    waiting = IngressWaiting()
+    bots = [f"b{number}" for number in range(100)]
+    for position in range(1000):
+        waiting.put(pulled(bots[position % 100], position, TURN_BYTES))
+    taken(waiting, 150)
+    waiting.put(pulled("stranger", 1000))
+    assert taken(waiting, 1) == [("stranger", 1000)]
+
+
+def test_bots_that_come_again_and_again_do_not_starve_others() -> None:
+    """A first turn is had once. The next one comes when that of the others has come."""
+    waiting = IngressWaiting()
+    for position in range(10):
+        waiting.put(pulled("patient", position, TURN_BYTES))
+    for position in range(10, 1000):
+        waiting.put(pulled(f"eager{position % 2}", position, TURN_BYTES))
+        if waiting.take().place.session == "patient":
+            break
+    assert position < 20
 
 
 def test_a_crowd_is_gone_after_many_batches_of_one_bot() -> None:

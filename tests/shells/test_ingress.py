@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
-from sealbus.nats.acks import IN_PROGRESS
+from sealbus.nats.acks import ACK, IN_PROGRESS
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.provision import provision
@@ -100,9 +101,10 @@ async def test_stop_finishes_and_gives_back_in_order(
     monkeypatch.setattr(pulling, "MOST_EXTRA", 0)
     monkeypatch.setattr(ingress_waiting, "WAITING", 2)
     monkeypatch.setattr(ingress_module, "IN_HAND", 1)
+    await send(bus, b"0")
+    await until(lambda: worker.judged == [b"0"], "the next request asks for three")
+    worker.judged.clear()
     worker.go.clear()
-    await until(lambda: worker.worker._pulling.is_under_way)
-    worker.worker.on_back()  # the request of before asks for more
     await send(bus, b"1")
     await until(lambda: worker.judged == [b"1"], "the first is being judged")
     await send(bus, b"2", b"3")
@@ -114,6 +116,52 @@ async def test_stop_finishes_and_gives_back_in_order(
     await until(lambda: len(second.judged) == 2, "the next relay has them at once")
     assert second.judged == [b"2", b"3"]
     await second.stop()
+
+
+async def test_bytes_that_are_not_kept_are_read_again(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the stream, beside others that are kept."""
+    await provision(bus.relay, bus.policy)
+    monkeypatch.setattr(ingress_waiting, "BODIES_BYTES", 0)
+    monkeypatch.setattr(ingress_waiting, "SMALL_BYTES", 10)
+    texts = [b"%d" % number * (100 if number % 3 else 1) for number in range(300)]
+    worker.go.clear()
+    await send(bus, *texts)
+    received = worker.worker._received
+    await until(lambda: len(received) > 200, "most of them wait here")
+    assert sum(one.data is None for one in received.in_order()) > 100
+    worker.go.set()
+    await until(lambda: len(worker.judged) >= len(texts), "all are judged")
+    assert worker.judged == texts
+
+    async def is_empty() -> bool:
+        return await left(bus) == 0
+
+    await until(is_empty, "all are acknowledged")
+
+
+async def test_message_that_is_gone_is_not_judged(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another relay has settled it. Or the stream began anew, with another message in its place."""
+    await provision(bus.relay, bus.policy)
+    monkeypatch.setattr(ingress_waiting, "BODIES_BYTES", 0)
+    monkeypatch.setattr(ingress_waiting, "SMALL_BYTES", 0)
+    monkeypatch.setattr(ingress_module, "IN_HAND", 1)
+    worker.go.clear()
+    await send(bus, b"1")
+    await until(lambda: worker.judged == [b"1"], "the first is being judged")
+    await send(bus, b"2", b"3", b"4")
+    received = worker.worker._received
+    await until(lambda: len(received) == 3, "the others wait here")
+    _, third, fourth = received.in_order()
+    await bus.relay.request(third.reply.decode(), ACK, PATIENCE_S)
+    fourth.place = replace(fourth.place, stored_ms=fourth.place.stored_ms - 1)
+    worker.go.set()
+    await send(bus, b"5")
+    await until(lambda: b"5" in worker.judged, "the next one is judged")
+    assert worker.judged == [b"1", b"2", b"5"]
 
 
 async def test_stop_goes_on_until_the_request_is_over(bus: Stage, worker: Worker) -> None:

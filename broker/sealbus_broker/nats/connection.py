@@ -40,6 +40,17 @@ CLOSE_S: Final = 2.0
 takes the last bytes."""
 
 
+READ_BYTES: Final = 32 * 1024
+"""How many bytes of a connection are read in one turn of the event loop. A flood of live messages
+leaves a turn to other work after that."""
+
+PULL_READ_BYTES: Final = 256 * 1024
+"""How many of the connection that brings pulled messages. In a backlog each turn has 5 ms of
+judging (``pipeline.GIVE_WAY_S``), so 32 KiB a turn would be 6 MB a second: a relay would pull a
+backlog for a minute before it had the messages behind it. asyncio takes no more from a socket at a
+time. No flood comes there, because the relay asks for what comes."""
+
+
 async def connect(
     servers: list[str],
     relay_seed: str,
@@ -50,15 +61,17 @@ async def connect(
     on_disconnected: Callable[[], Awaitable[None]] | None = None,
     on_reconnected: Callable[[], Awaitable[None]] | None = None,
     connect_timeout_s: int = 2,
+    read_bytes: int = READ_BYTES,
 ) -> HardenedClient:
     """Log in as the relay (``relay_seed`` is an ``SU…`` text) and stay: reconnects without limit.
 
     nats-py tries until it succeeds: cancel it, as a time-out does, to give up. ``on_error`` is told
     of each failed attempt, and of an unfinished first one at a server, as a
     :class:`ConnectionFailed` with the error as its cause. It is told the errors of a session as
-    they are. Raises what ``nats.connect`` raises where no attempt can succeed.
+    they are. ``read_bytes`` are read in one turn of the event loop. Raises what ``nats.connect``
+    raises where no attempt can succeed.
     """
-    client = HardenedClient(tls)
+    client = HardenedClient(tls, read_bytes=read_bytes)
     met = set[str]()
 
     async def tell(error: Exception) -> None:
@@ -117,7 +130,13 @@ class Link:
         when a session begins or ends, and after each :data:`ATTEMPT_S` at the start."""
 
     async def connect(
-        self, servers: list[str], relay_seed: str, name: str, tls: TlsFiles | None = None
+        self,
+        servers: list[str],
+        relay_seed: str,
+        name: str,
+        tls: TlsFiles | None = None,
+        *,
+        read_bytes: int = READ_BYTES,
     ) -> HardenedClient:
         """Log in, however long that takes; the log says at once why it fails."""
         pause_s = PAUSE_FIRST_S
@@ -130,6 +149,7 @@ class Link:
                         relay_seed,
                         name=name,
                         tls=tls,
+                        read_bytes=read_bytes,
                         on_error=self._failed,
                         on_disconnected=self._disconnected,
                         on_reconnected=self._reconnected,

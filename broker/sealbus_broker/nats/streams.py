@@ -106,8 +106,8 @@ to be stored, because the server is full or absent, are delivered twice. The led
 harmless."""
 
 MAX_ACK_PENDING: Final = 4096
-"""How many messages of a partition may be pulled and unsettled: four times as many as a relay pulls
-ahead (``ingress_waiting.WAITING``)."""
+"""How many messages of a partition may be pulled and unsettled: those that a relay pulls ahead
+(``ingress_waiting.WAITING``), a request, and two batches, and 256 more."""
 
 MAX_SUBSCRIPTIONS: Final = 10_000
 """How many durable subscriptions a bus may have. Without a number nats-server stops at 1,000

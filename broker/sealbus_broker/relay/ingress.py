@@ -3,7 +3,8 @@
 **A message** goes through these places:
 
 ============= ==================================================================================
-received      pulled, and in no batch yet: ``_received``, where the bots have turns
+received      pulled, and in no batch yet: ``_received``, where the bots have turns. Where the
+              relay has no room for its bytes, they are read again when it is in a batch
 suspect       delivered often, and to be judged alone: ``_suspects``
 under way     in a batch, or judged alone: at most :data:`IN_HAND` batches
 acknowledged  its verdicts are durable
@@ -33,17 +34,18 @@ from nats.errors import Error as NatsError
 from sealbus.nats.acks import ACK, IN_PROGRESS
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
+from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
-from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import ACK_WAIT_S, Partition
 from sealbus_broker.relay.arrivals import ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
-from sealbus_broker.relay.ingress_waiting import WAITING, Crowd, IngressWaiting, Pulled
+from sealbus_broker.relay.ingress_waiting import WAITING, Bodies, Crowd, IngressWaiting, Pulled
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import Process, Refusals
-from sealbus_broker.relay.pulling import PULL_BYTES, PULL_MESSAGES, Pulling
+from sealbus_broker.relay.pulling import Pulling
+from sealbus_broker.relay.rereading import Rereading
 from sealbus_broker.relay.turn import Turn
 
 log = get_logger(__name__)
@@ -69,14 +71,6 @@ CROWDED_BYTES: Final = 64 * 1024
 
 IN_HAND: Final = 2
 """How many batches of one partition are under way: one is judged while the one before is stored."""
-
-GIVE_BACK_BYTES: Final = PULL_BYTES // 2
-"""How many bytes are given back at most. The rest is finished first. All of them must fit into one
-request of the next relay, with subjects and headers: nats-server (2.15.1) puts a redelivered
-message that does not fit into a request at the end of its queue."""
-
-GIVE_BACK_MESSAGES: Final = 2 * PULL_MESSAGES
-"""How many messages are given back at most: those of two requests."""
 
 CONFIRM_LEAST_S: Final = 1.0
 """How long the server may take to confirm an acknowledgement when it is too late to tell anybody.
@@ -111,6 +105,8 @@ class IngressWorker:
         supervisor: Supervisor,
         last_try: LastTry | None = None,
         crowd: Crowd | None = None,
+        bodies: Bodies | None = None,
+        rereading: Rereading | None = None,
     ) -> None:
         """Prepare; :meth:`run` works.
 
@@ -120,7 +116,10 @@ class IngressWorker:
             process: Judges a batch and carries its verdicts out.
             supervisor: Answers for the timers and the watch for a stop.
             last_try: Judges suspects alone. Without it they are judged like other messages.
-            crowd: Knows whether several bots send. The partitions of a relay share one.
+            crowd: Knows whether several bots send.
+            bodies: Bounds the bytes of the messages that wait.
+            rereading: Reads the messages whose bytes were not kept. The partitions of a relay share
+                these three.
         """
         self._nc = nc
         self._supervisor = supervisor
@@ -129,11 +128,14 @@ class IngressWorker:
         self._last_try = last_try
         self._turn = Turn()
         """Keeps the partition's batches in order."""
+        self._rereading = Rereading(nc) if rereading is None else rereading
+        self._reading = asyncio.Lock()
+        """Held by the batch that is read again. The next one must not reach the judging before."""
         self._changed = asyncio.Event()
         """Set when :meth:`run` has to look again: a message came, a batch or a request ended, a
         stop."""
         self._crowd = Crowd() if crowd is None else crowd
-        self._received = IngressWaiting()
+        self._received = IngressWaiting(bodies)
         """Pulled, and in no batch yet."""
         self._suspects: deque[Pulled] = deque()
         """Delivered often, and waiting to be judged alone, the oldest first."""
@@ -166,21 +168,16 @@ class IngressWorker:
             # A batch that fails by a mistake ends this run, and the supervisor begins the next one.
             # An error of NATS stays inside of the batch.
             async with asyncio.TaskGroup() as batches:
-                # A stop is over once nothing is under way, and the rest is little enough to give
-                # back. A message that the server takes out of its queue for a request whose inbox
-                # is gone would be lost for ACK_WAIT_S, and come behind newer ones.
-                while (
-                    not stopping.is_set()
-                    or self._under_way
-                    or self._is_much
-                    or self._pulling.is_under_way
-                ):
+                # A stop is over once nothing is under way. A message that the server takes out of
+                # its queue for a request whose inbox is gone would be lost for ACK_WAIT_S, and come
+                # behind newer ones.
+                while not stopping.is_set() or self._under_way or self._pulling.is_under_way:
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):
                         self._pulling.ask(wanted)
                     # While the last request is under way, nobody else gets messages. They would
                     # wait for it to end.
-                    may_begin = is_open or self._pulling.is_under_way or self._is_much
+                    may_begin = is_open or self._pulling.is_under_way
                     if (
                         may_begin
                         and self._received
@@ -231,13 +228,6 @@ class IngressWorker:
         # Suspects count as well: they wait for the batches in hand, and no longer.
         return self._received.has_room and len(self._suspects) < WAITING
 
-    @property
-    def _is_much(self) -> bool:
-        """Whether the received messages and suspects are too many to give back."""
-        size = self._received.size + sum(len(pulled.data) for pulled in self._suspects)
-        count = len(self._received) + len(self._suspects)
-        return size > GIVE_BACK_BYTES or count > GIVE_BACK_MESSAGES
-
     async def _give_back(self) -> None:
         """Give back the messages that were not begun, in order, and then the partition."""
         for suspect in self._suspects:
@@ -255,13 +245,13 @@ class IngressWorker:
         place = read_place(subject, reply)
         # Else it is not from INGRESS, which only a relay's login can bring about. It is left alone.
         if place is not None:
-            self._received.put(Pulled(subject, reply, data, place, self._pulling.asked_at))
-        self._pulling.on_message(headers)
+            self._received.put(Pulled.of(subject, reply, data, place, self._pulling.asked_at))
+        self._pulling.on_message(headers, is_first=place is None or place.deliveries == 1)
         self._changed.set()
 
-    def _take(self) -> list[tuple[Pulled, list[Arrival]]]:
-        """Take the next messages with their arrivals, up to a batch. The bots have turns."""
-        taken: list[tuple[Pulled, list[Arrival]]] = []
+    def _take(self) -> list[Pulled]:
+        """Take the next messages, up to a batch. The bots have turns."""
+        taken: list[Pulled] = []
         most, most_bytes = BATCH, BATCH_BYTES
         if self._crowd.is_there:
             most, most_bytes = CROWDED, CROWDED_BYTES
@@ -274,12 +264,23 @@ class IngressWorker:
             if self._last_try is not None and pulled.place.deliveries >= LAST_DELIVERIES:
                 self._suspect(pulled)
                 continue
-            size += len(pulled.data)
-            arrivals = ingress_arrivals(pulled.place, pulled.data)
-            envelopes += len(arrivals)
-            taken.append((pulled, arrivals))
-        self._crowd.note({pulled.place.session for pulled, _ in taken})
+            size += pulled.size
+            envelopes += _envelopes(pulled)
+            taken.append(pulled)
+        self._crowd.note({pulled.place.session for pulled in taken})
         return taken
+
+    async def _read(self, taken: Sequence[Pulled]) -> list[Pulled]:
+        """Read the bytes again that were not kept; return the messages that still wait for a
+        verdict."""
+        # Also by a batch with all its bytes: it must stay behind the one before.
+        async with self._reading:
+            missing = [pulled for pulled in taken if pulled.data is None]
+            for pulled, data in zip(
+                missing, await asyncio.gather(*map(self._rereading.read, missing)), strict=True
+            ):
+                pulled.data = data
+        return [pulled for pulled in taken if pulled.data is not None]
 
     async def _prolong(self) -> None:
         """Tell the server again and again that the messages that wait are still here.
@@ -316,20 +317,21 @@ class IngressWorker:
     def _suspects_wait(self) -> bool:
         return bool(self._suspects) and asyncio.get_running_loop().time() >= self._suspects_due
 
-    async def _try_alone(self, pulled: Pulled) -> None:
-        place = pulled.place
+    async def _try_alone(self, suspect: Pulled) -> None:
+        place = suspect.place
         try:
-            if self._last_try is not None:
-                suspect = Suspect(
-                    place.session, place.position, place.deliveries, place.stored_ms, pulled.data
-                )
-                refusals = await self._last_try.judge(
-                    suspect,
-                    self._partition,
-                    lambda: ingress_arrivals(place, pulled.data),
-                    self._turn,
-                )
-                await self._acknowledge([pulled], refusals)
+            for pulled in await self._read([suspect]):
+                data = pulled.data or b""
+                if self._last_try is not None:
+                    refusals = await self._last_try.judge(
+                        Suspect(
+                            place.session, place.position, place.deliveries, place.stored_ms, data
+                        ),
+                        self._partition,
+                        partial(ingress_arrivals, place, data),
+                        self._turn,
+                    )
+                    await self._acknowledge([pulled], refusals)
         except (NatsError, OSError) as error:
             log.warning("acknowledgement.lost", error=type(error).__name__)
         finally:
@@ -372,17 +374,31 @@ class IngressWorker:
         if time.monotonic() < until and asked >= self._trusted_since:
             refusals.tell()
 
-    async def _work(self, taken: Sequence[tuple[Pulled, list[Arrival]]]) -> None:
+    async def _work(self, taken: Sequence[Pulled]) -> None:
         try:
-            # There may be nothing: all messages may be suspects.
-            if taken:
+            # There may be nothing: all messages may be suspects, or gone.
+            if ready := await self._read(taken):
                 refusals = await self._process(
-                    [arrival for _, arrivals in taken for arrival in arrivals], self._turn
+                    [
+                        arrival
+                        for pulled in ready
+                        for arrival in ingress_arrivals(pulled.place, pulled.data or b"")
+                    ],
+                    self._turn,
                 )
-                await self._acknowledge([pulled for pulled, _ in taken], refusals)
+                await self._acknowledge(ready, refusals)
         except (NatsError, OSError) as error:
             # The message is delivered again, and the ledger recognises it.
             log.warning("acknowledgement.lost", error=type(error).__name__)
         finally:
             self._under_way -= 1
             self._changed.set()
+
+
+def _envelopes(pulled: Pulled) -> int:
+    """Return how many envelopes a message has, or may have where its bytes were not kept."""
+    if not pulled.is_bundle:
+        return 1
+    if pulled.data is None:
+        return MAX_BUNDLE
+    return len(ingress_arrivals(pulled.place, pulled.data))

@@ -1,9 +1,18 @@
-"""Messages of one partition that were pulled and wait to be judged: the bots have turns (ADR 45).
+"""Messages of one partition that were pulled and wait to be judged. The bots have turns (ADR 45 and
+50).
 
-A relay pulls ahead of its judging, so that it also has the messages behind a large backlog of one
-bot. Each bot's messages keep their order. A turn is measured in bytes, because the work for a
-message grows with them: a bot with large messages has its next turn later than one with small
-ones. So a bot that sends more than a relay can judge waits behind itself.
+A relay pulls ahead of its judging, so that it also has the messages behind the backlogs of others.
+Each bot's messages keep their order. A turn is measured in bytes, because the work for a message
+grows with them: a bot with large messages has its next turn later than one with small ones. So a
+bot that sends more than a relay can judge waits behind itself.
+
+A bot of which nothing waits has its first turn before all others. Afterwards it is one of them, and
+it stays one of them until its next turn would come. So a stranger does not wait for a round of a
+thousand bots, and many strangers cannot keep the others waiting for ever.
+
+:class:`Bodies` bounds the memory that the messages of all partitions take. Where they take more,
+the relay keeps only the place of a message, and reads its bytes from INGRESS again before it is
+judged (:mod:`sealbus_broker.relay.ingress`).
 
 :class:`Crowd` says whether several bots send at present, in any partition of the relay. Batches are
 short then, because the message of another bot waits for the batch before its own.
@@ -19,17 +28,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.protocol.codec import is_bundle
 from sealbus_broker.relay.arrivals import Place
 
-WAITING: Final = 1024
-"""How many messages of a partition are pulled ahead: the shares of three bots that send too much
-(``limits.ingress_messages``, 256), and as many of all others. JetStream allows four times as many
-(``streams.MAX_ACK_PENDING``)."""
+WAITING: Final = 3072
+"""How many messages of a partition are pulled ahead: the shares of twelve bots that send too much
+(``limits.ingress_messages``, 256). A request (``pulling.PULL_MESSAGES``) and two batches more are
+less than JetStream allows (``streams.MAX_ACK_PENDING``). The places of all 16 partitions take 30
+MiB."""
 
-WAITING_BYTES: Final = 40 * 1024 * 1024
-"""How many bytes of a partition are pulled ahead: the whole share of one bot in the largest bundles
-(256 of 128 KiB), and 8 MiB of the others. The 16 partitions of a lone relay take 640 MiB at most,
-of the gigabyte that ``compose.yaml`` gives it."""
+BODIES_BYTES: Final = 128 * 1024 * 1024
+"""How many bytes of messages all partitions of a relay keep together: the whole shares of four bots
+in the largest bundles (256 of 128 KiB). It is an eighth of the gigabyte that ``compose.yaml`` gives
+a relay."""
+
+SMALL_BYTES: Final = 1024
+"""The bytes of a message of at most this size are always kept, because it costs more to read them
+again. With 16 full windows they take 48 MiB."""
 
 TURN_BYTES: Final = 8 * 1024
 """How many bytes a bot may add to a batch before the next bot has its turn. Eight bots fit into a
@@ -50,26 +65,61 @@ class Pulled:
     subject: bytes
     reply: bytes
     """Where it is acknowledged."""
-    data: bytes
+    data: bytes | None
+    """Its bytes. ``None``: they have to be read again."""
+    size: int
+    """How many bytes it has."""
+    is_bundle: bool
+    """Whether it may have several envelopes."""
     place: Place
     """The facts that the server states about it."""
     asked: float
     """The server gives it to another relay no earlier than ``ACK_WAIT_S`` after this (monotonic
     clock). It was delivered later than this, or its wait was prolonged later."""
 
+    @classmethod
+    def of(cls, subject: bytes, reply: bytes, data: bytes, place: Place, asked: float) -> Pulled:
+        """Return the message with these bytes, all of them kept."""
+        return cls(subject, reply, data, len(data), is_bundle(data), place, asked)
+
+
+class Bodies:
+    """The bytes of the messages that wait. The partitions of a relay share one."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """How many bytes are kept."""
+
+    def keep(self, pulled: Pulled) -> None:
+        """Keep the bytes of a message, or let go of them where there is no room."""
+        if pulled.size > SMALL_BYTES and self.size + pulled.size > BODIES_BYTES:
+            pulled.data = None
+        else:
+            self.size += pulled.size
+
+    def leave(self, pulled: Pulled) -> None:
+        """The message does not wait any more."""
+        if pulled.data is not None:
+            self.size -= pulled.size
+
 
 class IngressWaiting:
     """Keeps pulled messages until they are taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: Bodies | None = None) -> None:
+        """Begin empty. ``bodies``: bounds the bytes, together with other partitions."""
+        self._bodies = Bodies() if bodies is None else bodies
         self._bots: dict[str, deque[Pulled]] = {}
-        """The messages that wait, by bot. The bot whose turn it is comes first."""
+        """The messages that wait, by bot. A bot of which all were taken stays, empty, until its
+        next turn would come."""
         self._credit: dict[str, int] = {}
         """How many bytes each of these bots may still add in this turn."""
+        self._new: deque[str] = deque()
+        """The bots that have their first turn. The one whose turn it is comes first."""
+        self._others: deque[str] = deque()
+        """The other bots. The one whose turn is next comes first."""
         self._positions: set[int] = set()
         """The sequences of these messages in INGRESS."""
-        self.size = 0
-        """How many bytes wait."""
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -77,7 +127,7 @@ class IngressWaiting:
     @property
     def has_room(self) -> bool:
         """Whether more may be pulled."""
-        return len(self) < WAITING and self.size < WAITING_BYTES
+        return len(self) < WAITING
 
     def put(self, pulled: Pulled) -> None:
         """Keep a message. A second copy of one that waits is left out: one verdict is enough."""
@@ -85,29 +135,33 @@ class IngressWaiting:
         if place.position in self._positions:
             return
         self._positions.add(place.position)
-        self.size += len(pulled.data)
+        self._bodies.keep(pulled)
         if place.session not in self._bots:
             self._bots[place.session] = deque()
             self._credit[place.session] = TURN_BYTES
+            self._new.append(place.session)
         self._bots[place.session].append(pulled)
 
     def take(self) -> Pulled:
         """Take the next message. There has to be one."""
         while True:
-            bot = next(iter(self._bots))
+            turns = self._new or self._others
+            bot = turns[0]
             waiting = self._bots[bot]
-            cost = max(len(waiting[0].data), LEAST_BYTES)
-            if cost <= self._credit[bot]:
+            cost = max(waiting[0].size, LEAST_BYTES) if waiting else 0
+            if waiting and cost <= self._credit[bot]:
                 break
             # Its turn is over. A message of more than a turn waits until its bot has had enough.
-            self._bots[bot] = self._bots.pop(bot)
-            self._credit[bot] += TURN_BYTES
+            turns.popleft()
+            if waiting or turns is self._new:
+                self._credit[bot] += TURN_BYTES
+                self._others.append(bot)
+            else:
+                del self._bots[bot], self._credit[bot]
         self._credit[bot] -= cost
         pulled = waiting.popleft()
-        if not waiting:
-            del self._bots[bot], self._credit[bot]
         self._positions.discard(pulled.place.position)
-        self.size -= len(pulled.data)
+        self._bodies.leave(pulled)
         return pulled
 
     def in_order(self) -> list[Pulled]:
@@ -117,9 +171,10 @@ class IngressWaiting:
 
     def clear(self) -> None:
         """Forget all that wait."""
-        for memory in (self._bots, self._credit, self._positions):
+        for pulled in self.in_order():
+            self._bodies.leave(pulled)
+        for memory in (self._bots, self._credit, self._new, self._others, self._positions):
             memory.clear()
-        self.size = 0
 
 
 class Crowd:

@@ -33,7 +33,7 @@ from sealbus_broker.relay.clerk import Clerk
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import Health, Problem
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import Crowd
+from sealbus_broker.relay.ingress_waiting import Bodies, Crowd
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
@@ -41,6 +41,7 @@ from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.promises import Promises
+from sealbus_broker.relay.rereading import Rereading
 from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stream_store import StreamStore
@@ -116,6 +117,8 @@ class Parts:
             now_ms=now_ms,
         )
         crowd = Crowd()
+        bodies = Bodies()
+        rereading = Rereading(nc)
 
         def make_worker(partition: Partition) -> IngressWorker:
             return IngressWorker(
@@ -125,6 +128,8 @@ class Parts:
                 supervisor=supervisor,
                 last_try=last_try,
                 crowd=crowd,
+                bodies=bodies,
+                rereading=rereading,
             )
 
         self._partitions = Workers(make_worker)

@@ -56,10 +56,12 @@ from sealbus_broker.relay.turn import Turn
 
 log = get_logger(__name__)
 
-GIVE_WAY_S: Final = 0.01
-"""After this time the judging of a batch lets all other work have a turn: acknowledgements, the
-server's pings, other partitions. So the messages of one bot that cost much keep those of other
-partitions waiting for a hundredth of a second at a time. A turn of the event loop takes 50 µs."""
+GIVE_WAY_S: Final = 0.005
+"""After this time the judging of a batch lets all other work have a turn: pulls, acknowledgements,
+the server's pings, other partitions. So the messages of one bot that cost much keep those of other
+partitions waiting for 5 ms at a time. A turn of the event loop takes 50 µs. One batch is judged at
+a time: otherwise those of 16 partitions would take a turn of the event loop together, and each pull
+and each receipt would wait for all of them."""
 
 PART_S: Final = 0.5
 """After this time the messages that are judged are stored, and the rest of the batch is judged by a
@@ -163,6 +165,8 @@ class Pipeline:
         """Shared with the storing: a message that is judged again is not verified again."""
         self._meters = RateMeters() if meters is None else meters
         """The rates and shares of each bot."""
+        self._turns = asyncio.Lock()
+        """Held by the batch that is being judged, for :data:`GIVE_WAY_S` at a time."""
         self._storing = Storing(
             stream_store=stream_store,
             key=key,
@@ -217,19 +221,21 @@ class Pipeline:
         moment = JudgedAt(self._now_ms(), ledger.since_ms)
         judged_at = time.monotonic()
         items: list[Item] = []
-        gave_way = judged_at
-        while waiting:
-            judgment = judge(waiting.popleft(), policy, moment, self._verifier, self._meters)
-            items.append(Item(judgment, moment.ledger_since_ms, judged_at, policy))
-            now = time.monotonic()
-            if now - judged_at > PART_S:
-                # The first of them must still be young when it is stored.
-                break
+        now = judged_at
+        # The first of them must still be young when it is stored.
+        while waiting and now - judged_at <= PART_S:
             # The ledger may become invalid meanwhile. So Storing looks at it again before it
             # writes.
-            if now - gave_way > GIVE_WAY_S:
-                await asyncio.sleep(0)
-                gave_way = time.monotonic()
+            async with self._turns:
+                gives_way = time.monotonic() + GIVE_WAY_S
+                while waiting and now < gives_way:
+                    judgment = judge(
+                        waiting.popleft(), policy, moment, self._verifier, self._meters
+                    )
+                    items.append(Item(judgment, moment.ledger_since_ms, judged_at, policy))
+                    now = time.monotonic()
+            # Whoever reads, writes or acknowledges goes first.
+            await asyncio.sleep(0)
         return _Part(items, ledger)
 
     async def _carry_out(self, part: _Part) -> list[Item]:

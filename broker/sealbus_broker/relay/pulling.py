@@ -5,6 +5,11 @@ brought all that it asked for, or when the server says so. It is *taken for lost
 :data:`SILENCE_S`, or when the connection was lost. Then its messages may still come, so
 ``_is_over`` stays false and ``asked_at`` stays as it was.
 
+**Messages that come again**, from a relay that stopped or died, are asked for one at a time, and
+without a bound on their bytes. Otherwise their order would be lost: nats-server (2.15.1) puts a
+message that comes again, and does not fit into a request, behind all others that come again. It
+delivers these before any new one. So the first new message ends this state (``_is_first``).
+
 **The pin.** The server gives a partition to one relay at a time, the relay that has the pin, until
 that relay makes no request for :data:`~sealbus_broker.nats.streams.PIN_TIMEOUT_S`, or gives the pin
 up. The requests of the other relays wait meanwhile. So a relay that has no room asks for one
@@ -118,6 +123,9 @@ class Pulling:
         self._pin = b""
         """The server's name for this relay's hold of the partition. Empty: another relay may have
         it."""
+        self._is_first = False
+        """Whether the last message was delivered for the first time. If not, more of those that
+        come again may follow."""
         self._extra = 0
         """How many messages were asked for only to keep the pin, since there was room."""
         self._renewing: asyncio.TimerHandle | None = None
@@ -144,7 +152,7 @@ class Pulling:
             return 0
         if has_room:
             self._extra = 0
-            return PULL_MESSAGES
+            return PULL_MESSAGES if self._is_first else 1
         # There is no room, so one message is asked for only to keep the pin.
         is_due = asyncio.get_running_loop().time() >= self._ended_at + RENEW_S
         if self._pin and is_due and self._extra < MOST_EXTRA:
@@ -155,10 +163,11 @@ class Pulling:
     def ask(self, count: int) -> None:
         """Make a request for ``count`` messages."""
         terms: dict[str, object] = {
-            "max_bytes": PULL_BYTES,
             "expires": int(PULL_EXPIRES_S * 1e9),
             "group": PRIORITY_GROUP,
         }
+        if self._is_first:
+            terms["max_bytes"] = PULL_BYTES
         # The first request has no id, and the server takes it for one that wants the pin. A request
         # with an id that is not the present pin ends with 423.
         if self._pin:
@@ -205,8 +214,10 @@ class Pulling:
             # Until then it counts as under way, so nobody asks again.
             self._end_in(REFUSED_S)
 
-    def on_message(self, headers: bytes) -> None:
-        """Count a message that a request brought, and read the pin from its headers."""
+    def on_message(self, headers: bytes, *, is_first: bool) -> None:
+        """Count a message that a request brought, and read the pin from its headers. ``is_first``:
+        it was delivered for the first time."""
+        self._is_first = is_first
         # nats-server writes its line behind the bot's headers, which may have a false one: the last
         # line counts (sealbus.nats.parser.read_headers).
         at = headers.rfind(_PIN)
@@ -226,3 +237,4 @@ class Pulling:
         self._renewing = None
         # The pin was given up, or is another's by then. A request that names it would be refused.
         self._pin = b""
+        self._is_first = False

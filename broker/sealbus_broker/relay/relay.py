@@ -53,7 +53,7 @@ from sealbus_broker.door.process import Door, Doorway, MakeDoor
 from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen, StreamsAway
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.connection import Link, disconnect
+from sealbus_broker.nats.connection import PULL_READ_BYTES, Link, disconnect
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.policy.in_force import InForce
@@ -331,7 +331,13 @@ class Relay:
         """Log in, however long that takes."""
         link = Link("messages", self._on_lost, self._on_back)
         name = f"sealbus relay {self._name} messages"
-        client = await link.connect(self._servers, self._secrets.relay.seed_text, name, self._tls)
+        client = await link.connect(
+            self._servers,
+            self._secrets.relay.seed_text,
+            name,
+            self._tls,
+            read_bytes=PULL_READ_BYTES,
+        )
         client.when_closed.add(self._closed.set)
         self._is_up.set()
         return client

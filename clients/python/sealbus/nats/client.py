@@ -83,11 +83,18 @@ class HardenedClient(WatchedClient):
     receive one; checks, a future and a flusher to send one.
     """
 
-    def __init__(self, tls: TlsFiles | None = None) -> None:
-        """``tls``: the certificates to use. With them, TLS comes before everything else, whatever
-        the address and the server say."""
+    def __init__(
+        self, tls: TlsFiles | None = None, *, read_bytes: int = DEFAULT_BUFFER_SIZE
+    ) -> None:
+        """
+        Args:
+            tls: the certificates to use. With them, TLS comes before everything else, whatever the
+                address and the server say.
+            read_bytes: how many bytes are read in one turn of the event loop.
+        """
         super().__init__()
         self._tls = tls
+        self._read_bytes = read_bytes
         self._ended = False
         """Whether it was closed for good: see the module."""
         self._direct: dict[int, Receive] = {}
@@ -324,10 +331,10 @@ class HardenedClient(WatchedClient):
             # Anew for each attempt, so that a renewed file needs no restart.
             self.options["tls"] = self._tls.context()
             self.options["tls_handshake_first"] = True
-        self._transport = Transport()  # type: ignore[no-untyped-call]  # nats-py's
+        self._transport = Transport(self._read_bytes)
         self._transport.greeted = self._on_greeted
         self._transport.tls_first = self._tls is not None
-        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+        await self._transport.connect(s.uri, self._read_bytes, self.options["connect_timeout"])
         self.reached = True
 
     async def _on_greeted(self) -> None:

@@ -35,6 +35,11 @@ class Transport(TcpTransport):
     tls_first = False
     """Whether TLS has to come before the first byte of the server."""
 
+    def __init__(self, read_bytes: int) -> None:
+        """``read_bytes``: how many bytes are read in one turn of the event loop."""
+        super().__init__()  # type: ignore[no-untyped-call]  # nats-py's
+        self._read_bytes = read_bytes
+
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """Connect over TCP, or to a server inside this process (:mod:`sealbus.nats.in_process`)."""
         if uri.hostname is None or not in_process.is_in_process(uri.hostname):
@@ -44,15 +49,16 @@ class Transport(TcpTransport):
         self._bare_io_reader = self._io_reader
         self._bare_io_writer = self._io_writer
 
-    async def read(self, buffer_size: int) -> bytes:
-        """Read up to ``buffer_size`` bytes. While more come than are read, let other work have a
-        turn.
+    async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002  # nats-py's number
+        """Read as many bytes as one turn of the event loop may take. While more come than are
+        read, let other work have a turn.
 
+        nats-py always asks for its own number, ``buffer_size``.
         asyncio's reader returns at once while it has bytes. So in a flood nats-py's reading loop
         would hold the event loop for a tenth of a second at a time.
         """
-        data: bytes = await super().read(buffer_size)
-        if len(data) == buffer_size:
+        data: bytes = await super().read(self._read_bytes)
+        if len(data) == self._read_bytes:
             await asyncio.sleep(0)
         return data
 
@@ -76,13 +82,13 @@ class Transport(TcpTransport):
         self,
         uri: str | ParseResult,
         ssl_context: ssl.SSLContext,
-        buffer_size: int,
+        buffer_size: int,  # noqa: ARG002  # nats-py's number
         connect_timeout: int,
     ) -> None:
         """Go on encrypted."""
         assert self._io_writer is not None
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=buffer_size)
+        reader = asyncio.StreamReader(limit=self._read_bytes)
         protocol = _Encrypted(reader)
         host = uri if isinstance(uri, str) else uri.hostname
         # Whoever sits on the wire may have said this. With TLS first, no honest server says it.
