@@ -128,6 +128,27 @@ async def test_silent_server_is_explained(
     await kept.session.close()
 
 
+async def test_attempt_that_goes_on_is_not_given_up(
+    stage: Stage,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each step has its own time. All of them together take longer here."""
+    monkeypatch.setattr(connecting, "ATTEMPT_S", 1.0)
+    monkeypatch.setattr(connecting, "RELAYS_FIRST_S", 0.7)
+    monkeypatch.setattr(connecting, "LATE_S", -1.0)  # it waits before each login
+    kept = Kept(stage, "order")
+
+    async def slowly(_: HardenedClient) -> None:
+        await asyncio.sleep(0.7)
+
+    kept.on_attach = slowly
+    async with asyncio.timeout(PATIENCE_S):
+        await kept.session.open()
+    assert kept.session.is_up
+    await kept.session.close()
+
+
 async def test_refused_bot_is_told_so(stage: Stage, impatient: None) -> None:
     known = stage.policy
     stage.policy = replace(known, bots={})

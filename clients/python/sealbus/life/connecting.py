@@ -25,7 +25,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -44,8 +43,11 @@ from sealbus.protocol.subjects import BUS, INBOX
 from sealbus.trust import Trust
 
 ATTEMPT_S: Final = 3
-"""How long one attempt may take. nats-server waits two seconds for the relay's answer to a
-login."""
+"""How long each step of an attempt may take: the greeting, the login, the subscriptions, and the
+answer to a PING behind them. nats-server waits two seconds for the relay's answer to a login. The
+time is not that of all steps together. On a machine with too much to do each step takes half a
+second, and an attempt that goes on must not be given up, because the next one costs as much
+again."""
 
 BACKOFF_FIRST_S: Final = 0.1
 """The first pause between two attempts. It is doubled each time."""
@@ -278,17 +280,30 @@ class Connector:
         return pause_s
 
     async def _attempt(self, server: str, consumers: frozenset[str]) -> Connection:
-        """One attempt at one server. Raises :class:`ConnectionFailed` after at most
-        :data:`ATTEMPT_S`, or twice as long where a signer takes its time too."""
+        """One attempt at one server. Raises :class:`ConnectionFailed` when a step takes longer than
+        :data:`ATTEMPT_S`, so after four times that at most, and the time of a signer."""
         # The key has a time of its own. Otherwise a slow signer would look like a slow server.
         key = await self._session_key(server)
         client = HardenedClient(self._credentials.tls)
-        client.before_login = partial(self._let_relays_first, asyncio.get_running_loop().time())
-        began = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time
+        began = now()
+
+        def next_step() -> None:
+            nonlocal began
+            began = now()
+            limit.reschedule(began + ATTEMPT_S)
+
+        async def before_login() -> None:
+            await self._let_relays_first(began)
+            next_step()
+
+        client.before_login = before_login
         try:
-            async with asyncio.timeout(ATTEMPT_S):
+            async with asyncio.timeout(ATTEMPT_S) as limit:
                 await client.connect(servers=[server], **self.options(key, consumers))
+                next_step()
                 await self._attach(client)
+                next_step()
                 # The server answers a PING after everything before it, refusals included.
                 await client.flush(ATTEMPT_S)
             # nats-py's flush() also returns where its loops have ended, without an answer.
@@ -298,7 +313,7 @@ class Connector:
             # Of any type: whatever a server's bytes bring about ends this attempt, and no more.
             client.abort()
             # Not if no relay answered: that says nothing about the key.
-            is_answered = asyncio.get_running_loop().time() - began < NO_RELAY_S
+            is_answered = now() - began < NO_RELAY_S
             if is_denied(error) and is_answered:
                 self._keys.doubt()
             # No greeting has come, and the server has not hung up either.
