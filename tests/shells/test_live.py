@@ -16,8 +16,9 @@ from sealbus.supervision import Supervisor, end
 from sealbus.testing import TestBus
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.policy.scaffold import scaffold
-from sealbus_broker.relay import live_waiting
+from sealbus_broker.relay import live, live_waiting
 from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.health import Level
 from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.turn import Turn
@@ -94,6 +95,26 @@ async def test_backlog_of_a_flood_is_left_behind(
     await until(
         lambda: client.is_connected and client.client_id != number, "it has another connection"
     )
+    await end(hoarder.running)
+
+
+async def test_connection_that_is_lost_for_long_is_a_problem(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await stage.login()
+    hoarder = Hoarder(client)
+    await until(lambda: bool(client._direct), "it subscribes")
+    assert hoarder.worker.problems() == []
+    stage.server.stop()
+    await until(lambda: not client.is_connected, "it is lost")
+    assert hoarder.worker.problems() == [], "not for long"
+    monkeypatch.setattr(live, "LOST_S", 0.0)
+    (problem,) = hoarder.worker.problems()
+    assert problem.level is Level.WARNING
+    assert "live messages" in problem.what
+    stage.server.start()
+    await until(lambda: client.is_connected, "it is back")
+    assert hoarder.worker.problems() == []
     await end(hoarder.running)
 
 

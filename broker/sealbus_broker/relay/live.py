@@ -2,14 +2,19 @@
 
 A live message is stored nowhere before it is judged. If this relay dies, or has no room, the
 message is lost; its sender gets no receipt, and sends it again.
+
+They have a connection of their own. While it alone is lost, other relays get the live messages, and
+this one says so in its health (:meth:`LiveWorker.problems`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from nats.errors import Error as NatsError
 
@@ -20,9 +25,14 @@ from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.relay.arrivals import live_arrivals, live_session
 from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.health import Level, Problem
 from sealbus_broker.relay.live_waiting import LiveWaiting
 from sealbus_broker.relay.pipeline import Process
 from sealbus_broker.relay.turn import Turn
+
+LOST_S: Final = 5.0
+"""After this time without its connection a relay warns. The relay makes the connection anew at a
+flood, and after a server's restart, and both take less than a second."""
 
 
 class LiveWorker:
@@ -64,6 +74,8 @@ class LiveWorker:
         """Set when a message was received, or a stop begins."""
         self._turn = Turn()
         """Keeps the batches in order."""
+        self._lost_at: float | None = None
+        """When the connection was found lost (monotonic clock). ``None``: it is there."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set, and finish the messages that were received."""
@@ -101,6 +113,21 @@ class LiveWorker:
             self._drop(session, len(arrivals))
             return
         self._changed.set()
+
+    def problems(self) -> list[Problem]:
+        """Return the problem that the connection is lost for long, if it is. Called at each look of
+        the health."""
+        if self._nc.is_connected:
+            self._lost_at = None
+            return []
+        now = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+        if now - self._lost_at < LOST_S:
+            return []
+        what = f"the connection for live messages is lost for {now - self._lost_at:.0f} s"
+        hint = "look into the relay's log; without another relay no live message has a verdict"
+        return [Problem(Level.WARNING, "live", what, hint)]
 
     def on_lost(self) -> None:
         """Do nothing: a message is given to one relay, once."""

@@ -166,6 +166,7 @@ class Parts:
                 *surroundings(limits),
                 *keys.problems(),
                 *self._promises.problems,
+                *self._live.problems(),
             ],
         )
         self._clerk = (
