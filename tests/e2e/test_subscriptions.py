@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 from sealbus import InvalidInput, Refused
 from sealbus.protocol.limits import MAX_PULL, MAX_PULL_S, MAX_PULLS, MIN_FORGET_S
+from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import consumer_name
+from sealbus_broker.errors import NotServed
+from sealbus_broker.nats import mirror
+from sealbus_broker.nats.sites import MIRROR
 from sealbus_broker.relay.services import consumers
 from sealbus_broker.relay.services.consumers import Subscriptions, remove_ungranted
 from tests.e2e.shop import Shop
@@ -54,6 +59,20 @@ async def test_a_bot_has_as_many_as_the_policy_allows(shop: Shop) -> None:
     rows = page["subscriptions"] + rest["subscriptions"]
     assert {row["durable"] for row in rows} == {"d0", "d2", "d3"}
     assert (page["total"], rest["next"]) == (3, None)
+
+
+async def test_feed_of_the_second_site_is_no_subscription(shop: Shop) -> None:
+    nc = await shop.nats()
+    body = {"stream_name": ACCEPTED, "config": mirror._FEED, "action": "create"}
+    call = f"$JS.API.CONSUMER.CREATE.{ACCEPTED}.{MIRROR}"
+    assert "error" not in json.loads((await nc.request(call, json.dumps(body).encode(), 5)).data)
+    subscriptions = Subscriptions(nc)
+    assert (await subscriptions.list(None, 0, 10))["subscriptions"] == []
+    with pytest.raises(NotServed, match="there is no durable subscription mirror"):
+        await subscriptions.remove(MIRROR, "operator")
+    assert await remove_ungranted(nc, shop.bus.policy(shop.secrets.bus.public)) == 0
+    assert [one["name"] for one in await consumers._consumers(nc)] == [MIRROR]
+    await nc.close()
 
 
 async def test_jetstream_is_told_when_to_forget_a_place(shop: Shop) -> None:

@@ -182,9 +182,11 @@ def _config(bot: str, pattern: str, durable: str) -> dict[str, Any]:
 
 
 def _is_subscription(info: dict[str, Any]) -> bool:
-    """Whether it is a bot's. It may be that of the second site. One that was made by hand is
-    removed at the next start of a relay."""
-    # nats-server adds metadata of its own to each.
+    """Return whether a relay made a consumer for a bot.
+
+    Others are that of the second site, and those that were made by hand, which the next start of a
+    relay removes. nats-server writes metadata of its own into each.
+    """
     return "bot" in (info["config"].get("metadata") or {})
 
 
