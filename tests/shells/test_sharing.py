@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
+from sealbus.protocol.streams import INGRESS
 from sealbus.supervision import Supervisor, end
+from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import BotRule
 from sealbus_broker.nats import numbers
 from sealbus_broker.nats.presence import DOOR_SUBJECT, RELAY_SUBJECT, Presence
-from sealbus_broker.nats.streams import PARTITIONS, Partition, partitions
+from sealbus_broker.nats.streams import PARTITIONS, Partition, partition_consumer, partitions
 from sealbus_broker.relay import sharing as sharing_module
 from sealbus_broker.relay.peers import SILENT_ECHOES
 from sealbus_broker.relay.sharing import Sharing
@@ -267,6 +270,41 @@ async def test_relays_follow_the_number_of_the_policy(bus: Stage) -> None:
             return set(listed["consumers"]) == {one.consumer for one in partitions(5)}
 
         await until(others_are_gone, "the consumers of the number before are removed")
+
+
+async def test_consumer_that_is_missing_is_made_again(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that was paused may remove the consumers of a number that is due again."""
+    monkeypatch.setattr(sharing_module, "LOOK_BEATS", 1)
+    async with relays(bus, "one"):
+        call = f"$JS.API.CONSUMER.DELETE.{INGRESS}.{partition_consumer(3)}"
+        assert b"true" in (await bus.relay.request(call, b"", 5)).data
+
+        async def is_back() -> bool:
+            call = f"$JS.API.CONSUMER.INFO.{INGRESS}.{partition_consumer(3)}"
+            return b"error" not in (await bus.relay.request(call, b"", 5)).data
+
+        await until(is_back, "the relay makes it again")
+
+
+async def test_change_that_fails_is_told_once(bus: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+
+    async def change(_: HardenedClient, number: int) -> None:
+        attempts.append(number)
+        raise StreamsUnusable("no room", hint="make room")
+
+    monkeypatch.setattr(numbers, "change", change)
+    monkeypatch.setattr(sharing_module, "CHANGE_BEATS", 0)
+    policy = replace(bus.policy, limits=replace(bus.policy.limits, partitions=5))
+    with capture_logs() as logs:
+        async with relays(bus, "one") as (one,):
+            one.sharing._policy = lambda: policy
+            await until(lambda: len(attempts) > 2, "the relay tries again")
+    told = [one["because"] for one in logs if one["event"] == "partitions.not-followed"]
+    assert len(told) == 1
+    assert "no room" in told[0]
 
 
 async def test_no_echo_means_that_nobody_is_silent(bus: Stage) -> None:

@@ -59,7 +59,10 @@ class Numbers:
 
 
 async def look(nc: Client) -> Numbers:
-    """Return the numbers.
+    """Return the numbers, and make each consumer of the due number that is missing.
+
+    One is missing where somebody removed it by hand, or where a relay that was paused removes the
+    consumers of a number which became due again meanwhile.
 
     Raises:
         StreamsUnusable: JetStream does not answer, or INGRESS is not as the bus needs it.
@@ -76,12 +79,16 @@ async def look(nc: Client) -> Numbers:
         )
     body = {"seq": 1, "next_by_subj": f"{INGRESS_PREFIX}.>"}
     oldest = await ask(nc, f"STREAM.MSG.GET.{INGRESS}", body, ASK_S)
-    if "error" in oldest:
-        if oldest["error"].get("err_code") == NO_MESSAGE:
-            return Numbers(live, live)
+    if "error" not in oldest:
+        tokens = oldest["message"]["subject"].split(".")
+        due = EARLIER if len(tokens) == 3 else int(tokens[1])
+    elif oldest["error"].get("err_code") == NO_MESSAGE:
+        due = live
+    else:
         raise refused(f"stream {INGRESS} cannot be read", oldest["error"])
-    tokens = oldest["message"]["subject"].split(".")
-    return Numbers(EARLIER if len(tokens) == 3 else int(tokens[1]), live)
+    if info["state"]["consumer_count"] < len(partitions(due)):
+        await provision_consumers(nc, due, timeout_s=ASK_S)
+    return Numbers(due, live)
 
 
 async def change(nc: Client, number: int) -> None:

@@ -125,8 +125,9 @@ async def provision(
 async def provision_consumers(nc: Client, number: int, *, timeout_s: float = 10.0) -> None:
     """Make the consumers of ``number`` partitions that are missing, and check the rest. Raises
     :class:`StreamsUnusable`."""
-    for wanted in consumer_configs(number):
-        await _provision_consumer(nc, wanted, timeout_s)
+    # Together: relays do so between two beats, and NATS may be far away.
+    configs = consumer_configs(number)
+    await asyncio.gather(*(_provision_consumer(nc, wanted, timeout_s) for wanted in configs))
 
 
 async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lowers: bool) -> None:

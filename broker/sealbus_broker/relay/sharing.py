@@ -52,7 +52,7 @@ from nats.errors import Error as NatsError
 from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
-from sealbus.supervision import Supervisor, pause
+from sealbus.supervision import Supervisor, kind, pause
 from sealbus.waiting import before
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import MOST_PARTITIONS, Policy
@@ -167,6 +167,8 @@ class Sharing:
         """For how many looks the policy has asked for another number."""
         self._changes = False
         """Whether this relay is changing the number."""
+        self._is_told = False
+        """Whether the log has that a look or a change fails."""
         self._orphans: set[int] = set()
         """The partitions that nobody holds since a relay is gone."""
         self._ending: dict[str, Presence] = {}
@@ -238,7 +240,7 @@ class Sharing:
         """Look at the numbers of partitions, and work on those of the oldest message. Change the
         number where the policy asks for it."""
         self._unlooked = 0
-        with contextlib.suppress(NatsError, OSError, TimeoutError, StreamsUnusable):
+        try:
             async with asyncio.timeout(LOOK_S):
                 found = await numbers.look(self._nc)
                 if found.due != self._number:
@@ -248,6 +250,14 @@ class Sharing:
                     self._say()
                 if found.are_one:
                     await self._follow(found.live)
+        except (NatsError, OSError, TimeoutError, StreamsUnusable) as error:
+            # Once for all attempts, which are made again and again.
+            if not self._is_told:
+                why = str(error) if isinstance(error, StreamsUnusable) else kind(error)
+                log.warning("partitions.not-followed", number=self._number, because=why)
+            self._is_told = True
+        else:
+            self._is_told = False
 
     async def _follow(self, live: int) -> None:
         """Let the stream have as many partitions as the policy asks for. It has ``live`` now, and
