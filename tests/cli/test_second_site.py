@@ -104,6 +104,15 @@ def test_options_that_cannot_be_used_are_named(
     ran = prepare(bus, *options)
     assert ran.code != 0
     assert said in ran.err
+    assert "is not an address" not in said or not (bus / ".sealbus/second-site").exists()
+
+
+def test_site_finds_the_bus_at_the_address_of_the_option(bus: Path) -> None:
+    address = ("--listen", "0.0.0.0:4222", "--server", "tls://bus.example.com:4222")
+    ran = prepare(bus, *address, "--tls-name", "bus.example.com", "--second-site", SITE)
+    assert ran.code == 0, ran.err
+    mirrors = (bus / ".sealbus/second-site/nats.conf").read_text()
+    assert 'urls: [ "tls://bus.example.com:7422" ]' in mirrors
 
 
 def test_file_without_a_login_is_refused(bus: Path) -> None:

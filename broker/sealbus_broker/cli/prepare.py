@@ -194,6 +194,8 @@ def prepare(
     known = encrypted(known) if has_tls else known
     if tls_names:
         _certify(bus, known, tls_names)
+    # The second site finds the bus there too.
+    known = replace(known, servers=servers or known.servers)
     if site is not None:
         site.certify(known)
     tls = _server_tls(bus, tls_dir, copy=copy_tls)
@@ -220,7 +222,7 @@ def prepare(
     click.echo(f"wrote {target}", err=True)
     if site is not None:
         site.say(site.write(secrets, [(address(known.servers[0])[0], 0)]))
-    bus.record(replace(known, servers=servers or known.servers))
+    bus.record(known)
     click.echo(secrets.bus.public.text)
 
 

@@ -65,26 +65,26 @@ class SiteOptions:
     """JetStream's folder there."""
     sync: str
 
-    @property
-    def node(self) -> Node:
-        """Its nats-server. Raises :class:`InvalidInput` for an address that cannot be read."""
-        host, port = read_address(self.address, "--second-site")
-        return Node(FOLDER, host, port, 0)
-
 
 class Site:
     """The second site of a bus."""
 
     def __init__(self, bus: BusFolder, options: SiteOptions) -> None:
-        """Read the login, or make it. Raises :class:`Unusable`."""
+        """Read the login, or make it.
+
+        Raises:
+            InvalidInput: The address cannot be read. Nothing was made.
+            Unusable: The login cannot be read or written.
+        """
         self._bus = bus
         self._options = options
+        self._node = Node(FOLDER, *read_address(options.address, "--second-site"), 0)
         self._key = _open_key(self.path / KEY)
 
     @property
     def host(self) -> str:
         """The host of its nats-server."""
-        return self._options.node.host
+        return self._node.host
 
     @property
     def path(self) -> Path:
@@ -143,7 +143,7 @@ class Site:
         Raises:
             Unusable: A file cannot be read or written.
         """
-        node = self._options.node
+        node = self._node
         folder, port = self.there, self._options.leaf_port
         tls = ServerTls(folder / "ca.pem", folder / "bus.pem", folder / "bus.key")
         store = Path(self._options.store)
