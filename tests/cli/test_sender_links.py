@@ -10,6 +10,7 @@ import pytest
 
 from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus_broker.cli import key_times
 from sealbus_broker.policy.loader import load
 from tests.cli.command import Ran, quickly, sealbus
 from tests.cli.folders import everything
@@ -163,6 +164,24 @@ def test_link_that_nobody_follows_is_not_written(bus: Path) -> None:
     file.write_text(file.read_text().replace(f"{first}\n", f"{first}\n{late}", 1))
     ran = run(bus, "link", "greeter", new, signed)
     assert (ran.code, "was not valid any more at" in ran.err) == (1, True), ran.err
+
+
+def test_link_that_leads_back_is_not_written(bus: Path) -> None:
+    """Relays would follow no change of the folder any more, and so no revocation."""
+    assert run(bus, "rotate", "greeter").code == 0
+    old = rows(bus)[0]["key"]
+    back = run(bus, "sign-link", "credentials/greeter.toml", old).out.strip()
+    before = everything(bus)
+    ran = run(bus, "link", "greeter", old, back)
+    assert (ran.code, f"links of greeter lead from {old} to" in ran.err) == (1, True), ran.err
+    assert everything(bus) == before
+
+
+def test_rotate_without_a_link_does_not_ask_for_the_old_key(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_times, "old_credentials", None)
+    assert run(bus, "rotate", "greeter", "--no-link").code == 0
 
 
 def test_sign_link_refuses_its_own_key_and_a_seed(bus: Path) -> None:

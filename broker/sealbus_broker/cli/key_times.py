@@ -318,13 +318,14 @@ def rotate(
     own = {one.times.raw: one.times for one in known}
     path = Path(old) if old is not None else bus.credentials(bot)
     pins = pins_of(path)
-    before, why = old_credentials(path, bot, own, facts.name)
+    # With --no-link nobody asks for a passphrase or for an agent.
+    before, why = None, "--no-link says so"
+    if not no_link:
+        before, why = old_credentials(path, bot, own, facts.name)
     if before is None and old is not None:
         raise Unusable(f"the link cannot be signed: {why}", hint="or say --no-link")
     key = SigningKey.generate(KeyKind.BOT)
-    link = None
-    if before is not None and not no_link:
-        link = before.sign_link(key.public.text)
+    link = None if before is None else before.sign_link(key.public.text)
     # Not by way of `servers`, which are those of the new credentials.
     with _then_in_force(bus, (), wait=wait, timeout_s=timeout):
         with _moved_away(bus, bot, out):
@@ -332,7 +333,7 @@ def rotate(
             path = make_key(bus, bot, facts, now, made, key=key, pins=pins, link=link)
         click.echo(path)
         if link is None:
-            not_linked(bot, "--no-link says so" if no_link else why)
+            not_linked(bot, why)
         if ending:
             _set(bus, bot, ending, "not_after", _utc(end_ms))
             until = _text(end_ms)

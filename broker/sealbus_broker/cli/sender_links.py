@@ -7,6 +7,7 @@ a key that is on another host, in an ssh-agent, or in a program.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from sealbus_broker.cli.talk import note
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.keys import FOLDER, set_link
 from sealbus_broker.policy.reader import time_text
-from sealbus_broker.policy.sender_links import holds
+from sealbus_broker.policy.sender_links import holds, is_circle
 
 
 @click.command("sign-link")
@@ -71,6 +72,13 @@ def link(bot: str, key: str, link: str, folder: str | None) -> None:
     old = PublicKey(told.old, KeyKind.BOT).text
     if (why := _objection(keys.get(told.old), told.at_ms)) is not None:
         raise Unusable(f"nobody may follow this link: {old} {why}", hint=_BY_HAND)
+    linked = replace(keys[new.raw], link=data)
+    if is_circle(keys | {new.raw: linked}, linked):
+        # Relays would refuse the folder, and follow no further change of it.
+        raise Unusable(
+            f"links of {bot} lead from {key} to {old} already",
+            hint=f"take one out of keys/{bot}.yaml; `sealbus keys show {bot}` lists them",
+        )
     with writing(bus.path / FOLDER / f"{bot}.yaml"):
         set_link(bus.path, bot, new.raw, data)
     click.echo(f"linked {key} of {bot}: subscribers that pin {old} follow to it", err=True)

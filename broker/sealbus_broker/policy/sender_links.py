@@ -100,7 +100,7 @@ def check_links(
         elif not holds(key.link, bus=bus, bot=bot, new=raw):
             what = f"the link is not signed by its old key, for this key of {bot} on the bus {bus}"
             problems.append(document.problem(path, what, hint=_HINT))
-        elif _is_circle(keys, key):
+        elif is_circle(keys, key):
             what = "the link leads back to the key that it comes from"
             problems.append(document.problem(path, what, hint="delete one of the links"))
         elif followed(keys, key) is None:
@@ -110,8 +110,8 @@ def check_links(
             notes.append(document.problem(path, what, hint=hint))
 
 
-def _is_circle(keys: Mapping[bytes, BotKey], key: BotKey) -> bool:
-    """Whether links lead from ``key`` back to it."""
+def is_circle(keys: Mapping[bytes, BotKey], key: BotKey) -> bool:
+    """Return whether links lead from ``key`` back to it."""
     at = key
     for _ in keys:
         if at.link is None:
