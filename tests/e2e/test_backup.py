@@ -15,6 +15,7 @@ from sealbus import InvalidInput, Message, Refused, Unresolved, new_nonce
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.nats.provision import COMPLETE_SINCE
 from sealbus_broker.nats.snapshots import restore
+from sealbus_broker.policy.bus_file import BusFile
 from tests.cli.command import sealbus
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
@@ -123,6 +124,19 @@ async def test_files_are_for_their_owner_alone(empty_shop: Shop, tmp_path: Path)
     files = [one for one in saved.rglob("*") if one.is_file()]
     assert files
     assert all(one.stat().st_mode & 0o777 == 0o600 for one in files)
+
+
+async def test_folder_with_a_problem_is_saved_all_the_same(
+    empty_shop: Shop, tmp_path: Path
+) -> None:
+    """Relays go on with the last good policy, and so do the backups."""
+    shop, saved = empty_shop, tmp_path / "saved"
+    shop.bus.record(BusFile("shop", (shop.url,), shop.secrets.publics))
+    await shop.start_relay()
+    policy = shop.bus.path / "policy.yaml"
+    policy.write_text(policy.read_text() + "\nunknown: 1\n")
+    await command(shop, "backup", str(saved))
+    assert json.loads((saved / "bus.json").read_text())["bus"] == "shop"
 
 
 async def test_archive_of_another_stream_is_refused(empty_shop: Shop, tmp_path: Path) -> None:

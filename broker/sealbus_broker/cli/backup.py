@@ -41,7 +41,9 @@ def backup(target: str, folder: str | None, servers: tuple[str, ...]) -> None:
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
-    name = bus.policy(secrets.bus.public).bus
+    facts = bus.bus_file()
+    # Not always from the policy: a folder with a problem must not keep a bus from its backup.
+    name = bus.policy(secrets.bus.public).bus if facts is None else facts.name
     path = Path(target)
     # Not with_name(): the working folder and the root have no name.
     part = path.parent / f"{path.name}{_FINISH}"
