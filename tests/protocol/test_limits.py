@@ -36,7 +36,8 @@ def test_the_largest_parts_fit_into_the_largest_whole() -> None:
     rest = limits.MAX_HEADER_BYTES + limits.MAX_PARENT_BYTES + LARGEST_SEAL + 3 * framing
     assert rest + limits.SALT_BYTES < limits.MAX_ENVELOPE_BYTES
     assert limits.MAX_BARE_PARENT_BYTES <= limits.MAX_PARENT_BYTES
-    assert limits.MAX_SHOWN_BYTES + limits.MAX_STAMP_BYTES + framing < 1024 * 1024
+    links = limits.MAX_SENDER_LINKS * limits.SENDER_LINK_BYTES
+    assert limits.MAX_SHOWN_BYTES + limits.MAX_STAMP_BYTES + links + framing < 1024 * 1024
     assert limits.MAX_PAYLOADS * limits.SALT_BYTES < limits.MAX_ENVELOPE_BYTES
     assert limits.MAX_PAYLOADS < 2**16
     assert 2 * limits.MAX_DETAIL_BYTES <= limits.MAX_LISTED_DETAIL_BYTES

@@ -39,12 +39,12 @@ PAGE: Final = 512
 and its version, of which the door allows 64 characters each, and JSON writes some characters as six
 bytes. So a session has 2 KiB at most, and an answer 1 MiB."""
 
-UNKNOWN: Final = "nodes that JetStream does not name now"
-"""Stands among the names of the missing nodes where nobody can say whether there are any."""
-
 CERTIFICATES_PAGE: Final = 64
 """The same where certificates are asked for. nats-server then tells the JWT of each session too,
 which has 2 KiB and more, and certificates of any size."""
+
+UNKNOWN: Final = "nodes that JetStream does not name now"
+"""Stands among the names of the missing nodes where nobody can say whether there are any."""
 
 OVERLAP: Final = 32
 """How many sessions of a page the next one repeats. A page begins at a position in the list, so

@@ -35,7 +35,15 @@ from nats.aio.client import Client
 from sealbus.protocol.streams import ACCEPTED
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, time_ms, without_nulls
+from sealbus_broker.nats.jetstream import (
+    Json,
+    ask,
+    ask_well,
+    is_missing,
+    refused,
+    time_ms,
+    without_nulls,
+)
 from sealbus_broker.nats.provision import COMPLETE_SINCE
 from sealbus_broker.nats.sites import DELIVERY, FIRST_API, MIRROR
 from sealbus_broker.nats.streams import stream_configs
@@ -51,6 +59,8 @@ ALIVE_S: Final = 10.0
 """The first site has spoken within this time, or it is taken for gone. It speaks each second."""
 
 _NS: Final = 1_000_000_000
+
+_UNREAD: Final = f"the second site's {ACCEPTED} cannot be read"
 
 _SOURCE: Final = {
     "name": ACCEPTED,
@@ -103,15 +113,16 @@ async def begin(first: Client, second: Client, policy: Policy) -> bool:
     Raises:
         StreamsUnusable: A site does not answer, or the second one has an ACCEPTED of its own.
     """
-    info = await ask(second, f"STREAM.INFO.{ACCEPTED}", None, ASK_S)
-    is_new = is_missing(info)
-    if not is_new and not info.get("config", {}).get("mirror"):
+    info = await _if_there(second, f"STREAM.INFO.{ACCEPTED}", _UNREAD)
+    is_new = info is None
+    if info is not None and not info["config"].get("mirror"):
         raise StreamsUnusable(
             f"the second site has a stream {ACCEPTED} already, which is no mirror",
             hint="name the nats-server of the second site; it begins with an empty store",
         )
+    what = f"the consumer {MIRROR} of {ACCEPTED} cannot be read"
     call = f"CONSUMER.INFO.{ACCEPTED}.{MIRROR}"
-    has_feed = not is_missing(await ask(first, call, None, ASK_S))
+    has_feed = await _if_there(first, call, what) is not None
     if is_new and has_feed:
         # It knows how far another mirror was, and would leave those messages out.
         what = f"the consumer {MIRROR} cannot be removed"
@@ -155,9 +166,18 @@ async def promote(second: Client, policy: Policy) -> int:
     return int(made["state"]["last_seq"])
 
 
+async def _if_there(nc: Client, call: str, what: str) -> Json | None:
+    """Make a call of the API. ``None``: there is no such stream or consumer."""
+    found = await ask(nc, call, None, ASK_S)
+    if is_missing(found):
+        return None
+    if "error" in found:
+        raise refused(what, found["error"])
+    return found
+
+
 async def _mirror(second: Client) -> Json:
-    what = f"the second site's {ACCEPTED} cannot be read"
-    info = await ask_well(second, f"STREAM.INFO.{ACCEPTED}", None, ASK_S, what)
+    info = await ask_well(second, f"STREAM.INFO.{ACCEPTED}", None, ASK_S, _UNREAD)
     if not info["config"].get("mirror"):
         raise StreamsUnusable(
             f"{ACCEPTED} is no mirror there",
