@@ -161,7 +161,7 @@ def prepare(
     again when a certificate is due, or when nodes change.
 
     With --second-site, nats-server gets a second door, of a port, an account and a key of its own.
-    A run without this option closes it again.
+    A run without this option closes it again. Both take a start of nats-server, not a SIGHUP.
     """
     bus = BusFolder.find(folder)
     secrets = bus.open_secrets(new_keys=new_keys)

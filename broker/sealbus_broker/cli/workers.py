@@ -31,17 +31,17 @@ from sealbus.supervision import Supervisor, end, pause
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.children import end_child, kill
 from sealbus_broker.errors import WorkerFailed
+from sealbus_broker.gate.policy import MOST_PARTITIONS
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.relay import DRAIN_S
 from sealbus_broker.server.process import Disk
 
 log = get_logger(__name__)
 
-MOST_WORKERS: Final = PARTITIONS
-"""How many workers there may be. One relay at a time works on a partition, so more of them would
-judge no stored message."""
+MOST_WORKERS: Final = MOST_PARTITIONS
+"""How many workers there may be. One relay at a time works on a partition, so more of them than the
+policy has partitions judge no stored message."""
 
 COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.worker")
 """The process. With ``-P`` a file in the working directory is not taken for a module of Sealbus."""
