@@ -37,6 +37,7 @@ def test_one_server_has_a_door_and_the_site_its_files(bus: Path) -> None:
     folder = bus / ".sealbus/second-site"
     assert sorted(one.name for one in folder.iterdir()) == FILES
     assert f"copy .sealbus/second-site to {SITE}" in ran.err
+    assert f"the door listens on 127.0.0.1, which {SITE} cannot reach" in ran.err
     assert SITE in read((folder / "bus.pem").read_bytes()).names
     for name in ("second-site.key", "bus.key"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
@@ -113,6 +114,7 @@ def test_site_finds_the_bus_at_the_address_of_the_option(bus: Path) -> None:
     assert ran.code == 0, ran.err
     mirrors = (bus / ".sealbus/second-site/nats.conf").read_text()
     assert 'urls: [ "tls://bus.example.com:7422" ]' in mirrors
+    assert "cannot reach" not in ran.err
 
 
 def test_file_without_a_login_is_refused(bus: Path) -> None:

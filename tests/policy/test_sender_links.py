@@ -171,3 +171,10 @@ def test_a_link_as_text_is_read_back() -> None:
     made = link(FIRST, SECOND)
     assert parse_link(link_text(made)) == made
     assert len(link_text(made)) == 136
+
+
+def test_link_is_not_blamed_for_a_bus_without_a_name(folder: Path) -> None:
+    set_link(folder, BOT, SECOND.public.raw, link(FIRST, SECOND))
+    policy = folder / "policy.yaml"
+    policy.write_text(policy.read_text().replace(f"bus: {BUS}", "bus: no name", 1))
+    assert told(load(folder))[0] == ["bus name 'no name' is not valid"]

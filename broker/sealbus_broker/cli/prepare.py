@@ -222,6 +222,9 @@ def prepare(
     click.echo(f"wrote {target}", err=True)
     if site is not None:
         site.say(site.write(secrets, [(address(known.servers[0])[0], 0)]))
+        if is_loopback(host) and not is_loopback(site.host):
+            what = f"the door listens on {readable(host, 80)}, which {site.host} cannot reach"
+            bus.talk.note(f"{what}; name another address with --listen")
     bus.record(known)
     click.echo(secrets.bus.public.text)
 
