@@ -34,8 +34,8 @@ from sealbus.protocol.streams import INGRESS, INGRESS_PREFIX
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API, NO_MESSAGE, ask, ask_well, refused
-from sealbus_broker.nats.provision import provision_consumers
-from sealbus_broker.nats.streams import EARLIER, number_in, partitions, transform
+from sealbus_broker.nats.provision import provision_consumer
+from sealbus_broker.nats.streams import EARLIER, consumer_configs, number_in, partitions, transform
 
 log = get_logger(__name__)
 
@@ -87,7 +87,7 @@ async def look(nc: Client) -> Numbers:
     else:
         raise refused(f"stream {INGRESS} cannot be read", oldest["error"])
     if info["state"]["consumer_count"] < len(partitions(due)):
-        await provision_consumers(nc, due, timeout_s=ASK_S)
+        await _make_consumers(nc, due)
     return Numbers(due, live)
 
 
@@ -98,7 +98,7 @@ async def change(nc: Client, number: int) -> None:
     :class:`StreamsUnusable`.
     """
     # Before the stream, so that no message waits for its consumer.
-    await provision_consumers(nc, number, timeout_s=ASK_S)
+    await _make_consumers(nc, number)
     # Another relay may have changed it meanwhile. Three numbers at once could be in any order.
     if not (await look(nc)).are_one:
         return
@@ -107,6 +107,12 @@ async def change(nc: Client, number: int) -> None:
     config = info["config"] | {"subject_transform": transform(number)}
     await ask_well(nc, f"STREAM.UPDATE.{INGRESS}", config, ASK_S, what)
     log.info("partitions.changed", number=number, was=number_in(info["config"]))
+
+
+async def _make_consumers(nc: Client, number: int) -> None:
+    # Together: a relay does so between two beats, and NATS may be far away.
+    configs = consumer_configs(number)
+    await asyncio.gather(*(provision_consumer(nc, one, ASK_S) for one in configs))
 
 
 async def remove(nc: Client, left: Collection[int]) -> None:

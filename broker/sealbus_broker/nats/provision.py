@@ -119,15 +119,8 @@ async def provision(
         )
         number = number_in(info["config"])
         assert number is not None, "the stream is as the bus needs it"
-        await provision_consumers(nc, number, timeout_s=timeout_s)
-
-
-async def provision_consumers(nc: Client, number: int, *, timeout_s: float = 10.0) -> None:
-    """Make the consumers of ``number`` partitions that are missing, and check the rest. Raises
-    :class:`StreamsUnusable`."""
-    # Together: relays do so between two beats, and NATS may be far away.
-    configs = consumer_configs(number)
-    await asyncio.gather(*(_provision_consumer(nc, wanted, timeout_s) for wanted in configs))
+        for one in consumer_configs(number):
+            await provision_consumer(nc, one, timeout_s)
 
 
 async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lowers: bool) -> None:
@@ -227,7 +220,9 @@ async def with_replicas(
     await call(wanted | {"num_replicas": last})
 
 
-async def _provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:
+async def provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:
+    """Make a consumer of INGRESS if it is missing, and check it. Raises
+    :class:`StreamsUnusable`."""
     name = wanted["durable_name"]
     info = await ask(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s)
     if is_missing(info):
