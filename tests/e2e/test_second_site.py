@@ -23,6 +23,7 @@ from sealbus_broker.cli.as_relay import as_relay
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.second_site import KEY, _open_key
 from sealbus_broker.nats import mirror
+from sealbus_broker.nats.sites import MOST_SUBSCRIPTIONS
 from sealbus_broker.server.process import find_binary
 from tests.cable import Cable
 from tests.cli.command import Ran, sealbus
@@ -225,6 +226,8 @@ async def test_relay_does_not_run_on_a_mirror(sites: Sites) -> None:
     sites.start("second", sites.site / "nats.conf")
     await sites.relay(sites.urls[0], "relay-1")
     assert (await sites.command("mirror", "start", sites.urls[1])).code == 0
+    ran = await sites.command("mirror", "start", sites.urls[1], "--server", sites.urls[1])
+    assert (ran.code, "is a mirror at the address of the bus" in ran.err) == (1, True), ran.err
     ran = await sites.command("relay", "--server", sites.urls[1], "--name", "too-early")
     assert ran.code == 1
     assert "stream ACCEPTED is not as the bus needs it" in ran.err
@@ -316,3 +319,18 @@ async def test_second_site_reads_and_changes_nothing(sites: Sites) -> None:
     after = await sites.accepted(sites.urls[0])
     assert {one: after[one] for one in before} == before
     assert len(after) == len(before) + 1
+
+
+async def test_second_site_has_few_subscriptions(sites: Sites) -> None:
+    """Each costs the bus's nats-server memory."""
+    sites.start("first", sites.path / ".sealbus/nats.conf")
+    await sites.relay(sites.urls[0], "relay-1")
+    pair = sites.site / "bus.pem", sites.site / "bus.key"
+    reader, writer = await _at_the_door(sites, _open_key(sites.site / KEY), pair)
+    writer.writelines(b"LS+ some.%d\r\n" % number for number in range(MOST_SUBSCRIPTIONS + 1))
+    async with asyncio.timeout(PATIENCE_S):
+        while b"maximum subscriptions exceeded" not in (line := await reader.readline()):
+            assert line, "the door has taken them all"
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+    writer.close()

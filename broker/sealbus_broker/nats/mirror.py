@@ -111,8 +111,18 @@ async def begin(first: Client, second: Client, policy: Policy) -> bool:
         policy: The policy of the bus.
 
     Raises:
-        StreamsUnusable: A site does not answer, or the second one has an ACCEPTED of its own.
+        StreamsUnusable: A site does not answer, the second one has an ACCEPTED of its own, or the
+            first one has a mirror.
     """
+    here = await ask_well(
+        first, f"STREAM.INFO.{ACCEPTED}", None, ASK_S, f"the {ACCEPTED} of the bus cannot be read"
+    )
+    if here["config"].get("mirror"):
+        # Its consumer would feed the mirror with itself.
+        raise StreamsUnusable(
+            f"{ACCEPTED} is a mirror at the address of the bus",
+            hint="name the nats-servers of the bus with --server, and the second site's as SECOND",
+        )
     info = await _if_there(second, f"STREAM.INFO.{ACCEPTED}", _UNREAD)
     is_new = info is None
     if info is not None and not info["config"].get("mirror"):
