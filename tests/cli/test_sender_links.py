@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli import key_times
+from sealbus.protocol.sender_links import link_text, sign_link
 from sealbus_broker.policy.loader import load
 from tests.cli.command import Ran, quickly, sealbus
 from tests.cli.folders import everything
@@ -94,6 +96,20 @@ def test_rotate_signs_behind_a_passphrase(bus: Path) -> None:
     assert (ran.code, "no link" in ran.err) == (0, False), ran.err
     old, _, new = rows(bus)
     assert new["follows"] == old["key"]
+
+
+def test_link_of_a_slow_signer_is_followed(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an overlap the old key ends at once, and an agent may ask a person first."""
+    sign = Credentials.sign_link
+
+    def slow(credentials: Credentials, new: str) -> str:
+        time.sleep(1.1)
+        return sign(credentials, new)
+
+    monkeypatch.setattr(Credentials, "sign_link", slow)
+    assert run(bus, "rotate", "greeter", "--overlap", "0s").code == 0
+    _, new = rows(bus)
+    assert is_followed(bus, new["key"])
 
 
 def test_rotate_keeps_the_pins_of_the_bot_itself(bus: Path) -> None:
@@ -182,6 +198,20 @@ def test_rotate_without_a_link_does_not_ask_for_the_old_key(
 ) -> None:
     monkeypatch.setattr(key_times, "old_credentials", None)
     assert run(bus, "rotate", "greeter", "--no-link").code == 0
+
+
+def test_link_of_a_far_time_is_refused(bus: Path) -> None:
+    """Whoever has the old key dates a link as he likes, and no command could show this one."""
+    old = Credentials.load(bus / "credentials/greeter.toml")
+    new = SigningKey.generate(KeyKind.BOT).public
+    assert run(bus, "enrol", "greeter", new.text).code == 0
+    far = sign_link(old.key, new.raw, bus=old.bus, bot=old.bot, at_ms=2**48 - 1)
+    told = run(bus, "link", "greeter", new.text, link_text(far))
+    assert (told.code, "dated after the year 9999" in told.err) == (2, True), told.err
+    file = bus / "keys/greeter.yaml"
+    file.write_text(f"{file.read_text()}    link: {link_text(far)}\n")
+    told = run(bus, "show", "greeter")
+    assert (told.code, "dated after the year 9999" in told.err) == (1, True), told.err
 
 
 def test_sign_link_refuses_its_own_key_and_a_seed(bus: Path) -> None:

@@ -310,10 +310,7 @@ def rotate(
     if old is not None and no_link:
         raise click.UsageError("say --old FILE, or --no-link")
     bus = BusFolder.find(folder)
-    now = datetime.now(UTC)
-    end_ms = _ms(now) + overlap
     known = _keys(bus, bot)
-    ending = [one for one in known if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms]
     facts = the_bus(bus, servers)
     own = {one.times.raw: one.times for one in known}
     path = Path(old) if old is not None else bus.credentials(bot)
@@ -326,6 +323,11 @@ def rotate(
         raise Unusable(f"the link cannot be signed: {why}", hint="or say --no-link")
     key = SigningKey.generate(KeyKind.BOT)
     link = None if before is None else before.sign_link(key.public.text)
+    # Behind the signature, which may wait for a passphrase or a person. A link that is dated after
+    # the end of its old key is not followed.
+    now = datetime.now(UTC)
+    end_ms = _ms(now) + overlap
+    ending = [one for one in known if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms]
     # Not by way of `servers`, which are those of the new credentials.
     with _then_in_force(bus, (), wait=wait, timeout_s=timeout):
         with _moved_away(bus, bot, out):

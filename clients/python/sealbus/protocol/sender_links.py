@@ -33,6 +33,9 @@ from sealbus.protocol.value import value
 
 _AT: Final = KEY_BYTES + SIGNATURE_BYTES
 
+_LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999, which is the last year of a time as text (ms since 1970)."""
+
 
 @value
 class SenderLink:
@@ -104,16 +107,22 @@ def link_text(link: bytes) -> str:
 def parse_link(text: object) -> bytes:
     """The bytes of a link that was written as text. Its signature is *not* verified here.
 
-    Raises :class:`InvalidInput`.
+    Raises :class:`InvalidInput`, also where its time cannot be shown: whoever has the old key dates
+    a link as he likes.
     """
     try:
         data = base64.b64decode(str(text).encode(), validate=True)
-        SenderLink.decode(data)
+        at_ms = SenderLink.decode(data).at_ms
     except (binascii.Error, Malformed):
         raise InvalidInput(
             "not a sender link, which is 136 characters of base64",
             hint="`sealbus keys sign-link` prints one",
         ) from None
+    if at_ms > _LAST_MS:
+        raise InvalidInput(
+            "the sender link is dated after the year 9999",
+            hint="`sealbus keys sign-link` dates a link by the clock: make it again",
+        )
     return data
 
 
