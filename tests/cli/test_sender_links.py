@@ -129,6 +129,18 @@ def test_rotate_takes_the_old_key_from_another_file(bus: Path) -> None:
     assert new["follows"] == old["key"]
 
 
+def test_rotate_links_after_a_run_that_was_killed(bus: Path) -> None:
+    """It had moved the credentials away, and written no new ones."""
+    path = bus / "credentials/greeter.toml"
+    path.write_text(path.read_text() + run(bus, "pins", "listener").out)
+    pins = Credentials.load(path).senders
+    path.rename(path.with_name("greeter.toml.old"))
+    assert run(bus, "rotate", "greeter").code == 0
+    old, new = rows(bus)
+    assert new["follows"] == old["key"]
+    assert Credentials.load(path).senders == pins != {}
+
+
 def test_rotate_with_a_wrong_old_file_changes_nothing(bus: Path) -> None:
     before = everything(bus)
     for given in ("credentials/listener.toml", "missing.toml"):

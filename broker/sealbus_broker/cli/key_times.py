@@ -314,6 +314,9 @@ def rotate(
     facts = the_bus(bus, servers)
     own = {one.times.raw: one.times for one in known}
     path = Path(old) if old is not None else bus.credentials(bot)
+    # A run that was killed has moved them away, and written no new ones.
+    if old is None and not path.exists() and _kept(path).exists():
+        path = _kept(path)
     pins = pins_of(path)
     # With --no-link nobody asks for a passphrase or for an agent.
     before, why = None, "--no-link says so"
@@ -356,11 +359,16 @@ def _then_in_force(
         waiting.run()
 
 
+def _kept(path: Path) -> Path:
+    """The place of the credentials of before."""
+    return path.with_name(f"{path.name}.old")
+
+
 @contextlib.contextmanager
 def _moved_away(bus: BusFolder, bot: str, out: str | None) -> Iterator[None]:
     """Move the bot's present credentials away, and back if the body fails."""
     path = bus.credentials(bot)
-    kept = path.with_name(f"{path.name}.old")
+    kept = _kept(path)
     if out is not None or not path.exists():
         yield
         return
