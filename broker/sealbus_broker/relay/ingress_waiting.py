@@ -34,8 +34,8 @@ from sealbus_broker.relay.arrivals import Place
 WAITING: Final = 3072
 """How many messages of a partition are pulled ahead: the shares of twelve bots that send too much
 (``limits.ingress_messages``, 256). A request (``pulling.PULL_MESSAGES``) and two batches more are
-less than JetStream allows (``streams.MAX_ACK_PENDING``). The places of 24 partitions, the most there
-may be, take 45 MiB."""
+less than JetStream allows (``streams.MAX_ACK_PENDING``). The places of 24 partitions, the most that
+there may be, take 45 MiB."""
 
 BODIES_BYTES: Final = 128 * 1024 * 1024
 """How many bytes of messages all partitions of a relay keep together: the whole shares of four bots

@@ -60,8 +60,8 @@ GIVE_WAY_S: Final = 0.005
 """After this time the judging of a batch lets all other work have a turn: pulls, acknowledgements,
 the server's pings, other partitions. So the messages of one bot that cost much keep those of other
 partitions waiting for 5 ms at a time. A turn of the event loop takes 50 µs. One batch is judged at
-a time: otherwise those of all partitions would take a turn of the event loop together, and each pull
-and each receipt would wait for all of them."""
+a time: otherwise those of all partitions would take a turn of the event loop together, and each
+pull and each receipt would wait for all of them."""
 
 PART_S: Final = 0.5
 """After this time the messages that are judged are stored, and the rest of the batch is judged by a
