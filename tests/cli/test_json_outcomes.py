@@ -72,6 +72,8 @@ CASES = [
     Case("quarantine show: no number", ("quarantine", "show", "x"), 2, failed("InvalidInput")),
     Case("subscriptions ls: nothing", ("subscriptions", "ls", "--of", "greeter"), 0, ()),
     Case("subscriptions ls: no bus", ("subscriptions", "ls", *NO_BUS), 1),
+    Case("mirror show: no bus", ("mirror", "show", "nats://127.0.0.1:1"), 1),
+    Case("mirror show: no mirror", ("mirror", "show", "{url}"), 1, failed("StreamsUnusable")),
     Case("ping: ok", ("ping",), 0, ({"health": "ok"},)),
     Case("ping: no relay", ("ping", "--relay", "nobody"), 1, ({"health": "red"},)),
     Case("ping: no bus", ("ping", "--server", "nats://127.0.0.1:1"), 1, ({"health": "red"},)),
@@ -103,7 +105,9 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_outcome_is_an_object(hello: RunningBus, case: Case) -> None:
-    done = hello.run(*case.arguments, "--json", given=b'{"text": "a"}\nnonsense\n')
+    url = f"nats://127.0.0.1:{hello.port}"
+    arguments = [url if word == "{url}" else word for word in case.arguments]
+    done = hello.run(*arguments, "--json", given=b'{"text": "a"}\nnonsense\n')
     rows = sorted(
         (json.loads(line) for line in done.out.splitlines()), key=lambda row: row.get("line") or 0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -147,7 +148,8 @@ async def test_workers_do_not_outlive_sealbus_up(tmp_path: Path) -> None:
     try:
         await until(lambda: all(map(is_gone, pids)), "the workers have ended")
     finally:
-        os.kill(server, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGTERM)
 
 
 async def test_worker_that_cannot_begin_ends_all(

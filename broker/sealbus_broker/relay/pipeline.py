@@ -221,19 +221,22 @@ class Pipeline:
         moment = JudgedAt(self._now_ms(), ledger.since_ms)
         judged_at = time.monotonic()
         items: list[Item] = []
-        now = judged_at
-        # The first of them must still be young when it is stored.
-        while waiting and now - judged_at <= PART_S:
+        while waiting:
             # The ledger may become invalid meanwhile. So Storing looks at it again before it
             # writes.
             async with self._turns:
-                gives_way = time.monotonic() + GIVE_WAY_S
-                while waiting and now < gives_way:
+                gives_way = min(time.monotonic() + GIVE_WAY_S, judged_at + PART_S)
+                while waiting:
                     judgment = judge(
                         waiting.popleft(), policy, moment, self._verifier, self._meters
                     )
                     items.append(Item(judgment, moment.ledger_since_ms, judged_at, policy))
                     now = time.monotonic()
+                    if now > gives_way:
+                        break
+            if now - judged_at > PART_S:
+                # The first of them must still be young when it is stored.
+                break
             # Whoever reads, writes or acknowledges goes first.
             await asyncio.sleep(0)
         return _Part(items, ledger)

@@ -251,13 +251,17 @@ class Sharing:
                 if found.are_one:
                     await self._follow(found.live)
         except (NatsError, OSError, TimeoutError, StreamsUnusable) as error:
-            # Once for all attempts, which are made again and again.
-            if not self._is_told:
-                why = str(error) if isinstance(error, StreamsUnusable) else kind(error)
-                log.warning("partitions.not-followed", number=self._number, because=why)
-            self._is_told = True
+            self._tell(error)
         else:
-            self._is_told = False
+            self._is_told = self._is_told and self._wanted != found.live
+
+    def _tell(self, error: Exception) -> None:
+        """Log why a look or a change failed: once for all attempts, which are made again and
+        again."""
+        if not self._is_told:
+            why = str(error) if isinstance(error, StreamsUnusable) else kind(error)
+            log.warning("partitions.not-followed", number=self._number, because=why)
+        self._is_told = True
 
     async def _follow(self, live: int) -> None:
         """Let the stream have as many partitions as the policy asks for. It has ``live`` now, and
@@ -280,7 +284,7 @@ class Sharing:
         try:
             await numbers.change(self._nc, number)
         except (NatsError, OSError, TimeoutError, StreamsUnusable) as error:
-            log.warning("partitions.not-changed", number=number, error=type(error).__name__)
+            self._tell(error)
         finally:
             self._changes = False
             self._asked_for = 0
