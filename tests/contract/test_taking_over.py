@@ -111,11 +111,12 @@ async def test_large_messages_in_hand_come_in_their_order(wide: Ground) -> None:
     judged: list[bytes] = []
     go, stopping = asyncio.Event(), asyncio.Event()
 
-    async def note(arrivals: Sequence[Arrival], _: Turn) -> Refusals:
-        if not go.is_set():
-            # The first relay stops with two batches under way, and with no request.
-            await until(lambda: stopping.is_set() and not first._pulling.is_under_way)
-        judged.extend(arrival.data for arrival in arrivals)
+    async def note(arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
+        async with turn.judging:
+            if not go.is_set():
+                # The first relay stops with two batches under way, and with no request.
+                await until(lambda: stopping.is_set() and not first._pulling.is_under_way)
+            judged.extend(arrival.data for arrival in arrivals)
         return Refusals([], lambda _: None)
 
     async def relay(stop: asyncio.Event) -> tuple[IngressWorker, asyncio.Task[None]]:
