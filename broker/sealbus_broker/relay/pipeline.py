@@ -219,7 +219,7 @@ class Pipeline:
         # have begun anew.
         policy = self._policy()
         moment = JudgedAt(self._now_ms(), ledger.since_ms)
-        judged_at = time.monotonic()
+        judged_at = now = time.monotonic()
         items: list[Item] = []
         while waiting:
             # The ledger may become invalid meanwhile. So Storing looks at it again before it
