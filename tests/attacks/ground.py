@@ -161,6 +161,8 @@ class Ground(Shop):
         """
         session = self._sessions.get(bot)
         if session is None or not await session.say(b""):
+            if session is not None:
+                await session.close()
             session, admitted = await self.knock(lambda challenge: _login(bot, challenge))
             assert admitted, f"{bot} was not admitted"
             self._sessions[bot] = session

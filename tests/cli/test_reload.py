@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from sealbus_broker.cli.reload import HEAD
+from sealbus_broker.nats.presence import RELAY_SUBJECT, Presence
 from sealbus_broker.relay.asking import RELOAD_SUBJECT
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside
@@ -269,6 +271,27 @@ async def test_wait_returns_when_both_relays_have_it(copied: tuple[Shop, Path]) 
     assert [one["relay"] for one in told] == ["first", "second"]
     assert all(one["newest"] and one["sessions_obey"] for one in told)
     assert {one["policy"] for one in told}.isdisjoint({old})
+
+
+async def test_relay_that_is_late_is_waited_for(copied: tuple[Shop, Path]) -> None:
+    """It says that it is there long before it answers."""
+    shop, _ = copied
+    await shop.start_relay()
+    (own,) = reports(await ask(shop, "--json"))
+    nc = await shop.nats()
+
+    async def answer_late(asked: Msg) -> None:
+        for _ in range(20):
+            word = Presence("late", "late", nc.server_id, nc.client_id or 0, beat=1)
+            await nc.publish(RELAY_SUBJECT, word.encode())
+            await asyncio.sleep(0.1)
+        await asked.respond(json.dumps(own | {"relay": "late"}).encode())
+
+    await nc.subscribe(RELOAD_SUBJECT, cb=answer_late)
+    await nc.flush()
+    told = reports(await ask(shop, "--json"))
+    await nc.close()
+    assert [one["relay"] for one in told] == ["late", "relay"]
 
 
 @pytest.mark.parametrize("how", ["relay-killed", "interrupted"])

@@ -8,18 +8,20 @@ import pytest
 from nats.aio.client import Client
 
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.nats import mirror
+from sealbus_broker.nats import jetstream, mirror
 from tests.gate.world import POLICY
 
 AWAY = {"error": {"code": 503, "err_code": 10008, "description": "temporarily unavailable"}}
+OWN = {"config": {"name": "ACCEPTED"}}
 MISSING = {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}
 
 
 @pytest.mark.parametrize(
     ("answers", "what"),
     [
-        ([AWAY], "the second site's ACCEPTED cannot be read"),
-        ([MISSING, AWAY], "the consumer mirror of ACCEPTED cannot be read"),
+        ([AWAY], "the ACCEPTED of the bus cannot be read"),
+        ([OWN, AWAY], "the second site's ACCEPTED cannot be read"),
+        ([OWN, MISSING, AWAY], "the consumer mirror of ACCEPTED cannot be read"),
     ],
 )
 async def test_error_is_not_taken_for_another_stream(
@@ -31,6 +33,8 @@ async def test_error_is_not_taken_for_another_stream(
     async def ask(*_: object) -> dict[str, Any]:
         return next(left)
 
+    # `ask_well` of the same module, and this module's own `ask`.
+    monkeypatch.setattr(jetstream, "ask", ask)
     monkeypatch.setattr(mirror, "ask", ask)
     with pytest.raises(StreamsUnusable, match=f"{what}: temporarily unavailable"):
         await mirror.begin(Client(), Client(), POLICY)

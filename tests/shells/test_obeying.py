@@ -219,9 +219,8 @@ async def test_session_ends_while_jetstream_has_no_majority(
         shop.folder.change(WATCHER, "")
         reloading = asyncio.ensure_future(shop.bus.reload())
         await until(lambda: client.is_closed, "it is cut off")
-        report = follower.report()
-        assert not report["sessions_obey"]
-        assert "durable subscriptions" in str(report["waits_for"])
+        await until(lambda: "durable subscriptions" in str(follower.report()["waits_for"]))
+        assert not follower.report()["sessions_obey"]
         is_back.set()
         await reloading
     assert follower.report()["waits_for"] is None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 import click
+from nats.aio.msg import Msg
 
-from sealbus.errors import ConnectionFailed
+from sealbus.errors import ConnectionFailed, Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.keys import PublicKey
 from sealbus_broker.cli.as_relay import as_relay
@@ -22,6 +24,7 @@ from sealbus_broker.cli.options import seconds
 from sealbus_broker.cli.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.nats.presence import RELAY_SUBJECT, Presence
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
 from sealbus_broker.relay.secrets import BusSecrets
@@ -34,8 +37,8 @@ FIRST_S: Final = 8.0
 thousand bots takes a second, and some on a busy machine."""
 
 REST_S: Final = 0.5
-"""Longest silence before the next answer. All relays are asked at once, and read folders of one
-size."""
+"""Longest silence before the next answer, where no relay is known to be late. All relays are asked
+at once, and read folders of one size. In this time each has said twice that it is there."""
 
 NOTICE_S: Final = 2.0
 """After this time --wait says what it waits for. A change that meets no trouble is done by then."""
@@ -177,23 +180,37 @@ def _by_relay(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
-    """Ask all relays; return the answers."""
+    """Ask all relays; return the answers.
+
+    With ``look``, a relay that says that it is there is waited for, up to :data:`FIRST_S`.
+    """
     reports: list[dict[str, Any]] = []
-    inbox = nc.new_inbox()
-    subscription = await nc.subscribe(inbox)
+    there: set[str] = set()
+    end_s = asyncio.get_running_loop().time() + FIRST_S
+
+    async def hear(word: Msg) -> None:
+        with contextlib.suppress(Malformed):
+            said = Presence.decode(word.data)
+            there.update(() if said.stopping else (said.name,))
+
+    words = await nc.subscribe(RELAY_SUBJECT, cb=hear)
+    subscription = await nc.subscribe(inbox := nc.new_inbox())
     try:
         await nc.publish(RELOAD_SUBJECT, question(look=look), reply=inbox)
-        limit_s = FIRST_S
+        rest_s = REST_S if look else AGAIN_S
         while True:
             try:
-                answer = await subscription.next_msg(limit_s)
+                answer = await subscription.next_msg(rest_s if reports else FIRST_S)
             except TimeoutError:
-                break
+                is_late = asyncio.get_running_loop().time() >= end_s
+                if is_late or not look or there <= {str(one["relay"]) for one in reports}:
+                    break
+                continue
             if not answer.data:  # NATS itself says that nobody listens
                 break
             reports.append(json.loads(answer.data))
-            limit_s = REST_S if look else AGAIN_S
     finally:
+        await words.unsubscribe()
         await subscription.unsubscribe()
     return reports
 
