@@ -21,9 +21,9 @@ async def answered(
 ) -> Msg:
     """The answer to a question that may be asked twice.
 
-    A node that ends loses what is on its way, and nobody answers for a stream without a leader. So
-    a question that is asked once may never be answered. Raises :exc:`AssertionError` after
-    :data:`~tests.waiting.PATIENCE_S`.
+    A node that ends loses the messages on their way, and nobody answers for a stream without a
+    leader. So a question that is asked once may never be answered. Raises :exc:`AssertionError`
+    after :data:`~tests.waiting.PATIENCE_S`.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:

@@ -115,7 +115,7 @@ async def test_paused_node_holds_up_no_revocation(spread: Spread) -> None:
 
 
 async def test_revocation_waits_while_a_majority_is_away(spread: Spread) -> None:
-    """The session on the node that is left ends at once, and the command says what it waits for."""
+    """The session on the node that is left ends at once, and the command names its wait."""
     left = int(spread.nc.server_name.removeprefix("node-"))
     away = [node for node in range(NODES) if node != left]
     bot = await spread.bot("order", left)

@@ -31,7 +31,7 @@ NO_LINK = "pinned sender: a link that its old key has not signed"
 
 
 async def keys(shop: Shop, *command: str) -> str:
-    """Run ``sealbus keys`` in the folder of the bus; return what it says."""
+    """Run ``sealbus keys`` in the folder of the bus; return its output."""
     if shop.bus.bus_file() is None:
         write_bus_file(shop.bus.path, BusFile("shop", shop.urls, (shop.secrets.bus.public,)))
     # Beside this process, because its bots must not be blocked.

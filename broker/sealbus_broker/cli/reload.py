@@ -41,7 +41,7 @@ REST_S: Final = 0.5
 at once, and read folders of one size. In this time each has said twice that it is there."""
 
 NOTICE_S: Final = 2.0
-"""After this time --wait says what it waits for. A change that meets no trouble is done by then."""
+"""After this time --wait names the cause of the wait. A change without trouble is done by then."""
 
 PAUSE_S: Final = 0.1
 """The pause before the next question where no relay answers. NATS says that at once."""
