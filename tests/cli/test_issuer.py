@@ -45,7 +45,7 @@ def test_private_half_is_added_to_an_older_file(bus: Path) -> None:
     path.write_text("".join(one for one in lines if "session_issuer" not in one))
     before = BusSecrets.load(path)
     told = quickly("keys", "issuer", cwd=bus)
-    assert "start the relays again" in told.err
+    assert "relays take the new key up" in told.err
     assert BusSecrets.load(path).bus.seed_text == before.bus.seed_text
     assert list(issuers(bus)) == [secret(bus)]
 

@@ -87,7 +87,7 @@ class Exchanging:
             nc=scene.relay,
             issuer=scene.secrets.issuer,
             policy=lambda: scene.policy,
-            session_issuer=scene.secrets.session_issuer,
+            session_issuer=lambda: scene.secrets.session_issuer,
             monotonic=no_quiet(),
         )
         await made.start()
@@ -410,7 +410,7 @@ async def test_relay_without_a_valid_issuer_key_says_so(
 ) -> None:
     raw = bus.session_issuer.public.raw
     if lost == "missing":
-        bus.relays[0]._exchanges._issuer = None
+        bus.relays[0]._exchanges._issuer = lambda: None
     else:
         keys = {raw: BotKey(raw, 0, None, 1)} if lost == "revoked" else {}
         bus.scene.change(session_issuers=keys)

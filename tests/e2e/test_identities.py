@@ -13,6 +13,7 @@ import pytest
 
 from sealbus import Bot, ConnectionFailed, Credentials, Message, SealbusError
 from sealbus.life import exchanging
+from sealbus.protocol.certificate import Certificate
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus_broker.nats.config import NatsConfig, ServerTls
 from sealbus_broker.relay.relay import Relay
@@ -173,6 +174,26 @@ async def test_void_issuer_key_has_bots_exchange_anew(shop: TokenShop) -> None:
             assert ran.code == 0, ran.err
 
     heard, sent = await in_step(shop, void)
+    assert heard == list(range(sent))
+
+
+async def test_new_issuer_key_needs_no_restart(shop: TokenShop) -> None:
+    """A bot with a certificate by the key of before goes on."""
+    await shop.start_relay()
+
+    async def renew(_: Bot) -> None:
+        ran = await asyncio.to_thread(sealbus, "keys", "issuer", "--new", cwd=shop.bus.path)
+        assert ran.code == 0, ran.err
+        new = PublicKey.parse(ran.out.strip(), KeyKind.BOT).raw
+
+        async def certifies() -> bool:
+            async with shop.keyless("greeter") as another:
+                certificate = Certificate.decode(another._session.key.certificate)
+                return certificate.enrolled == new
+
+        await until(certifies, "the relay certifies with the new key")
+
+    heard, sent = await in_step(shop, renew)
     assert heard == list(range(sent))
 
 

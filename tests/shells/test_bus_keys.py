@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
 from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.nats.records import read_keyring, write_keyring
 from sealbus_broker.policy.in_force import InForce
+from sealbus_broker.relay import bus_keys
 from sealbus_broker.relay.bus_keys import LEAVE_MS, RelayKeys
+from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.shells.stage import Stage
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -252,6 +256,58 @@ async def test_file_that_cannot_be_used_changes_nothing(
     bus.secrets.write(file)
     await one.keys.look(bus.relay)
     assert one.keys.problems() == []
+
+
+async def test_session_issuer_is_used_once_it_is_published(bus: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    bus.secrets.write(file)
+    one = relay_with(bus, bus.secrets, file)
+
+    def publish(*keys: SigningKey | None) -> None:
+        issuers = {raw(key): BotKey(raw(key), 0) for key in keys}
+        one.in_force.replace(replace(bus.policy, session_issuers=issuers))
+
+    old = bus.secrets.session_issuer
+    publish(old)
+    new = bus.secrets.with_session_issuer(file, new=True).session_issuer
+    await one.keys.look(bus.relay)
+    assert raw(one.keys.session_issuer) == raw(old)
+    publish(old, new)
+    await one.keys.look(bus.relay)
+    assert raw(one.keys.session_issuer) == raw(new)
+
+
+async def test_first_session_issuer_is_used_at_once(bus: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    older = replace(bus.secrets, session_issuer=None)
+    older.write(file)
+    one = relay_with(bus, older, file)
+    await one.keys.look(bus.relay)
+    assert one.keys.session_issuer is None
+    made = older.with_session_issuer(file).session_issuer
+    await one.keys.look(bus.relay)
+    assert raw(one.keys.session_issuer) == raw(made)
+
+
+async def test_door_is_told_of_another_session_issuer(
+    bus: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_keys, "LOOK_S", 0.01)
+    file = tmp_path / "relay.toml"
+    older = replace(bus.secrets, session_issuer=None)
+    older.write(file)
+    one = relay_with(bus, older, file)
+    stopping, told = asyncio.Event(), list[bytes]()
+
+    async def tell_door() -> None:
+        told.append(raw(one.keys.session_issuer))
+
+    running = asyncio.create_task(one.keys.run(bus.relay, Apart(), stopping, tell_door))
+    made = older.with_session_issuer(file).session_issuer
+    await until(lambda: told != [], "the door is told")
+    stopping.set()
+    await patiently(running)
+    assert told == [raw(made)]
 
 
 async def test_nats_that_does_not_answer_changes_nothing(stage: Stage) -> None:

@@ -24,7 +24,7 @@ from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.replace import alone
 
 OVERLAP: Final = timedelta(days=1)
-"""How long the key of before stays valid. A relay signs with it until its next start, and its
+"""How long the key of before stays valid. A relay signs with it until it has the new file, and its
 certificates last a day at most (``limits.session_key``)."""
 
 _FILE: Final = f"{FOLDER}/{RELAY}.yaml"
@@ -38,8 +38,8 @@ def issuer(*, new: bool, folder: str | None) -> None:
 
     With this key, relays certify the session keys of bots that log in with a token of an identity
     provider. The private half is in .sealbus/relay.toml, so the command runs where that file is.
-    Copy the file to the other relays, and start all relays again. Without --new, a key that is
-    there stays.
+    Copy the file to the other relays. Each relay takes up the key by itself. Without --new, a key
+    that is there stays.
     """
     bus = BusFolder.find(folder)
     now = datetime.now(UTC)
@@ -55,9 +55,7 @@ def issuer(*, new: bool, folder: str | None) -> None:
     with writing(bus.path / _FILE):
         _publish(bus, public, there, now)
     if is_made:
-        click.echo(
-            f"start the relays again, so that they sign with the new key in {path}", err=True
-        )
+        click.echo(f"relays take the new key up within seconds; the others need {path}", err=True)
     click.echo(public.text)
 
 

@@ -90,7 +90,7 @@ class Admission:
         nc: HardenedClient,
         issuer: SigningKey,
         policy: Callable[[], Policy],
-        session_issuer: SigningKey | None = None,
+        session_issuer: Callable[[], SigningKey | None] = lambda: None,
         providers: Providers | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -101,8 +101,8 @@ class Admission:
             nc: A connection that is logged in as the relay.
             issuer: The key that signs sessions.
             policy: Gives the policy in force. It gives the same object until the policy changes.
-            session_issuer: The key that certifies session keys in exchange for tokens. ``None``:
-                this relay has none.
+            session_issuer: Gives the key that certifies session keys in exchange for tokens.
+                ``None``: this relay has none.
             providers: The keys of identity providers. ``None``: they are fetched.
             now: The wall clock, in seconds since 1970.
             monotonic: A clock that is never set, in seconds.

@@ -115,14 +115,14 @@ class Exchanges:
         self,
         *,
         nc: Client,
-        issuer: SigningKey | None,
+        issuer: Callable[[], SigningKey | None],
         providers: Providers,
         monotonic: Callable[[], float],
     ) -> None:
         """
         Args:
             nc: A connection that is logged in as the relay.
-            issuer: The session-issuer key. ``None``: this relay has none.
+            issuer: Gives the session-issuer key. ``None``: this relay has none.
             providers: The keys of providers.
             monotonic: A clock that is never set, in seconds.
         """
@@ -215,14 +215,14 @@ class Exchanges:
 
     def _certified(self, exchange: Exchange, policy: Policy, now_ms: int) -> ExchangeRecord | str:
         """Return the record for the login, or why there can be none."""
-        issuer = self._issuer
+        issuer = self._issuer()
         if issuer is None:
             return "this relay has no session-issuer key: `sealbus keys issuer` makes one"
         known = policy.session_issuers.get(issuer.public.raw)
         if known is None or not known.opens(now_ms):
             return (
                 "the session-issuer key of this relay is not one of keys/sealbus.yaml that are"
-                " valid: has the relay been started since `sealbus keys issuer`?"
+                " valid: does this relay have the relay.toml that `sealbus keys issuer` wrote?"
             )
         certificate = certify(
             issuer,

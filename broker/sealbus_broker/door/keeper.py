@@ -2,10 +2,10 @@
 
 It begins without a connection, and waits for its orders on standard input. With them it connects to
 NATS, however long that takes, and says ``open`` on its standard output once it answers logins. More
-orders may come when the policy changes. It says ``follows`` and the policy's digest once every
-login is decided by them. When the connection is lost, it says ``lost``. nats-py connects again, and
-until the process says ``open`` again nobody can log in. When NATS ends the connection for good, the
-process ends, and the relay starts another
+orders may come when the policy or the session-issuer key changes. It says ``follows`` and the
+policy's digest once every login is decided by them. When the connection is lost, it says ``lost``.
+nats-py connects again, and until the process says ``open`` again nobody can log in. When NATS ends
+the connection for good, the process ends, and the relay starts another
 (:mod:`sealbus_broker.door.process`).
 """
 
@@ -24,7 +24,6 @@ from sealbus_broker.door.orders import MAX_BYTES, Orders
 from sealbus_broker.door.process import FOLLOWS, LOST, OPEN
 from sealbus_broker.door.watch import Watch
 from sealbus_broker.errors import DoorFailed
-from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connection import Link, disconnect
 from sealbus_broker.nats.presence import say_that_a_door_is_there
 
@@ -56,8 +55,8 @@ async def _admit_as_told(reader: asyncio.StreamReader) -> None:
     if not line:
         return  # the relay ended before it had opened the door
     orders = Orders.decode(line)
-    following = _Following(reader, orders.policy)
-    admitting_bots = admit(orders, lambda: following.policy, lambda: _say(OPEN), lambda: _say(LOST))
+    following = _Following(reader, orders)
+    admitting_bots = admit(orders, lambda: following.orders, lambda: _say(OPEN), lambda: _say(LOST))
     # The end of reading is the end of the relay.
     async with beside(admitting_bots, following.run(), name="the door") as tasks:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -67,17 +66,17 @@ async def _admit_as_told(reader: asyncio.StreamReader) -> None:
 
 
 class _Following:
-    """The policy by which logins are decided, from the orders that came last."""
+    """The orders that came last, by which logins are decided."""
 
-    def __init__(self, reader: asyncio.StreamReader, policy: Policy) -> None:
+    def __init__(self, reader: asyncio.StreamReader, orders: Orders) -> None:
         self._reader = reader
-        self.policy = policy
+        self.orders = orders
 
     async def run(self) -> None:
-        """Take further orders until there are no more. Of these only the policy counts."""
+        """Take further orders until there are no more."""
         while line := await self._reader.readline():
-            self.policy = Orders.decode(line).policy
-            _say(FOLLOWS + self.policy.digest.hex().encode() + b"\n")
+            self.orders = Orders.decode(line)
+            _say(FOLLOWS + self.orders.policy.digest.hex().encode() + b"\n")
 
 
 def _say(line: bytes) -> None:
@@ -87,7 +86,7 @@ def _say(line: bytes) -> None:
 
 async def admit(
     orders: Orders,
-    policy: Callable[[], Policy],
+    latest: Callable[[], Orders],
     opened: Callable[[], object],
     lost: Callable[[], object],
 ) -> None:
@@ -95,7 +94,8 @@ async def admit(
 
     Args:
         orders: Where NATS is, and with which keys.
-        policy: Gives the policy in force, which says who may come in.
+        latest: Gives the orders that came last. Of these, the policy counts, which says who may
+            come in, and the session-issuer key.
         opened: Is called when bots can come in, also after each loss.
         lost: Is called when the connection is lost.
 
@@ -110,8 +110,8 @@ async def admit(
     admission = Admission(
         nc=client,
         issuer=orders.issuer,
-        policy=policy,
-        session_issuer=orders.session_issuer,
+        policy=lambda: latest().policy,
+        session_issuer=lambda: latest().session_issuer,
     )
     try:
         client.when_closed.add(closed.set)

@@ -1,4 +1,5 @@
-"""The keys of the bus in one relay: the one that it seals with, and those that it believes.
+"""The bus's own keys in one relay: the one that it seals with, those that it believes, and the one
+with which its door certifies session keys.
 
 How it works. :class:`RelayKeys` is a signer whose key changes. The parts of the relay hold it, and
 know of no change. Two things can change it, and both are looked at every :data:`LOOK_S`:
@@ -15,6 +16,10 @@ The relay seals with the next key from the time in its link on, and not before t
 stream leads to it. So no bot meets a key that it cannot find. A relay whose only key ends leaves
 NATS shortly before, and comes back when its file has the next key.
 
+The session-issuer key of the file is in use once the policy has its public half, which ``sealbus
+keys issuer`` writes after the private one. Until then the one before stays in use, as long as the
+policy has that.
+
 The relay's key may change between two batches, and not within one: nothing here runs while a part
 seals. A look that fails, because NATS or a disk is away, is made again.
 """
@@ -22,7 +27,7 @@ seals. A look that fails, because NATS or a disk is away, is made again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +37,7 @@ from nats.errors import Error as NatsError
 from sealbus.errors import Malformed
 from sealbus.protocol.bus_keys import BusKeys, end_of
 from sealbus.protocol.keyring import Link, open_keyring
-from sealbus.protocol.keys import PublicKey
+from sealbus.protocol.keys import PublicKey, SigningKey
 from sealbus.supervision import in_thread, pause, spawn
 from sealbus.trust import follow
 from sealbus_broker.errors import BusKeyEnded, SecretsUnusable, StreamsUnusable
@@ -96,6 +101,8 @@ class RelayKeys:
         self._troubles: dict[str, str] = {}
         """The problems of the file and of the stream, by the name of the hint that helps."""
         self._key = secrets.bus
+        self.session_issuer: SigningKey | None = secrets.session_issuer
+        """Certifies session keys in exchange for tokens. ``None``: there is none."""
         self.trusted = BusKeys(in_force().bus_keys, {})
         """The keys whose stamps this relay believes."""
         self._choose()
@@ -113,12 +120,18 @@ class RelayKeys:
 
     # ---- following -------------------------------------------------------------------------------
 
-    async def run(self, nc: Client, apart: Apart, stopping: asyncio.Event) -> None:
+    async def run(
+        self,
+        nc: Client,
+        apart: Apart,
+        stopping: asyncio.Event,
+        tell_door: Callable[[], Awaitable[None]],
+    ) -> None:
         """Follow file and stream until ``stopping`` is set. Tell ``apart`` once the key has
-        ended."""
+        ended, and call ``tell_door`` once the session-issuer key has changed."""
         while not stopping.is_set():
             await pause(LOOK_S, until=stopping)
-            before = self.public
+            before, issuer = self.public, self.session_issuer
             try:
                 if await self.look(nc):
                     log.info("bus-key.published", text="bots learn the next bus key from now on")
@@ -126,6 +139,9 @@ class RelayKeys:
                 log.debug("bus-key.not-read", error=type(error).__name__)
             if self.public != before:
                 log.info("bus-key.changed", text=f"sealing with the bus key {self.public.text} now")
+            if self.session_issuer is not issuer:
+                await tell_door()
+                log.info("session-issuer.changed", text="certifying with another key now")
             if (ended := self.ended) is not None:
                 apart.tell(ended)
 
@@ -230,11 +246,22 @@ class RelayKeys:
         if key is secrets.next and not is_found and now <= self._own[-1].end_ms:
             key = secrets.bus  # bots do not find the next one yet
         self._key = key
+        self._choose_issuer()
         links = max(self._own, self._stored, key=_last)
         trusted = follow(links, frozenset(one.raw for one in secrets.publics))
         if (trusted, trusted.ends) != (self.trusted, self.trusted.ends):
             self.trusted = trusted
             self._in_force.trust(trusted)
+
+    def _choose_issuer(self) -> None:
+        """Choose the key with which the door certifies."""
+        new, now = self._secrets.session_issuer, self.session_issuer
+        if new is not None and now is not None:
+            published = self._in_force().session_issuers
+            is_early = new.public.raw not in published and now.public.raw in published
+            if is_early or new.public == now.public:
+                return
+        self.session_issuer = new
 
     # ---- its state -------------------------------------------------------------------------------
 

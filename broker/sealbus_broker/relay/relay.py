@@ -324,7 +324,7 @@ class Relay:
             secrets.issuer,
             self._policy(),
             self._tls,
-            secrets.session_issuer,
+            self._keys.session_issuer,
         )
 
     async def _connect(self) -> HardenedClient:
@@ -467,7 +467,7 @@ class Relay:
             ),
             keep(
                 "following the bus's keys",
-                partial(self._keys.run, nc, self._apart, stopping),
+                partial(self._keys.run, nc, self._apart, stopping, door.follow),
                 until=stopping,
             ),
         ]

@@ -41,7 +41,7 @@ class DoorInProcess:
     async def _admit(self) -> None:
         await self._allowed.wait()
         opened = self.opened
-        await admit(self._orders(), lambda: self._orders().policy, opened.set, opened.clear)
+        await admit(self._orders(), self._orders, opened.set, opened.clear)
 
     async def follow(self) -> None:
         """Nothing is left to do: each login asks for the orders."""
