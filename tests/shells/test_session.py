@@ -9,6 +9,7 @@ import pytest
 
 from sealbus.life import connecting
 from sealbus.life import session as session_module
+from sealbus.life.connecting import Connector
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.subjects import consumer_name
@@ -147,6 +148,31 @@ async def test_attempt_that_goes_on_is_not_given_up(
         await kept.session.open()
     assert kept.session.is_up
     await kept.session.close()
+
+
+async def test_bot_lets_relays_log_in_first_at_a_new_start(
+    stage: Stage,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The start may be over before the first attempt. A lost connection alone is no such start."""
+    seen: list[bool] = []
+
+    async def look(_: Connector, __: float, *, is_new: bool) -> None:
+        seen.append(is_new)
+
+    monkeypatch.setattr(Connector, "_let_relays_first", look)
+    kept = Kept(stage, "order")
+    await kept.session.open()
+    stage.server.cut("order")
+    await until(lambda: len(kept.attached) == 2, "the bot is back")
+    before = stage.relay.client_id
+    stage.server.stop()
+    stage.server.start()
+    await stage.relay_is_back(before)
+    await until(lambda: len(kept.attached) == 3, "the bot is back")
+    await kept.session.close()
+    assert seen[:3] == [False, False, True]
 
 
 async def test_refused_bot_is_told_so(stage: Stage, impatient: None) -> None:

@@ -57,9 +57,9 @@ AWAY_S: Final = 0.25
 that is back is used within half a second. An attempt at an empty port costs nobody much."""
 
 RELAYS_FIRST_S: Final = 0.2
-"""How long a bot waits with its login at a server that was away just now. A relay tries twice as
-often as that. A login before it would wait for an answer in vain, and that takes two seconds.
-nats-server counts this wait as a part of the two seconds."""
+"""How long a bot waits with its login at a server that was away or started anew just now. A relay
+tries twice as often as that. A login before it would wait for an answer in vain, and that takes two
+seconds. nats-server counts this wait as a part of them."""
 
 LATE_S: Final = 0.5
 """A server whose greeting takes longer was away too, for example because it was stopped."""
@@ -146,6 +146,9 @@ class Connector:
         """Whether nobody has answered in this round of attempts so far, or in the last one."""
         self._was_away = False
         """The same of the round before."""
+        self._met: dict[str, str] = {}
+        """The id of the server that was met last at each address. It is another one after each
+        start."""
         self._spread_s = 0.0
         """Over how long the bots of this bus come back, as a relay has told last."""
 
@@ -294,7 +297,7 @@ class Connector:
             limit.reschedule(began + ATTEMPT_S)
 
         async def before_login() -> None:
-            await self._let_relays_first(began)
+            await self._let_relays_first(began, is_new=self._is_new(server, client.greeted_by))
             next_step()
 
         client.before_login = before_login
@@ -330,9 +333,20 @@ class Connector:
             raise
         return Connection(client, consumers, key, self._keys.renew_s)
 
-    async def _let_relays_first(self, began: float) -> None:
-        """Wait before a login if the server, which has greeted, was away just now."""
-        if self._was_away or asyncio.get_running_loop().time() - began > LATE_S:
+    def _is_new(self, server: str, its_id: str) -> bool:
+        """Whether another server was met at this address last, or this one before its start."""
+        last = self._met.get(server, its_id)
+        self._met[server] = its_id
+        return last != its_id
+
+    async def _let_relays_first(self, began: float, *, is_new: bool) -> None:
+        """Wait before a login if the server, which has greeted, was away just now.
+
+        A start may be shorter than the pause between two attempts. ``is_new``: whether it has begun
+        anew.
+        """
+        is_late = asyncio.get_running_loop().time() - began > LATE_S
+        if self._was_away or is_late or is_new:
             await asyncio.sleep(RELAYS_FIRST_S)
 
     async def _session_key(self, server: str) -> SessionKey:

@@ -52,6 +52,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
@@ -73,6 +74,9 @@ from sealbus.supervision import kind, outcome
 CLOSE_S: Final = 2.0
 """How long closing a connection may take. Pending bytes leave first, and a server that does not
 read is not waited for."""
+
+_SERVER_ID: Final = re.compile(rb'"server_id":\s*"(\w{1,64})"')
+"""Finds the server's id in the line with which it greets."""
 
 
 class HardenedClient(WatchedClient):
@@ -107,6 +111,8 @@ class HardenedClient(WatchedClient):
         """Whether a server has accepted a connection, which is not yet a session."""
         self.greeted = False
         """Whether a server has sent its first line in this attempt or session."""
+        self.greeted_by = ""
+        """The id that this server has given itself in that line: see :attr:`server_id`."""
         self.before_login: Callable[[], Awaitable[None]] | None = None
         """Awaited in each attempt to connect, once the server has greeted."""
         self.tried: str | None = None
@@ -326,6 +332,7 @@ class HardenedClient(WatchedClient):
         # In place of nats-py's method, which makes a transport of its own.
         s.last_attempt = self._tried_at = time.monotonic()
         self.tried, self.reached, self.greeted = s.uri.geturl(), False, False
+        self.greeted_by = ""
         self._cut()  # the transport of the last attempt: nats-py only forgets it
         if self._tls is not None:
             # Anew for each attempt, so that a renewed file needs no restart.
@@ -337,8 +344,11 @@ class HardenedClient(WatchedClient):
         await self._transport.connect(s.uri, self._read_bytes, self.options["connect_timeout"])
         self.reached = True
 
-    async def _on_greeted(self) -> None:
+    async def _on_greeted(self, line: bytes) -> None:
         self.greeted = True
+        # nats-py reads the line only later.
+        if (found := _SERVER_ID.search(line)) is not None:
+            self.greeted_by = found[1].decode()
         if self.before_login is not None:
             await self.before_login()
 

@@ -29,8 +29,8 @@ class Transport(TcpTransport):
     handshaking = False
     """Whether the connection is being encrypted now."""
 
-    greeted: Callable[[], Awaitable[None]] | None = None
-    """Awaited once, between the first line of the server and the answer to it."""
+    greeted: Callable[[bytes], Awaitable[None]] | None = None
+    """Awaited once, with the first line of the server, before the answer to it."""
 
     tls_first = False
     """Whether TLS has to come before the first byte of the server."""
@@ -75,7 +75,7 @@ class Transport(TcpTransport):
             self.write(b"PONG\r\n")  # type: ignore[no-untyped-call]  # nats-py's
         greeted, self.greeted = self.greeted, None
         if line and greeted is not None:
-            await greeted()
+            await greeted(line)
         return line
 
     async def connect_tls(
