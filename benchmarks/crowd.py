@@ -23,6 +23,8 @@ class Crowd:
     bots: int = 10
     subjects: int = 10
     grants: int = 10
+    seals_directly: bool = False
+    """Whether the enrolled keys may seal, too."""
 
     def routes(self) -> list[Route]:
         """One route a grant, the bots in turn.
@@ -44,8 +46,10 @@ class Crowd:
         grants: dict[str, list[str]] = {}
         for route in self.routes():
             grants.setdefault(route.bot, []).append(route.subject)
+        more = ", seals_directly: true" if self.seals_directly else ""
         bots = [
-            f"  {bot}: {{publish: [{', '.join(patterns)}]}}" for bot, patterns in grants.items()
+            f"  {bot}: {{publish: [{', '.join(patterns)}]{more}}}"
+            for bot, patterns in grants.items()
         ]
         subjects = [
             f"  orders.s{number}.*: {{schema: order.v1}}" for number in range(self.subjects)

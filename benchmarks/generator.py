@@ -28,6 +28,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_bundle, pack_json
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
+from sealbus.protocol.keys import Signer
 from sealbus.protocol.streams import ACCEPTED, INGRESS, QUARANTINE
 from sealbus.protocol.subjects import ingress_subject
 from sealbus.sending.minting import new_nonce, salted
@@ -105,11 +106,15 @@ class Used:
 class Generator:
     """Seals and sends for a bus's bots: ``async with Generator(bus, routes) as generator``."""
 
-    def __init__(self, bus: Bus, routes: Sequence[Route], *, size: int = 1024) -> None:
-        """``routes`` are used in turn. ``size`` is the size of an order as JSON, in bytes."""
+    def __init__(
+        self, bus: Bus, routes: Sequence[Route], *, size: int = 1024, directly: bool = False
+    ) -> None:
+        """``routes`` are used in turn. ``size`` is the size of an order as JSON, in bytes.
+        ``directly``: seal with the enrolled keys, without a session certificate."""
         self._bus = bus
         self._routes = itertools.cycle(routes)
-        self._keys: dict[str, SessionKey] = {}
+        self._directly = directly
+        self._keys: dict[str, SessionKey | Signer] = {}
         self._stack = AsyncExitStack()
         self._payloads = itertools.cycle([pack_json(order) for order in orders(size)])
 
@@ -147,11 +152,15 @@ class Generator:
             packets.append(Packet(ingress_subject(route.bot, live=False), data))
         return packets
 
-    def _key(self, bot: str) -> SessionKey:
-        """A session key. It lasts longer than any measurement."""
+    def _key(self, bot: str) -> SessionKey | Signer:
+        """The key that seals. A session key lasts longer than any measurement."""
         if bot not in self._keys:
             credentials = Credentials.load(self._bus.credentials(bot))
-            self._keys[bot] = credentials.new_session_key(time.time_ns() // 1_000_000)
+            self._keys[bot] = (
+                credentials.key
+                if self._directly
+                else credentials.new_session_key(time.time_ns() // 1_000_000)
+            )
         return self._keys[bot]
 
     async def send(self, packets: Sequence[Packet]) -> None:

@@ -12,7 +12,9 @@ idle machine, measured before, between and after. That ratio is higher and less 
 There are three forms: each message in an envelope of its own, 64 such envelopes under one signature
 (as messages on many subjects travel), and bursts of 64 in one envelope.
 
-``python -m benchmarks.relaycost`` prints a table.
+``python -m benchmarks.relaycost`` prints a table. With ``--certificates`` it compares messages that
+session keys have sealed with those of enrolled keys, which have no certificate. Both are judged by
+one relay in turn, and it remembers the certificates.
 """
 
 from __future__ import annotations
@@ -52,6 +54,10 @@ QUICK_ROUNDS: Final = 3
 QUICK_MESSAGES: Final = 2000
 IDLE_S: Final = 0.2
 AT_ONCE: Final = 30
+COMPARED: Final = ("single", "burst")
+"""The forms that are compared with and without a certificate."""
+COMPARED_MESSAGES: Final = 6400
+COMPARED_ROUNDS: Final = 21
 
 _ORDER_SCHEMA: Final = Path(__file__).resolve().parents[1] / "schemas" / "orders.placed.v1.json"
 
@@ -117,6 +123,33 @@ async def measure(
     return spread | {"messages": messages, "together": TOGETHER, "rounds": taken}
 
 
+async def compare(
+    folder: Path, *, rounds: int, say: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """The cost of a message with a certificate, as a ratio to the cost without, by form and round.
+
+    It runs in ``folder``.
+    """
+    crowd = Crowd(seals_directly=True)
+    ratios: dict[str, list[float]] = {form: [] for form in COMPARED}
+    async with (
+        Bus(folder / "bus", crowd.plan(order_schema())) as bus,
+        Generator(bus, crowd.routes()) as certified,
+        Generator(bus, crowd.routes(), directly=True) as direct,
+    ):
+        for number in range(-1, rounds):
+            # One after the other in turn, because a machine grows slower and faster.
+            order = [certified, direct] if number % 2 else [direct, certified]
+            for form in COMPARED:
+                us = {one: (await one.cost(COMPARED_MESSAGES, *FORMS[form])).us for one in order}
+                if number >= 0:  # the first round warms the relay up
+                    ratios[form].append(us[certified] / us[direct])
+            if number >= 0:
+                figures = ", ".join(f"{ratios[form][-1]:.3f} ({form})" for form in COMPARED)
+                say(f"round {number + 1}: with to without a certificate: {figures}")
+    return ratios
+
+
 async def _round(generator: Generator, verify: Verify, messages: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     idle = [_alone(verify)]
@@ -176,16 +209,24 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, metavar="N", help=f"rounds [{ROUNDS}; quick: {QUICK_ROUNDS}]"
     )
+    parser.add_argument(
+        "--certificates",
+        action="store_true",
+        help=f"compare with and without session certificates [{COMPARED_ROUNDS} rounds]",
+    )
     asked = parser.parse_args()
+
+    def say(what: str) -> None:
+        print(what, file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory(prefix="sealbus-relaycost-") as folder:
-        result = asyncio.run(
-            measure(
-                Path(folder),
-                quick=asked.quick,
-                rounds=asked.rounds,
-                say=lambda what: print(what, file=sys.stderr, flush=True),
-            )
-        )
+        if asked.certificates:
+            rounds = asked.rounds or COMPARED_ROUNDS
+            ratios = asyncio.run(compare(Path(folder), rounds=rounds, say=say))
+            for form, some in ratios.items():
+                print(f"{form}: {_spread(asdict(Spread.of(some)), 3)} of the cost without")
+            return
+        result = asyncio.run(measure(Path(folder), quick=asked.quick, rounds=asked.rounds, say=say))
     Console(width=None if sys.stdout.isatty() else 120).print(table(result))
 
 
