@@ -28,13 +28,16 @@ from tests.waiting import PATIENCE_S, until
 
 POISON = "Poison-Street-1"
 HOOK = f"""
-import re
+import ctypes
+import os
 import sealbus.protocol.codec as codec
 unpack = codec.unpack_json
+c = ctypes.PyDLL(None)  # its calls keep all other threads of Python waiting
+reading, writing = os.pipe()
 
 def hanging(data, *more):
     if b"{POISON}" in data:
-        re.match("(a+)+$", "a" * 99 + "b")  # in C, for longer than the universe lasts
+        c.read(reading, ctypes.create_string_buffer(1), 1)  # in C, and without using a processor
     return unpack(data, *more)
 
 codec.unpack_json = hanging  # before the gate is imported
