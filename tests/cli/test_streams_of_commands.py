@@ -52,13 +52,14 @@ class State:
 
 STATES = [
     State("closed", "closed", "closed"),
-    State(stdout="closed"),
     State(stdout="full"),
     State(stdout="broken"),
-    State("closed", "pipe", "full"),
-    State(stderr="broken"),
     State(stderr="stuck"),
 ]
+IN_TURN = [State(stdout="closed"), State("closed", "pipe", "full"), State(stderr="broken")]
+"""Each command has one of these besides, because each start takes a third of a second of a
+processor. The code that meets them is the same for all commands. ``ALL_STREAMS=1`` has all."""
+
 SERVING = [
     State("closed", "closed", "closed"),
     State("null", "full", "full"),
@@ -325,6 +326,8 @@ def test_a_command_with_broken_streams(
     name: str, hello: RunningBus, clock: None, tmp_path: Path
 ) -> None:
     case = CASES[name]
+    turn = list(CASES).index(name) % len(IN_TURN)
+    states = [*STATES, *(IN_TURN if "ALL_STREAMS" in os.environ else [IN_TURN[turn]])]
     lines = tmp_path / "lines"
     lines.write_text("\n".join(LINES))
 
@@ -348,7 +351,7 @@ def test_a_command_with_broken_streams(
     with ExitStack() as stack:
         running = [
             (state, stack.enter_context(started(state, [*SEALBUS, *command(number)])))
-            for number, state in enumerate(STATES, 1)
+            for number, state in enumerate(states, 1)
         ]
         for state, process in running:
             _, err = process.communicate(timeout=PATIENCE_S)
