@@ -24,7 +24,7 @@ def assert_all_accepted(outcome: Outcome) -> None:
     assert outcome.lost == 0
 
 
-@pytest.mark.parametrize("kind", ["pour-garbage-once", "pour-live-once"])
+@pytest.mark.parametrize("kind", ["pour-garbage-once", "pour-live-once", "pace-garbage-once"])
 async def test_bot_that_floods_is_cut_off_and_no_other(kind: str) -> None:
     # The flood ends when it is cut off.
     outcome = await play(kind, QUIET_S, PATIENCE_S, 8)
@@ -34,8 +34,8 @@ async def test_bot_that_floods_is_cut_off_and_no_other(kind: str) -> None:
     assert "its sessions ended" in outcome.records[0]
 
 
-async def test_garbage_below_the_bound_ends_no_session() -> None:
-    outcome = await play("pace-garbage", QUIET_S, 3.0, 8)
+async def test_valid_messages_below_the_bound_end_no_session() -> None:
+    outcome = await play("pace-valid", QUIET_S, 3.0, 8)
     assert_all_accepted(outcome)
     assert outcome.cut_off == 0
     assert outcome.flooded.published

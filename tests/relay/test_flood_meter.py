@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.relay.flood_meter import BURST_S, FloodMeter, Sent, TotalMeter
+from sealbus_broker.relay.flood_meter import (
+    BURST_S,
+    MOST_WORTHLESS,
+    FloodMeter,
+    Sent,
+    TotalMeter,
+    WorthlessMeter,
+)
 
 LIMITS = replace(Limits(), flood_messages=1000, flood_bytes=1_000_000)
 
@@ -98,3 +105,28 @@ def test_all_bots_together_below_one_bound_are_not_busy() -> None:
     total.take("two", 1401, 1_000_001)
     assert total.is_busy(3.0, LIMITS)
     assert not total.is_busy(4.0, LIMITS)
+
+
+def test_worthless_envelopes_at_their_bound_are_no_flood() -> None:
+    meter = WorthlessMeter()
+    meter.look({}, 0)
+    for second in range(1, 100):
+        assert meter.look({"a": MOST_WORTHLESS}, second) == []
+
+
+def test_worthless_envelopes_above_their_bound_are_a_flood() -> None:
+    meter = WorthlessMeter()
+    meter.look({}, 0)
+    burst = int(MOST_WORTHLESS * (1 + BURST_S))
+    assert meter.look({"a": burst, "b": 1}, 1) == []
+    (flood,) = meter.look({"a": MOST_WORTHLESS + 1, "b": 1}, 2)
+    assert (flood.bot, flood.worthless_s) == ("a", MOST_WORTHLESS + 1)
+    assert meter.look({"a": burst}, 3) == []
+
+
+def test_level_of_worthless_envelopes_falls() -> None:
+    meter = WorthlessMeter()
+    meter.look({}, 0)
+    assert meter.look({"a": 2 * MOST_WORTHLESS}, 1) == []
+    assert meter.look({}, 2) == []
+    assert meter.look({"a": 2 * MOST_WORTHLESS}, 3) == []

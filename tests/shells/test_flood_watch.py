@@ -19,6 +19,7 @@ from sealbus_broker.door.pauses import FIRST_MS, PAUSES_SUBJECT, Pauses
 from sealbus_broker.nats import connections
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay import flood_watch
+from sealbus_broker.relay.flood_meter import MOST_WORTHLESS
 from sealbus_broker.relay.flood_watch import FloodWatch
 from sealbus_broker.relay.health import Level
 from sealbus_broker.relay.stream_store import StreamStore
@@ -41,6 +42,8 @@ class Watch:
 
     def __init__(self, stage: Stage) -> None:
         self.forgotten: list[str] = []
+        self.worthless: dict[str, int] = {}
+        """The worthless envelopes that the relay has judged, by bot."""
         self.stopping = asyncio.Event()
         self.watch = FloodWatch(
             nc=stage.relay,
@@ -49,8 +52,13 @@ class Watch:
             relay="one",
             now_ms=now_ms,
             supervisor=Supervisor("a test"),
+            take_worthless=self._take_worthless,
             forget_backlog=self.forgotten.append,
         )
+
+    def _take_worthless(self) -> dict[str, int]:
+        taken, self.worthless = self.worthless, {}
+        return taken
 
     async def run(self, store: StreamStore) -> None:
         await self.watch.run(store, self.stopping)
@@ -107,6 +115,17 @@ async def test_a_bot_that_floods_is_cut_off(stage: Stage, watch: Watch) -> None:
     (problem,) = watch.watch.problems()
     assert problem.level is Level.WARNING
     assert problem.what.startswith("order sent more than one bot may, 1 times, and is cut off")
+
+
+async def test_bot_that_sends_worthless_envelopes_is_cut_off(stage: Stage, watch: Watch) -> None:
+    """They are few for nats-server, because many are in one message."""
+    quiet, client = await stage.bot("inventory"), await stage.bot("order")
+    with capture_logs() as logs:
+        watch.worthless = {"order": 10 * MOST_WORTHLESS, "inventory": MOST_WORTHLESS}
+        await until(lambda: client.is_closed, "its session ends")
+    assert quiet.is_connected
+    (line,) = [one for one in logs if one["event"] == "bot.flooding"]
+    assert line["worthless_s"] > MOST_WORTHLESS
 
 
 async def test_flood_under_a_name_of_another_counts_for_its_bot(

@@ -138,9 +138,8 @@ class Limits:
     """How many NATS messages a second one bot may send, in all its sessions. Beyond that its
     sessions end, and it has to pause. A bot of the client library sends 1,300 a second at its best,
     with 64 envelopes in each, and acknowledges some thousand deliveries."""
-    flood_bytes: int = 128 * 1024**2
-    """The same in bytes a second: four times the bytes of a bot of the client library at its
-    best."""
+    flood_bytes: int = 64 * 1024**2
+    """The same in bytes a second: twice the bytes of a bot of the client library at its best."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""Counts of verdicts, and log lines about refusals that a flood cannot multiply."""
+"""Counts of verdicts and of worthless envelopes, and log lines about refusals that a flood cannot
+multiply."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sealbus.protocol.reason import Reason
@@ -20,6 +21,10 @@ QUIET_S: Final = 10.0
 """The pause between two log lines about one kind of violation of one bot. Each line counts the ones
 that were left out."""
 
+WORTHLESS: Final = frozenset({Reason.ENCODING, Reason.BAD_SEAL})
+"""The reasons to refuse an envelope that no client seals: bytes that are none, and a seal that does
+not hold."""
+
 
 class VerdictCounters:
     """Counts by verdict and reason. Their number is bounded by the admitted bots and the closed
@@ -31,6 +36,8 @@ class VerdictCounters:
         """How many messages had each verdict, and each ``<verdict>.<reason>``."""
         self.stored_at: float | None = None
         """When (monotonic) a message last went through INGRESS, the gate and the store."""
+        self._worthless: Counter[str] = Counter()
+        """By bot, how many worthless envelopes were judged since they were taken last."""
         self._spoken: dict[tuple[str, str], float] = {}
         """For each bot and kind, when a line was written last (monotonic)."""
         self._unspoken: Counter[tuple[str, str]] = Counter()
@@ -52,8 +59,15 @@ class VerdictCounters:
                 self.counts[f"{judgment.verdict.value}.{judgment.reason.value}"] += number
         if judgment.reason is None:
             return
+        if judgment.reason in WORTHLESS:
+            self._worthless[judgment.arrival.session] += 1
         payloads = 1 if judgment.envelope is None else len(judgment.envelope.payloads)
         self._log_refusal(judgment, judgment.reason, judgment.verdict, payloads)
+
+    def take_worthless(self) -> Mapping[str, int]:
+        """By bot, how many worthless envelopes were judged since the last call."""
+        taken, self._worthless = self._worthless, Counter()
+        return taken
 
     def count_payloads(self, part: RefusedPart) -> None:
         """Count payloads that were refused in an accepted envelope; log them likewise."""

@@ -1,16 +1,19 @@
-"""Which bots send more than one bot may, by the counts of nats-server. Pure.
+"""Which bots send more than one bot may. Pure.
 
 nats-server counts the messages and bytes of each connection. Two looks give the difference. Each
 bot has a *level*, for messages and for bytes: it rises by all that the bot sends in all its
 sessions, and falls by the bound of each second. A bot *floods* when its level is above the bound of
 one second. So a short burst is no flood, and a flood at fifty times the bound is one after a
 fiftieth of a second.
+
+A relay counts the worthless envelopes that it judges (:data:`~.counters.WORTHLESS`). Up to 64 of
+them are in one message of NATS, and each costs it a tenth of a millisecond. They have a level too.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +21,11 @@ from sealbus_broker.gate.policy import Limits
 
 BURST_S: Final = 1.0
 """For how many seconds a bot may save up its bound."""
+
+MOST_WORTHLESS: Final = 1000
+"""How many worthless envelopes a second one bot may send. A bot of the client library sends none. A
+client with a fault may send one for each message that it means. They take a relay a tenth of its
+time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,10 @@ class Flood:
     """A bot that floods, and its rates since the last look."""
 
     bot: str
-    messages_s: float
-    bytes_s: float
+    messages_s: float = 0.0
+    bytes_s: float = 0.0
+    worthless_s: float = 0.0
+    """Worthless envelopes, where these are the flood."""
 
 
 class FloodMeter:
@@ -86,6 +96,35 @@ class FloodMeter:
                 floods.append(Flood(bot, messages / passed_s, size / passed_s))
             elif level or byte_level:
                 levels[bot] = level, byte_level
+        self._levels = levels
+        return floods
+
+
+class WorthlessMeter:
+    """Remembers the level of worthless envelopes of each bot."""
+
+    def __init__(self) -> None:
+        self._levels: dict[str, float] = {}
+        """By bot, where it is not 0."""
+        self._at = 0.0
+        """When the last look was (monotonic clock)."""
+
+    def look(self, counts: Mapping[str, int], now: float) -> list[Flood]:
+        """Take the numbers of envelopes since the last look, by bot; return the bots that flood.
+
+        A bot that is returned begins with the level 0 again.
+        """
+        passed_s = max(now - self._at, 0.001)
+        self._at = now
+        levels: dict[str, float] = {}
+        floods: list[Flood] = []
+        for bot in self._levels.keys() | counts.keys():
+            count = counts.get(bot, 0)
+            level = self._levels.get(bot, 0.0) + count - MOST_WORTHLESS * passed_s
+            if level > MOST_WORTHLESS * BURST_S:
+                floods.append(Flood(bot, worthless_s=count / passed_s))
+            elif level > 0.0:
+                levels[bot] = level
         self._levels = levels
         return floods
 

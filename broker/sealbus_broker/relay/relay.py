@@ -426,6 +426,7 @@ class Relay:
             relay=self._name,
             now_ms=clock_ms,
             supervisor=self._supervisor,
+            take_worthless=self.counters.take_worthless,
             forget_backlog=forget_backlog,
         )
         parts = Parts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import os
 import time
 from collections import Counter
@@ -33,6 +34,10 @@ HOST: Final = "127.0.0.1"
 LOGIN_TRIES: Final = 100
 KEY_S: Final = 240.0
 """How long a session key is used: as long as by a bot of the library."""
+
+
+class Over(Exception):
+    """The time of the attack has ended while its bot was not admitted."""
 
 
 @dataclass
@@ -75,11 +80,18 @@ class Field:
         return None
 
     async def login(self, consumers: Sequence[str] = ()) -> RawSession:
-        """A session of the bot. A busy server drops some logins, so each is tried again."""
-        for _ in range(LOGIN_TRIES):
+        """A session of the bot. A busy server drops some logins, so each is tried again.
+
+        Raises :class:`Over` if the attack's time ends before: a bot that was cut off has to pause.
+        """
+        for tries in itertools.count(1):
             with contextlib.suppress(OSError, ValueError):
                 if (session := await self.try_login(consumers=consumers)) is not None:
                     return session
+            if self._until and not self.goes_on:
+                raise Over
+            if not self._until and tries == LOGIN_TRIES:
+                break
             await asyncio.sleep(0.1)
         raise RuntimeError(f"{self.credentials.bot} is not admitted")
 
@@ -204,4 +216,5 @@ def play(name: str, port: int, credentials: str, seconds: float, pipe: Connectio
 
 
 async def _carry_out(attack: Attack, ground: Field) -> None:
-    await attack(ground)
+    with contextlib.suppress(Over):
+        await attack(ground)

@@ -226,17 +226,19 @@ async def pour_live_once(field: Field) -> None:
 
 
 PACE_S: Final = 0.02
-"""The time between two bursts of a flood that stays below the bound."""
+"""The time between two bursts of a flood that stays below ``flood_messages``."""
 
 
-async def pace(field: Field, make: Callable[[], bytes]) -> None:
-    """Send the frames of ``make`` fifty times a second: as much as no watch ends."""
+async def pace(field: Field, make: Callable[[], bytes], *, once: bool = False) -> None:
+    """Send the frames of ``make`` fifty times a second."""
     session = await field.login()
     field.begin()
     while field.goes_on:
         if not await session.send(make()):
             field.counts["cut off"] += 1
             await session.close()
+            if once:
+                return
             session = await field.login()
         await asyncio.sleep(PACE_S)
     await session.close()
@@ -244,14 +246,21 @@ async def pace(field: Field, make: Callable[[], bytes]) -> None:
 
 @attack("pace-garbage")
 async def pace_garbage(field: Field) -> None:
-    """Below the bound: 5,000 messages a second that are no envelope."""
+    """5,000 messages a second that are no envelope: few by the counts of nats-server."""
     frames = pub(f"send.{field.credentials.bot}", b"garbage!!!") * 100
     await pace(field, lambda: frames)
 
 
+@attack("pace-garbage-once")
+async def pace_garbage_once(field: Field) -> None:
+    """The same, until it is ended."""
+    frames = pub(f"send.{field.credentials.bot}", b"garbage!!!") * 100
+    await pace(field, lambda: frames, once=True)
+
+
 @attack("pace-badly-sealed")
 async def pace_badly_sealed(field: Field) -> None:
-    """Below the bound: 6,400 envelopes a second in bundles. No seal holds."""
+    """6,400 envelopes a second, in 100 bundles. No seal holds."""
 
     def make() -> bytes:
         envelopes = field.seal("goods.a", b"\xc0", 128)
