@@ -93,10 +93,9 @@ async def test_judged_messages_leave_the_stream(bus: Stage, worker: Worker) -> N
     assert worker.judged == [b"1", b"2", b"3"]
 
 
-async def test_stop_finishes_and_gives_back_in_order(
-    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # One request brings all three, and there is no other one.
+async def hold_up(bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker judges one message, and two others wait behind it. No request is under way."""
+    # One request brings all three.
     monkeypatch.setattr(pulling, "PULL_MESSAGES", 3)
     monkeypatch.setattr(pulling, "MOST_EXTRA", 0)
     monkeypatch.setattr(ingress_waiting, "WAITING", 2)
@@ -109,13 +108,24 @@ async def test_stop_finishes_and_gives_back_in_order(
     await until(lambda: worker.judged == [b"1"], "the first is being judged")
     await send(bus, b"2", b"3")
     await until(lambda: len(worker.worker._received) == 2, "the others wait here")
+
+
+async def is_given_back(bus: Stage, *texts: bytes) -> None:
+    """The next relay has these messages, in this order."""
+    second = Worker(bus, await bus.login())
+    await until(lambda: len(second.judged) == len(texts), "the next relay has them at once")
+    assert second.judged == list(texts)
+    await second.stop()
+
+
+async def test_stop_finishes_and_gives_back_in_order(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hold_up(bus, worker, monkeypatch)
     await worker.stop()
     assert worker.judged == [b"1"]
     assert await left(bus) == 2
-    second = Worker(bus, await bus.login())
-    await until(lambda: len(second.judged) == 2, "the next relay has them at once")
-    assert second.judged == [b"2", b"3"]
-    await second.stop()
+    await is_given_back(bus, b"2", b"3")
 
 
 async def test_bytes_that_are_not_kept_are_read_again(
@@ -162,6 +172,25 @@ async def test_message_that_is_gone_is_not_judged(
     await send(bus, b"5")
     await until(lambda: b"5" in worker.judged, "the next one is judged")
     assert worker.judged == [b"1", b"2", b"5"]
+
+
+async def test_stop_leaves_the_bytes_of_suspects(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only bytes that are kept are counted. Otherwise each hand-over would leave less room, until
+    all messages are read twice."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ingress_waiting, "SMALL_BYTES", 0)
+        patch.setattr(ingress_waiting, "BODIES_BYTES", 0)
+        await provision(bus.relay, bus.policy)
+        await hold_up(bus, worker, patch)
+        received = worker.worker._received
+        assert [one.data for one in received.in_order()] == [None, None]
+        worker.worker._suspect(received.take())
+        patch.setattr(ingress_waiting, "BODIES_BYTES", 100)
+        await worker.stop()
+        assert received._bodies.size == 0
+    await is_given_back(bus, b"2", b"3")
 
 
 async def test_stop_goes_on_until_the_request_is_over(bus: Stage, worker: Worker) -> None:

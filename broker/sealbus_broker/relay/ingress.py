@@ -230,11 +230,10 @@ class IngressWorker:
 
     async def _give_back(self) -> None:
         """Give back the messages that were not begun, in order, and then the partition."""
-        for suspect in self._suspects:
-            self._received.put(suspect)
+        waiting = {one.place.position: one for one in (*self._suspects, *self._received.in_order())}
         self._suspects.clear()
-        replies = [pulled.reply for pulled in self._received.in_order()]
         self._received.clear()
+        replies = [waiting[position].reply for position in sorted(waiting)]
         await give_back(self._nc, self._partition, replies, has_pin=self._pulling.has_pin)
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:

@@ -94,7 +94,7 @@ class Bodies:
         """Keep the bytes of a message, or let go of them where there is no room."""
         if pulled.size > SMALL_BYTES and self.size + pulled.size > BODIES_BYTES:
             pulled.data = None
-        else:
+        elif pulled.data is not None:
             self.size += pulled.size
 
     def leave(self, pulled: Pulled) -> None:
