@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
-from sealbus.nats.acks import ACK, IN_PROGRESS
+from sealbus.nats.acks import ACK, IN_PROGRESS, NAK
+from sealbus.nats.frames import pub
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.nats.streams import PARTITIONS, Partition, partition_consumer
+from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, Partition, partition_consumer
+from sealbus_broker.relay import holding, ingress_waiting, pulling
 from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay import ingress_waiting, pulling
+from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.ingress_waiting import TURN_BYTES
+from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.stream_store import StreamStore
 from sealbus_broker.relay.turn import Turn
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, patiently, until
@@ -33,7 +38,10 @@ OTHER = "al"
 class Worker:
     """A worker whose judging a test holds up."""
 
-    def __init__(self, stage: Stage, client: Any = None) -> None:
+    def __init__(
+        self, stage: Stage, client: Any = None, stream_store: StreamStore | None = None
+    ) -> None:
+        """With ``stream_store`` it judges suspects alone."""
         self.judged: list[bytes] = []
         self.told = asyncio.Event()
         self.refuses = False
@@ -45,8 +53,20 @@ class Worker:
             partition=Partition(PARTITIONS, 0),
             process=self._process,
             supervisor=Supervisor("a test"),
+            last_try=None if stream_store is None else self._last_try(stage, stream_store),
         )
         self.running = asyncio.create_task(self.worker.run(self.stopping))
+
+    def _last_try(self, stage: Stage, stream_store: StreamStore) -> LastTry:
+        return LastTry(
+            nc=stage.relay,
+            stream_store=stream_store,
+            process=self._process,
+            policy=lambda: stage.policy,
+            relay="a-test",
+            counters=VerdictCounters(time.monotonic),
+            now_ms=lambda: 0,
+        )
 
     async def _process(self, arrivals: Sequence[Arrival], _: Turn) -> Refusals:
         self.judged += [arrival.data for arrival in arrivals]
@@ -65,7 +85,9 @@ class Worker:
 @pytest.fixture
 async def worker(bus: Stage) -> AsyncIterator[Worker]:
     bus.limit(ingress_messages=1000)
-    one = Worker(bus)
+    stream_store = StreamStore(bus.relay)
+    await stream_store.open()
+    one = Worker(bus, stream_store=stream_store)
     yield one
     await one.stop()
 
@@ -140,7 +162,7 @@ async def test_bytes_that_are_not_kept_are_read_again(
     await send(bus, *texts)
     received = worker.worker._received
     await until(lambda: len(received) > 200, "most of them wait here")
-    assert sum(one.data is None for one in received.in_order()) > 100
+    assert sum(one.data is None for one in received) > 100
     worker.go.set()
     await until(lambda: len(worker.judged) >= len(texts), "all are judged")
     assert worker.judged == texts
@@ -165,7 +187,7 @@ async def test_message_that_is_gone_is_not_judged(
     await send(bus, b"2", b"3", b"4")
     received = worker.worker._received
     await until(lambda: len(received) == 3, "the others wait here")
-    _, third, fourth = received.in_order()
+    _, third, fourth = received
     await bus.relay.request(third.reply.decode(), ACK, PATIENCE_S)
     fourth.place = replace(fourth.place, stored_ms=fourth.place.stored_ms - 1)
     worker.go.set()
@@ -185,7 +207,7 @@ async def test_stop_leaves_the_bytes_of_suspects(
         await provision(bus.relay, bus.policy)
         await hold_up(bus, worker, patch)
         received = worker.worker._received
-        assert [one.data for one in received.in_order()] == [None, None]
+        assert [one.data for one in received] == [None, None]
         worker.worker._suspect(received.take())
         patch.setattr(ingress_waiting, "BODIES_BYTES", 100)
         await worker.stop()
@@ -285,7 +307,7 @@ async def test_unconfirmed_refusal_is_not_told(
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ingress_module, "ACK_WAIT_S", 0.05)
+    monkeypatch.setattr(holding, "ACK_WAIT_S", 0.05)
     monkeypatch.setattr(ingress_module, "CONFIRM_LEAST_S", 0.05)
     worker.refuses = True
     worker.go.clear()
@@ -312,42 +334,71 @@ async def test_a_bot_has_its_turn_beside_a_backlog(bus: Stage, worker: Worker) -
     assert place <= 2 * ingress_module.CROWDED + TURN_BYTES // 300 + 1
 
 
-async def test_server_is_told_of_messages_that_wait_long(
-    bus: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingress_module, "IN_HAND", 1)
-    monkeypatch.setattr(ingress_module, "PROLONG_S", 0.01)
-    worker = Worker(bus)
-    worker.go.clear()
-    await send(bus, b"1")
-    await until(lambda: worker.judged == [b"1"], "the first is being judged")
-    await send(bus, b"2", b"3")
-    received = worker.worker._received
-    await until(lambda: len(received) == 2, "the others wait here")
-    before = [one.asked for one in received.in_order()]
-
-    def is_prolonged() -> bool:
-        return all(now.asked > then for now, then in zip(received.in_order(), before, strict=True))
-
-    await until(is_prolonged, "the server knows that they are still here")
-    await worker.stop()
-
-
-async def test_prolonging_makes_no_refusal_of_before_a_loss_told(
+async def test_server_is_told_of_messages_in_hand(
     bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another relay may have taken the message over, and may accept it."""
+    """One is being judged, one waits for its turn, and one waits to be judged alone."""
+    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
+    await hold_up(bus, worker, monkeypatch)
+    worker.worker._suspect(worker.worker._received.take())
+    in_hand = worker.worker._holding.in_order()
+    assert len(in_hand) == 3
+    before = [one.asked for one in in_hand]
+
+    def are_prolonged() -> bool:
+        return all(one.asked > then for one, then in zip(in_hand, before, strict=True))
+
+    await until(are_prolonged, "the server knows that they are still here")
+
+
+async def test_server_is_not_told_of_a_batch_that_is_stuck(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another relay has to try its messages."""
+    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
+    monkeypatch.setattr(holding, "BEGUN_S", 1e-6)
+    await hold_up(bus, worker, monkeypatch)
+    stuck, *waiting = worker.worker._holding.in_order()
+    before = stuck.asked
+    await until(lambda: all(one.asked > before + 0.05 for one in waiting), "the others are told")
+    assert stuck.asked == before
+
+
+async def test_copy_of_a_message_in_hand_is_not_judged(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time was over at the server. The copy that waits is judged as one that came again."""
+    await hold_up(bus, worker, monkeypatch)
+    monkeypatch.setattr(ingress_waiting, "WAITING", 10)
+    worker.worker._changed.set()
+    begun, waiting, _ = worker.worker._holding.in_order()
+    bus.relay.write([pub(one.reply, NAK) for one in (begun, waiting)])
+    await until(lambda: waiting.place.deliveries == 2, "both came again")
+    assert begun.place.deliveries == 1
+    worker.go.set()
+    await until(lambda: worker.worker._under_way == 0 and len(worker.judged) >= 3, "all are judged")
+    assert worker.judged == [b"1", b"2", b"3"]
+    assert await left(bus) == 0
+
+
+@pytest.mark.parametrize("why", ["the connection is lost", "its time is over"])
+async def test_prolonging_makes_no_message_sure_again(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Another relay may have taken the message over, and may accept it. So no refusal is told."""
     monkeypatch.setattr(ingress_module, "IN_HAND", 1)
-    monkeypatch.setattr(ingress_module, "PROLONG_S", 0.01)
+    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
     worker.refuses = True
     worker.go.clear()
     await send(bus, b"1")
     await until(lambda: worker.judged == [b"1"], "the first is being judged")
     await send(bus, b"2")
-    received = worker.worker._received
-    await until(lambda: len(received) == 1, "the second waits here")
-    worker.worker.on_lost()
-    (waiting,) = received.in_order()
+    await until(lambda: len(worker.worker._received) == 1, "the second waits here")
+    for one in worker.worker._holding.in_order():
+        if why == "its time is over":
+            one.asked -= ACK_WAIT_S
+    if why == "the connection is lost":
+        worker.worker.on_lost()
     told: list[bytes] = []
     request = bus.relay.request
 
@@ -357,9 +408,9 @@ async def test_prolonging_makes_no_refusal_of_before_a_loss_told(
         return answer
 
     monkeypatch.setattr(bus.relay, "request", telling)
-    await until(lambda: told.count(IN_PROGRESS) > 1, "the server knows that it is still here")
-    assert waiting.asked < worker.worker._trusted_since
+    await until(lambda: told.count(IN_PROGRESS) > 1, "the server knows that they are still here")
     worker.go.set()
     await until(lambda: worker.judged == [b"1", b"2"], "it is judged")
     await until(lambda: worker.worker._under_way == 0, "it is settled")
+    assert await left(bus) == 0
     assert not worker.told.is_set()

@@ -101,9 +101,9 @@ PIN_TIMEOUT_S: Final = 2
 
 ACK_WAIT_S: Final = 10
 """After this time the server delivers the messages of a dead relay to another. A relay tells the
-server of the messages that wait longer to be judged (``ingress.PROLONG_S``). Those that wait longer
-to be stored, because the server is full or absent, are delivered twice. The ledger makes that
-harmless."""
+server of the messages that take longer (``holding.PROLONG_S``). Those that take much longer to be
+stored (``holding.BEGUN_S``), because the server is full or absent, are delivered twice. The ledger
+makes that harmless."""
 
 MAX_ACK_PENDING: Final = 4096
 """How many messages of a partition may be pulled and unsettled: those that a relay pulls ahead

@@ -8,15 +8,18 @@ received      pulled, and in no batch yet: ``_received``, where the bots have tu
 suspect       delivered often, and to be judged alone: ``_suspects``
 under way     in a batch, or judged alone: at most :data:`IN_HAND` batches
 acknowledged  its verdicts are durable
+gone          read again, and not there any more: another relay has settled it
 given back    pulled, and not begun when a stop came: the next relay has it, in order
 ============= ==================================================================================
 
+The messages in the first three places are *in hand*. The server is told again and again that they
+are still here (:mod:`sealbus_broker.relay.holding`).
+
 **A lost connection.** The request under way (:mod:`sealbus_broker.relay.pulling`) is lost with it,
 and :meth:`IngressWorker.on_back` has the next one made. The messages in hand stay in hand. The
-server delivers them again after :data:`~sealbus_broker.nats.streams.ACK_WAIT_S` unless they are
-acknowledged by then, and the ledger makes that harmless. A relay that dies leaves everything to the
-same rule. A message may wait here for longer, behind others of its bot, and the relay tells the
-server meanwhile that it still has it (:meth:`IngressWorker._prolong`).
+server delivers them again after :data:`~sealbus_broker.nats.streams.ACK_WAIT_S` unless it hears of
+them by then, and the ledger makes that harmless. A relay that dies leaves everything to the same
+rule.
 """
 
 from __future__ import annotations
@@ -31,16 +34,17 @@ from typing import Final
 
 from nats.errors import Error as NatsError
 
-from sealbus.nats.acks import ACK, IN_PROGRESS
+from sealbus.nats.acks import ACK
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.streams import ACK_WAIT_S, Partition
-from sealbus_broker.relay.arrivals import ingress_arrivals, read_place
+from sealbus_broker.nats.streams import Partition
+from sealbus_broker.relay.arrivals import count_envelopes, ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
+from sealbus_broker.relay.holding import Holding
 from sealbus_broker.relay.ingress_waiting import WAITING, Bodies, Crowd, IngressWaiting, Pulled
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import Process, Refusals
@@ -78,14 +82,6 @@ The log says if it does not confirm."""
 
 SUSPECT_WAIT_S: Final = 2.0
 """How long a suspect waits for the messages that came with it: well below ``ACK_WAIT_S``."""
-
-
-PROLONG_S: Final = 3.0
-"""How often the server is told that messages still wait here: twice within ``ACK_WAIT_S``, and once
-more."""
-
-PROLONG_WITHIN_S: Final = 2.0
-"""How long it may take to say that it has heard so."""
 
 
 class IngressWorker:
@@ -135,14 +131,14 @@ class IngressWorker:
         """Set when :meth:`run` has to look again: a message came, a batch or a request ended, a
         stop."""
         self._crowd = Crowd() if crowd is None else crowd
+        self._holding = Holding(nc)
+        """All messages in hand."""
         self._received = IngressWaiting(bodies)
         """Pulled, and in no batch yet."""
         self._suspects: deque[Pulled] = deque()
         """Delivered often, and waiting to be judged alone, the oldest first."""
         self._suspects_due = 0.0
         """From when on a suspect goes before any new batch (event loop's time)."""
-        self._trusted_since = 0.0
-        """Since when the connection is the same (monotonic clock)."""
         self._under_way = 0
         """How many batches are being processed."""
         self._pulling = Pulling(
@@ -162,7 +158,9 @@ class IngressWorker:
             f"the stop of partition {self._partition}", watch, until=stopping
         )
         prolonging = self._supervisor.keep(
-            f"the waiting messages of partition {self._partition}", self._prolong, until=stopping
+            f"the messages in hand of partition {self._partition}",
+            self._holding.prolong,
+            until=stopping,
         )
         try:
             # A batch that fails by a mistake ends this run, and the supervisor begins the next one.
@@ -184,14 +182,11 @@ class IngressWorker:
                         and self._under_way < IN_HAND
                         and not self._suspects_wait()
                     ):
-                        self._under_way += 1
                         batches.create_task(self._work(self._take()), name="a batch")
                     elif may_begin and self._suspects and not self._under_way:
                         # Alone in this partition. LastTry waits for the batches of the others.
-                        self._under_way += 1
-                        batches.create_task(
-                            self._try_alone(self._suspects.popleft()), name="a message alone"
-                        )
+                        alone = self._begin([self._suspects.popleft()])
+                        batches.create_task(self._try_alone(alone), name="a message alone")
                     else:
                         self._changed.clear()
                         await self._changed.wait()
@@ -215,9 +210,8 @@ class IngressWorker:
                 await subscription.unsubscribe()
 
     def on_lost(self) -> None:
-        """Tell no refusal of a message that was pulled until now. Another relay may have the
-        message, as soon as the server knows that this one is gone."""
-        self._trusted_since = time.monotonic()
+        """Tell no refusal of a message that was pulled until now."""
+        self._holding.on_lost()
 
     def on_back(self) -> None:
         """Make a new request: the old one was lost with its connection."""
@@ -225,16 +219,20 @@ class IngressWorker:
 
     def _has_room(self) -> bool:
         """Whether more messages may be asked for than keep the pin."""
-        # Suspects count as well: they wait for the batches in hand, and no longer.
+        # Suspects count as well: many may come at once, and they are judged one at a time.
         return self._received.has_room and len(self._suspects) < WAITING
 
     async def _give_back(self) -> None:
         """Give back the messages that were not begun, in order, and then the partition."""
-        waiting = {one.place.position: one for one in (*self._suspects, *self._received.in_order())}
+        replies = [one.reply for one in self._holding.in_order()]
+        self._clear()
+        await give_back(self._nc, self._partition, replies, has_pin=self._pulling.has_pin)
+
+    def _clear(self) -> None:
+        """Forget the messages in hand. No batch is under way."""
         self._suspects.clear()
         self._received.clear()
-        replies = [waiting[position].reply for position in sorted(waiting)]
-        await give_back(self._nc, self._partition, replies, has_pin=self._pulling.has_pin)
+        self._holding.clear()
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         # A stored message has a reply subject, for its acknowledgement. A status has none.
@@ -244,7 +242,10 @@ class IngressWorker:
         place = read_place(subject, reply)
         # Else it is not from INGRESS, which only a relay's login can bring about. It is left alone.
         if place is not None:
-            self._received.put(Pulled.of(subject, reply, data, place, self._pulling.asked_at))
+            pulled = Pulled.of(subject, reply, data, place, self._pulling.asked_at)
+            # A copy of a message in hand waits nowhere: one verdict is enough.
+            if self._holding.add(pulled):
+                self._received.put(pulled)
         self._pulling.on_message(headers, is_first=place is None or place.deliveries == 1)
         self._changed.set()
 
@@ -267,43 +268,31 @@ class IngressWorker:
             envelopes += _envelopes(pulled)
             taken.append(pulled)
         self._crowd.note({pulled.place.session for pulled in taken})
+        return self._begin(taken)
+
+    def _begin(self, taken: list[Pulled]) -> list[Pulled]:
+        """These messages are under way until :meth:`_end`."""
+        self._under_way += 1
+        self._holding.begin(taken)
         return taken
 
-    async def _read(self, taken: Sequence[Pulled]) -> list[Pulled]:
-        """Read the bytes again that were not kept; return the messages that still wait for a
-        verdict."""
-        # Also by a batch with all its bytes: it must stay behind the one before.
+    def _end(self, taken: Sequence[Pulled]) -> None:
+        """They are not in hand any more. Those without a verdict come again."""
+        self._under_way -= 1
+        self._holding.settle(taken)
+        self._changed.set()
+
+    async def _read(self, taken: Sequence[Pulled]) -> list[tuple[Pulled, bytes]]:
+        """Read the bytes again that were not kept; return the messages that are still there, with
+        their bytes."""
+        bodies = {one.place.position: one.data for one in taken}
+        missing = [one for one in taken if one.data is None]
+        # Also for a batch with all its bytes: it must stay behind the one before.
         async with self._reading:
-            missing = [pulled for pulled in taken if pulled.data is None]
-            for pulled, data in zip(
-                missing, await asyncio.gather(*map(self._rereading.read, missing)), strict=True
-            ):
-                pulled.data = data
-        return [pulled for pulled in taken if pulled.data is not None]
-
-    async def _prolong(self) -> None:
-        """Tell the server again and again that the messages that wait are still here.
-
-        They may wait for longer than ``ACK_WAIT_S``, behind others of their bot. Otherwise they
-        would be delivered twice, to no use.
-        """
-        while True:
-            await asyncio.sleep(PROLONG_S)
-            now = time.monotonic()
-            old = [one for one in self._received.in_order() if now - one.asked >= PROLONG_S]
-            if not old:
-                continue
-            *earlier, last = old
-            with contextlib.suppress(NatsError, OSError, TimeoutError):
-                self._nc.write([pub(one.reply, IN_PROGRESS) for one in earlier])
-                await self._nc.request(
-                    last.reply.decode("utf-8", "replace"), IN_PROGRESS, PROLONG_WITHIN_S
-                )
-                # It has heard all of them, because it has answered the last one. But a message of
-                # before a loss of the connection may be another relay's by now, and stays old.
-                for one in old:
-                    if one.asked >= self._trusted_since:
-                        one.asked = now
+            read = await asyncio.gather(*map(self._rereading.read, missing))
+        bodies |= zip([one.place.position for one in missing], read, strict=True)
+        found = [(one, bodies[one.place.position]) for one in taken]
+        return [(one, data) for one, data in found if data is not None]
 
     def _suspect(self, pulled: Pulled) -> None:
         """Keep a message until the batches in hand are done."""
@@ -316,35 +305,31 @@ class IngressWorker:
     def _suspects_wait(self) -> bool:
         return bool(self._suspects) and asyncio.get_running_loop().time() >= self._suspects_due
 
-    async def _try_alone(self, suspect: Pulled) -> None:
-        place = suspect.place
+    async def _try_alone(self, taken: Sequence[Pulled]) -> None:
+        """Judge the only message of ``taken`` alone."""
+        assert self._last_try is not None, "otherwise there are no suspects"
         try:
-            for pulled in await self._read([suspect]):
-                data = pulled.data or b""
-                if self._last_try is not None:
-                    refusals = await self._last_try.judge(
-                        Suspect(
-                            place.session, place.position, place.deliveries, place.stored_ms, data
-                        ),
-                        self._partition,
-                        partial(ingress_arrivals, place, data),
-                        self._turn,
-                    )
-                    await self._acknowledge([pulled], refusals)
+            for pulled, data in await self._read(taken):
+                place = pulled.place
+                suspect = Suspect(
+                    place.session, place.position, place.deliveries, place.stored_ms, data
+                )
+                refusals = await self._last_try.judge(
+                    suspect, self._partition, partial(ingress_arrivals, place, data), self._turn
+                )
+                await self._acknowledge([pulled], refusals)
         except (NatsError, OSError) as error:
             log.warning("acknowledgement.lost", error=type(error).__name__)
         finally:
-            self._under_way -= 1
-            self._changed.set()
+            self._end(taken)
 
     async def _acknowledge(self, pulled: Sequence[Pulled], refusals: Refusals | None) -> None:
         """Acknowledge messages, and then tell the senders of the refused ones.
 
-        Nobody else may judge a message whose sender is told that it is refused. The server gives a
-        message to another relay ``ACK_WAIT_S`` after it delivered it here, and it did so later than
-        the request was made. So if the server confirms the acknowledgement within that time from
-        the request on, no other relay has the message. Otherwise nobody is told. The sender then
-        does not know the verdict, and sends the message again.
+        Nobody else may judge a message whose sender is told that it is refused. So the server has
+        to confirm the acknowledgement while the message is surely here
+        (:mod:`sealbus_broker.relay.holding`). Otherwise nobody is told. The sender then does not
+        know the verdict, and sends the message again.
         """
         if not refusals:
             # Unconfirmed: if it is lost, the messages come again, and the ledger has them already.
@@ -352,10 +337,7 @@ class IngressWorker:
             return
         *earlier, last = pulled
         self._nc.write([pub(one.reply, ACK) for one in earlier])
-        # The oldest request counts, because its messages are the first that another relay may get.
-        asked = min(one.asked for one in pulled)
-        until = asked + ACK_WAIT_S
-        left_s = until - time.monotonic()
+        left_s = self._holding.sure_until(pulled) - time.monotonic()
         # With a reply subject the server says when it has taken the last one, and so all of them.
         try:
             await self._nc.request(
@@ -368,36 +350,30 @@ class IngressWorker:
                 error=type(error).__name__,
             )
             return
-        # The confirmation may have come too late, when another relay may have had the message
-        # already.
-        if time.monotonic() < until and asked >= self._trusted_since:
+        # It may have come too late, when another relay may have had the message already.
+        if time.monotonic() < self._holding.sure_until(pulled):
             refusals.tell()
 
     async def _work(self, taken: Sequence[Pulled]) -> None:
         try:
             # There may be nothing: all messages may be suspects, or gone.
             if ready := await self._read(taken):
-                refusals = await self._process(
-                    [
-                        arrival
-                        for pulled in ready
-                        for arrival in ingress_arrivals(pulled.place, pulled.data or b"")
-                    ],
-                    self._turn,
-                )
-                await self._acknowledge(ready, refusals)
+                arrivals = [
+                    arrival
+                    for pulled, data in ready
+                    for arrival in ingress_arrivals(pulled.place, data)
+                ]
+                refusals = await self._process(arrivals, self._turn)
+                await self._acknowledge([pulled for pulled, _ in ready], refusals)
         except (NatsError, OSError) as error:
             # The message is delivered again, and the ledger recognises it.
             log.warning("acknowledgement.lost", error=type(error).__name__)
         finally:
-            self._under_way -= 1
-            self._changed.set()
+            self._end(taken)
 
 
 def _envelopes(pulled: Pulled) -> int:
     """Return how many envelopes a message has, or may have where its bytes were not kept."""
     if not pulled.is_bundle:
         return 1
-    if pulled.data is None:
-        return MAX_BUNDLE
-    return len(ingress_arrivals(pulled.place, pulled.data))
+    return MAX_BUNDLE if pulled.data is None else count_envelopes(pulled.data)

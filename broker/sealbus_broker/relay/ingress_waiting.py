@@ -24,7 +24,7 @@ This module is pure: it reads no clock. On a lost connection nothing is moved: s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,8 +74,8 @@ class Pulled:
     place: Place
     """The facts that the server states about it."""
     asked: float
-    """The server gives it to another relay no earlier than ``ACK_WAIT_S`` after this (monotonic
-    clock). It was delivered later than this, or its wait was prolonged later."""
+    """The server delivered it here, or heard that it is still here, later than this (monotonic
+    clock). See :mod:`~sealbus_broker.relay.holding`."""
 
     @classmethod
     def of(cls, subject: bytes, reply: bytes, data: bytes, place: Place, asked: float) -> Pulled:
@@ -118,11 +118,15 @@ class IngressWaiting:
         """The bots that have their first turn. The one whose turn it is comes first."""
         self._others: deque[str] = deque()
         """The other bots. The one whose turn is next comes first."""
-        self._positions: set[int] = set()
-        """The sequences of these messages in INGRESS."""
+        self._count = 0
+        """How many messages wait."""
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return self._count
+
+    def __iter__(self) -> Iterator[Pulled]:
+        """All that wait. Each bot's are in order."""
+        return (pulled for queue in self._bots.values() for pulled in queue)
 
     @property
     def has_room(self) -> bool:
@@ -130,17 +134,15 @@ class IngressWaiting:
         return len(self) < WAITING
 
     def put(self, pulled: Pulled) -> None:
-        """Keep a message. A second copy of one that waits is left out: one verdict is enough."""
-        place = pulled.place
-        if place.position in self._positions:
-            return
-        self._positions.add(place.position)
+        """Keep a message."""
+        bot = pulled.place.session
+        if bot not in self._bots:
+            self._bots[bot] = deque()
+            self._credit[bot] = TURN_BYTES
+            self._new.append(bot)
+        self._bots[bot].append(pulled)
         self._bodies.keep(pulled)
-        if place.session not in self._bots:
-            self._bots[place.session] = deque()
-            self._credit[place.session] = TURN_BYTES
-            self._new.append(place.session)
-        self._bots[place.session].append(pulled)
+        self._count += 1
 
     def take(self) -> Pulled:
         """Take the next message. There has to be one."""
@@ -160,21 +162,17 @@ class IngressWaiting:
                 del self._bots[bot], self._credit[bot]
         self._credit[bot] -= cost
         pulled = waiting.popleft()
-        self._positions.discard(pulled.place.position)
         self._bodies.leave(pulled)
+        self._count -= 1
         return pulled
-
-    def in_order(self) -> list[Pulled]:
-        """Return all that wait, in the order of the stream."""
-        waiting = (pulled for queue in self._bots.values() for pulled in queue)
-        return sorted(waiting, key=lambda pulled: pulled.place.position)
 
     def clear(self) -> None:
         """Forget all that wait."""
-        for pulled in self.in_order():
+        for pulled in self:
             self._bodies.leave(pulled)
-        for memory in (self._bots, self._credit, self._new, self._others, self._positions):
+        for memory in (self._bots, self._credit, self._new, self._others):
             memory.clear()
+        self._count = 0
 
 
 class Crowd:
