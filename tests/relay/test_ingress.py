@@ -18,7 +18,7 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
 from sealbus_broker.nats.streams import PARTITIONS, Partition
-from sealbus_broker.relay import ingress_waiting
+from sealbus_broker.relay import ingress_waiting, pulling
 from sealbus_broker.relay.counters import QUIET_S, VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.live import LiveWorker
@@ -84,6 +84,30 @@ async def test_a_status_of_an_earlier_request_does_not_end_this_one(status: byte
     assert worker._pulling._asking is not None
     worker._on_message(second, b"", status, b"")
     assert worker._pulling._asking is None
+
+
+async def test_a_relay_that_works_keeps_its_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no room for long. One that is stuck gives way."""
+    monkeypatch.setattr(pulling, "MOST_EXTRA", 1)
+    monkeypatch.setattr(pulling, "RENEW_S", 0.0)
+    partition = Partition(PARTITIONS, 0)
+    requests = pulling.Pulling(
+        nc=cast("Any", Connection()),
+        partition=partition,
+        supervisor=Supervisor("test"),
+        changed=asyncio.Event(),
+    )
+    requests.on_message(b"NATS/1.0\r\nNats-Pin-Id: it\r\n\r\n", is_first=True)
+
+    def asks_once() -> bool:
+        if wanted := requests.wanted(has_room=False):
+            requests.ask(wanted)
+            requests.end()
+        return bool(wanted)
+
+    assert [asks_once(), asks_once()] == [True, False]
+    requests.on_batch_ended()
+    assert [asks_once(), asks_once()] == [True, False]
 
 
 async def test_no_more_is_asked_for_while_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,10 +116,9 @@ async def test_judged_messages_leave_the_stream(bus: Stage, worker: Worker) -> N
 
 
 async def hold_up(bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker judges one message, and two others wait behind it. No request is under way."""
+    """The worker judges one message, and two others wait behind it. There is no room for more."""
     # One request brings all three.
     monkeypatch.setattr(pulling, "PULL_MESSAGES", 3)
-    monkeypatch.setattr(pulling, "MOST_EXTRA", 0)
     monkeypatch.setattr(ingress_waiting, "WAITING", 2)
     monkeypatch.setattr(ingress_module, "IN_HAND", 1)
     await send(bus, b"0")
@@ -143,7 +142,12 @@ async def is_given_back(bus: Stage, *texts: bytes) -> None:
 async def test_stop_finishes_and_gives_back_in_order(
     bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where requests follow that only keep the partition until its batch is done."""
     await hold_up(bus, worker, monkeypatch)
+    requests = worker.worker._pulling.requests
+    made = requests.made
+    worker.stopping.set()
+    await until(lambda: requests.made > made + 1, "another request keeps the partition")
     await worker.stop()
     assert worker.judged == [b"1"]
     assert await left(bus) == 2

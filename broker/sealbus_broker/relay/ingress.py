@@ -173,9 +173,10 @@ class IngressWorker:
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):
                         self._pulling.ask(wanted)
-                    # While the last request is under way, nobody else gets messages. They would
-                    # wait for it to end.
-                    may_begin = is_open or self._pulling.is_under_way
+                    # While the last request of before the stop is under way, nobody else gets
+                    # messages. They would wait for it to end. A request that only keeps the pin
+                    # prolongs no stop: batches would begin for as long as such requests follow.
+                    may_begin = is_open or self._pulling.is_for_work
                     if (
                         may_begin
                         and self._received
@@ -280,6 +281,7 @@ class IngressWorker:
         """They are not in hand any more. Those without a verdict come again."""
         self._under_way -= 1
         self._holding.settle(taken)
+        self._pulling.on_batch_ended()
         self._changed.set()
 
     async def _read(self, taken: Sequence[Pulled]) -> list[tuple[Pulled, bytes]]:

@@ -52,8 +52,8 @@ keeps the pin. Without it the next relay would get newer messages while older on
 here."""
 
 MOST_EXTRA: Final = 20
-"""How many messages are asked for in this way, one after the other. They last for half of
-``ACK_WAIT_S``. A relay that is stuck for longer gives way."""
+"""How many messages are asked for in this way, one after the other, while no batch ends. They last
+for half of ``ACK_WAIT_S``. A relay that is stuck for longer gives way."""
 
 SILENCE_S: Final = PULL_EXPIRES_S + 5
 """After this time without an end a request is taken for lost, because of a lost connection or a new
@@ -127,7 +127,10 @@ class Pulling:
         """Whether the last message was delivered for the first time. If not, more of those that
         come again may follow."""
         self._extra = 0
-        """How many messages were asked for only to keep the pin, since there was room."""
+        """How many messages were asked for only to keep the pin, since there was room or a batch
+        ended."""
+        self._has_room = False
+        """Whether the last request was made because there was room."""
         self._renewing: asyncio.TimerHandle | None = None
         """The timer after which a request has to keep the pin."""
 
@@ -142,6 +145,11 @@ class Pulling:
         return self._asking is not None
 
     @property
+    def is_for_work(self) -> bool:
+        """Whether a request is under way that does more than keep the pin."""
+        return self.is_under_way and self._has_room
+
+    @property
     def has_pin(self) -> bool:
         """Whether this relay holds the partition, as far as it knows."""
         return bool(self._pin)
@@ -150,6 +158,7 @@ class Pulling:
         """Return how many messages to ask for now. ``has_room``: for more than keep the pin."""
         if self._asking is not None:
             return 0
+        self._has_room = has_room
         if has_room:
             self._extra = 0
             return PULL_MESSAGES if self._is_first else 1
@@ -159,6 +168,10 @@ class Pulling:
             self._extra += 1
             return 1
         return 0
+
+    def on_batch_ended(self) -> None:
+        """The relay is not stuck: it may keep the pin without room for some time more."""
+        self._extra = 0
 
     def ask(self, count: int) -> None:
         """Make a request for ``count`` messages."""
