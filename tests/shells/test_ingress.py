@@ -219,6 +219,24 @@ async def test_stop_leaves_the_bytes_of_suspects(
     await is_given_back(bus, b"2", b"3")
 
 
+async def test_a_suspect_is_judged_with_bytes_that_are_read_again(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many suspects may wait for long, so only the bytes of small ones are kept."""
+    await hold_up(bus, worker, monkeypatch)
+    monkeypatch.setattr(ingress_module, "SMALL_BYTES", 2)
+    received = worker.worker._received
+    await send(bus, b"4444")
+    await until(lambda: len(received) == 3, "a large one waits here")
+    suspects = [received.take() for _ in range(3)]
+    for one in suspects:
+        worker.worker._suspect(one)
+    assert [one.data for one in suspects] == [b"2", b"3", None]
+    worker.go.set()
+    await until(lambda: len(worker.judged) == 4, "each is judged")
+    assert worker.judged == [b"1", b"2", b"3", b"4444"]
+
+
 async def test_stop_goes_on_until_the_request_is_over(bus: Stage, worker: Worker) -> None:
     """nats-server would take a message out of its queue for an inbox that is gone. And the messages
     of the last request would wait here for its end."""

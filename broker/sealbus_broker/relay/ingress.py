@@ -45,7 +45,14 @@ from sealbus_broker.nats.streams import Partition
 from sealbus_broker.relay.arrivals import count_envelopes, ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
 from sealbus_broker.relay.holding import Holding
-from sealbus_broker.relay.ingress_waiting import WAITING, Bodies, Crowd, IngressWaiting, Pulled
+from sealbus_broker.relay.ingress_waiting import (
+    SMALL_BYTES,
+    WAITING,
+    Bodies,
+    Crowd,
+    IngressWaiting,
+    Pulled,
+)
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.pulling import Pulling
@@ -300,6 +307,9 @@ class IngressWorker:
         """Keep a message until the batches in hand are done."""
         if not self._suspects:
             self._suspects_due = asyncio.get_running_loop().time() + SUSPECT_WAIT_S
+        # A window of suspects would take gigabytes. Each is read again when it is its turn.
+        if pulled.size > SMALL_BYTES:
+            pulled.data = None
         # The messages behind it go first, though that breaks the bot's order: this one may end the
         # relay, and would take them along once more.
         self._suspects.append(pulled)
