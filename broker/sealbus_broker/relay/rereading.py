@@ -19,14 +19,17 @@ from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import INGRESS
+from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API, is_missing, time_ms
+from sealbus_broker.nats.jetstream import API, is_missing, refused, time_ms
 from sealbus_broker.relay.ingress_waiting import Pulled
 
 log = get_logger(__name__)
 
-READ_S: Final = 5.0
-"""How long nats-server may take to send one message."""
+READ_S: Final = 2.0
+"""How long nats-server may take to send one message. It answers in milliseconds. A question that is
+lost with its connection takes the place of others for this time, which has to be well below
+``ACK_WAIT_S``."""
 
 RETRY_S: Final = 0.5
 """The pause before a message is asked for again."""
@@ -39,33 +42,51 @@ nats-server closes a connection for which 16 MiB wait (``max_pending``)."""
 class Rereading:
     """Reads messages again. The partitions of a relay share one, and so its bound.
 
-    It keeps nothing. A lost connection delays an answer: see the module.
+    It keeps no message. A lost connection delays an answer: see the module.
     """
 
     def __init__(self, nc: HardenedClient) -> None:
         """Prepare; ``nc`` is the relay's connection."""
         self._nc = nc
-        self._reading = asyncio.Semaphore(READS_AT_ONCE)
+        self._places = asyncio.Semaphore(READS_AT_ONCE)
+        self._is_told = False
+        """Whether the log says already that messages cannot be read."""
 
     async def read(self, pulled: Pulled) -> bytes | None:
         """Return the bytes of a message. ``None``: INGRESS does not have it any more."""
-        body = json.dumps({"seq": pulled.place.position}).encode()
         while True:
-            try:
-                async with self._reading:
-                    answer = json.loads(
-                        (
-                            await self._nc.request(f"{API}.STREAM.MSG.GET.{INGRESS}", body, READ_S)
-                        ).data
-                    )
-                if is_missing(answer):
-                    return None
-                message = answer["message"]
-                # A stream that began anew may have another message at this place.
-                found = message["subject"].encode(), time_ms(message["time"])
-                if found != (pulled.subject, pulled.place.stored_ms):
-                    return None
-                return base64.b64decode(message.get("data", ""))
-            except (NatsError, OSError, TimeoutError, KeyError, ValueError) as error:
-                log.warning("message.read-again-later", error=type(error).__name__)
-            await asyncio.sleep(RETRY_S)
+            async with self._places:
+                try:
+                    found = await self._ask(pulled)
+                except (NatsError, OSError, StreamsUnusable, KeyError, ValueError) as error:
+                    self._tell(error)
+                    # In its place: thousands may wait for one, and a stream without a leader
+                    # refuses each question at once.
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    self._is_told = False
+                    return found
+
+    async def _ask(self, pulled: Pulled) -> bytes | None:
+        """Raises :class:`StreamsUnusable` where JetStream answers with another error than that the
+        message does not exist."""
+        body = json.dumps({"seq": pulled.place.position}).encode()
+        subject = f"{API}.STREAM.MSG.GET.{INGRESS}"
+        answer = json.loads((await self._nc.request(subject, body, READ_S)).data)
+        if is_missing(answer):
+            return None
+        if "error" in answer:
+            raise refused("INGRESS cannot be read", answer["error"])
+        message = answer["message"]
+        # A stream that began anew may have another message at this place.
+        found = message["subject"].encode(), time_ms(message["time"])
+        if found != (pulled.subject, pulled.place.stored_ms):
+            return None
+        return base64.b64decode(message.get("data", ""))
+
+    def _tell(self, error: Exception) -> None:
+        """Log why a message could not be read: once for all attempts, until one succeeds."""
+        if not self._is_told:
+            why = str(error) if isinstance(error, StreamsUnusable) else type(error).__name__
+            log.warning("message.read-again-later", because=why)
+        self._is_told = True
