@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 from sealbus.nats.acks import ACK, IN_PROGRESS, NAK
 from sealbus.nats.frames import pub
@@ -21,7 +24,7 @@ from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.ingress_waiting import TURN_BYTES
-from sealbus_broker.relay.last_try import LastTry
+from sealbus_broker.relay.last_try import LastTry, mark_subject
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.stream_store import StreamStore
 from sealbus_broker.relay.turn import Turn
@@ -235,6 +238,33 @@ async def test_a_suspect_is_judged_with_bytes_that_are_read_again(
     worker.go.set()
     await until(lambda: len(worker.judged) == 4, "each is judged")
     assert worker.judged == [b"1", b"2", b"3", b"4444"]
+
+
+async def test_suspect_is_not_judged_while_its_mark_is_unknown(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have ended a relay. HEALTH has no leader for a moment, and cannot say so."""
+    await hold_up(bus, worker, monkeypatch)
+    suspect = worker.worker._received.take()
+    mark = mark_subject(Partition(PARTITIONS, 0), suspect.place.position)
+    await bus.relay.request(mark, b"begun", PATIENCE_S)
+    error = {"code": 503, "err_code": 10008, "description": "temporarily unavailable"}
+    request = bus.relay.request
+
+    async def without_leader(subject: str, *arguments: Any, **options: Any) -> Any:
+        if subject.endswith("MSG.GET.HEALTH"):
+            return Msg(bus.relay, data=json.dumps({"error": error}).encode())
+        return await request(subject, *arguments, **options)
+
+    monkeypatch.setattr(bus.relay, "request", without_leader)
+    worker.worker._suspect(suspect)
+    with capture_logs() as lines:
+        worker.go.set()
+        await until(lambda: b"3" in worker.judged, "the others are judged")
+        await until(lambda: worker.worker._under_way == 0 and not worker.worker._suspects)
+    assert [line["error"] for line in lines] == ["StreamsAway"]
+    assert worker.judged == [b"1", b"3"]
+    assert await left(bus) == 1, "it comes again"
 
 
 async def test_stop_goes_on_until_the_request_is_over(bus: Stage, worker: Worker) -> None:

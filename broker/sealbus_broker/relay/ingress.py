@@ -40,6 +40,7 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
+from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import Partition
 from sealbus_broker.relay.arrivals import count_envelopes, ingress_arrivals, read_place
@@ -330,8 +331,9 @@ class IngressWorker:
                     suspect, self._partition, partial(ingress_arrivals, place, data), self._turn
                 )
                 await self._acknowledge([pulled], refusals)
-        except (NatsError, OSError) as error:
-            log.warning("acknowledgement.lost", error=type(error).__name__)
+        except (NatsError, OSError, StreamsUnusable) as error:
+            # It comes again.
+            log.warning("message.not-judged-alone", error=type(error).__name__)
         finally:
             self._end(taken)
 
