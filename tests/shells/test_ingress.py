@@ -25,6 +25,7 @@ from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.ingress_waiting import TURN_BYTES
 from sealbus_broker.relay.last_try import LastTry, mark_subject
+from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.stream_store import StreamStore
 from sealbus_broker.relay.turn import Turn
@@ -48,6 +49,7 @@ class Worker:
         self.judged: list[bytes] = []
         self.told = asyncio.Event()
         self.refuses = False
+        self.fails = False
         self.go = asyncio.Event()
         self.go.set()
         self.stopping = asyncio.Event()
@@ -74,6 +76,8 @@ class Worker:
     async def _process(self, arrivals: Sequence[Arrival], _: Turn) -> Refusals:
         self.judged += [arrival.data for arrival in arrivals]
         await self.go.wait()
+        if self.fails:
+            raise ZeroDivisionError
         items = list(arrivals) if self.refuses else []
         return Refusals(cast("Any", items), lambda _: self.told.set())
 
@@ -466,3 +470,50 @@ async def test_prolonging_makes_no_message_sure_again(
     await until(lambda: worker.worker._under_way == 0, "it is settled")
     assert await left(bus) == 0
     assert not worker.told.is_set()
+
+
+async def fail(bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker makes a mistake in a batch. The next batch may have begun, and the third message
+    waits."""
+    monkeypatch.setattr(ingress_module, "CROWDED", 1)
+    await hold_up(bus, worker, monkeypatch)
+    worker.fails = True
+    worker.go.set()
+    with pytest.raises(ExceptionGroup):
+        await patiently(worker.running)
+    worker.fails = False
+
+
+async def test_worker_that_failed_goes_on_with_its_messages(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fail(bus, worker, monkeypatch)
+    worker.running = asyncio.create_task(worker.worker.run(worker.stopping))
+    await until(lambda: b"3" in worker.judged, "it goes on with those that waited")
+
+
+async def test_worker_that_failed_long_ago_forgets_its_messages(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another relay has had them meanwhile. Their bytes make room for others."""
+    await fail(bus, worker, monkeypatch)
+    received = worker.worker._received
+    assert received._bodies.size > 0
+    for one in received:
+        one.asked -= ACK_WAIT_S
+    worker.running = asyncio.create_task(worker.worker.run(worker.stopping))
+    await until(lambda: len(received) == 0, "they are forgotten")
+    assert received._bodies.size == 0
+    await worker.stop()
+    assert b"3" not in worker.judged
+
+
+async def test_partitions_of_another_number_keep_no_bytes(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fail(bus, worker, monkeypatch)
+    workers = Workers(lambda _: worker.worker)
+    workers.of(Partition(PARTITIONS, 0))
+    workers.forget(PARTITIONS + 1)
+    assert worker.worker._received._bodies.size == 0
+    worker.running = asyncio.create_task(worker.worker.run(worker.stopping))

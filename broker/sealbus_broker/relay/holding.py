@@ -86,6 +86,11 @@ class Holding:
             self._messages.pop(one.place.position, None)
             self._begun.pop(one.place.position, None)
 
+    @property
+    def begun(self) -> list[Pulled]:
+        """The messages that are in batches."""
+        return [self._messages[position] for position in self._begun]
+
     def in_order(self) -> list[Pulled]:
         """Return all messages, in the order of the stream."""
         return [self._messages[position] for position in sorted(self._messages)]
@@ -106,6 +111,12 @@ class Holding:
         # The oldest counts, because it is the first that another relay may get.
         asked = min(one.asked for one in messages)
         return asked + ACK_WAIT_S if asked >= self._trusted_since else 0.0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether all messages in hand are sure."""
+        messages = self._messages.values()
+        return not messages or time.monotonic() < self.sure_until(messages)
 
     async def prolong(self) -> None:
         """Tell the server again and again that the messages are still here."""

@@ -157,9 +157,14 @@ class IngressWorker:
         """Work until ``stopping`` is set. Finish the batches in hand, and give back the rest in
         order.
 
-        It may be called again after it has failed. The messages in hand are delivered again, or are
-        still here.
+        It may be called again after it has failed. The messages that waited are still here, unless
+        another relay may have had them meanwhile.
         """
+        # A batch that was cancelled before its first step has not counted itself out.
+        self._under_way = 0
+        self._holding.settle(self._holding.begun)
+        if not self._holding.is_sure:
+            self.forget()
         subscription = await self._nc.subscribe_direct(self._pulling.answers, self._on_message)
         watch = partial(set_after, stopping, self._changed)
         watching = self._supervisor.keep(
@@ -234,11 +239,11 @@ class IngressWorker:
     async def _give_back(self) -> None:
         """Give back the messages that were not begun, in order, and then the partition."""
         replies = [one.reply for one in self._holding.in_order()]
-        self._clear()
+        self.forget()
         await give_back(self._nc, self._partition, replies, has_pin=self._pulling.has_pin)
 
-    def _clear(self) -> None:
-        """Forget the messages in hand. No batch is under way."""
+    def forget(self) -> None:
+        """Forget the messages in hand, and leave their bytes. No batch is under way."""
         self._suspects.clear()
         self._received.clear()
         self._holding.clear()

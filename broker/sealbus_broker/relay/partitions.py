@@ -29,7 +29,9 @@ class Workers:
 
     def forget(self, number: int) -> None:
         """Forget the workers of other numbers of partitions than ``number``. None of them works."""
-        self._workers = {at: one for at, one in self._workers.items() if at.number == number}
+        for at in [at for at in self._workers if at.number != number]:
+            # One that failed may still have messages, whose bytes count for all partitions.
+            self._workers.pop(at).forget()
 
     def on_lost(self) -> None:
         """The connection is lost."""
