@@ -51,7 +51,8 @@ def test_large_messages_of_one_bot_leave_turns_to_others() -> None:
     assert taken(waiting, 1) == [("greedy", 0)]
     for position in range(1000, 1010):
         waiting.put(pulled("honest", position))
-    # Its next message is larger than a turn, so it waits until the other bot has had as many bytes.
+    # Its first message was larger than a turn, so the next one waits until the other bot has had as
+    # many bytes.
     assert taken(waiting, 10) == [("honest", position) for position in range(1000, 1010)]
 
 
@@ -108,14 +109,30 @@ def test_bytes_of_all_partitions_have_one_bound() -> None:
     assert bodies.size == 0
 
 
-def test_a_stranger_does_not_wait_for_a_round_of_the_others() -> None:
+@pytest.mark.parametrize("size", [300, MAX_BUNDLE_BYTES])
+def test_a_stranger_does_not_wait_for_a_round_of_the_others(size: int) -> None:
     waiting = IngressWaiting()
     bots = [f"b{number}" for number in range(100)]
     for position in range(1000):
         waiting.put(pulled(bots[position % 100], position, TURN_BYTES))
     taken(waiting, 150)
-    waiting.put(pulled("stranger", 1000))
+    waiting.put(pulled("stranger", 1000, size))
     assert taken(waiting, 1) == [("stranger", 1000)]
+
+
+def test_bots_share_the_bytes_whatever_the_size_of_their_messages() -> None:
+    """A bot of which nothing waits keeps its debt. So its next large message is no first turn."""
+    waiting = IngressWaiting()
+    for position in range(3000):
+        waiting.put(pulled("small", position, 1000))
+    bytes_of = {"small": 0, "large": 0}
+    for position in range(3000, 5000):
+        if "large" not in [one.place.session for one in waiting]:
+            waiting.put(pulled("large", position, MAX_BUNDLE_BYTES))
+        one = waiting.take()
+        bytes_of[one.place.session] += one.size
+    assert bytes_of["small"] > 1_000_000
+    assert bytes_of["large"] < bytes_of["small"] + 2 * MAX_BUNDLE_BYTES
 
 
 def test_bots_that_come_again_and_again_do_not_starve_others() -> None:

@@ -3,12 +3,14 @@
 
 A relay pulls ahead of its judging, so that it also has the messages behind the backlogs of others.
 Each bot's messages keep their order. A turn is measured in bytes, because the work for a message
-grows with them: a bot with large messages has its next turn later than one with small ones. So a
-bot that sends more than a relay can judge waits behind itself.
+grows with them. The message that passes the measure still belongs to the turn, and the bot owes the
+rest to its next turns. So a bot with large messages has its turn less often than one with small
+ones, and a bot that sends more than a relay can judge waits behind itself.
 
-A bot of which nothing waits has its first turn before all others. Afterwards it is one of them, and
-it stays one of them until its next turn would come. So a stranger does not wait for a round of a
-thousand bots, and many strangers cannot keep the others waiting for ever.
+A bot of which nothing waits, and that owes nothing, has its first turn before all others.
+Afterwards it is one of them, and it stays one of them until its next turn would come. So a stranger
+does not wait for a round of a thousand bots, and many strangers cannot keep the others waiting for
+ever.
 
 :class:`Bodies` bounds the memory that the messages of all partitions take. Where they take more,
 the relay keeps only the place of a message, and reads its bytes from INGRESS again before it is
@@ -47,8 +49,8 @@ SMALL_BYTES: Final = 1024
 again. With 24 full windows they take 72 MiB."""
 
 TURN_BYTES: Final = 8 * 1024
-"""How many bytes a bot may add to a batch before the next bot has its turn. Eight bots fit into a
-short batch (``ingress.CROWDED_BYTES``)."""
+"""After this many bytes of a bot the next bot has its turn. Eight bots fit into a short batch
+(``ingress.CROWDED_BYTES``)."""
 
 LEAST_BYTES: Final = 256
 """A message counts at least this much: about the size of the smallest envelope."""
@@ -111,9 +113,10 @@ class IngressWaiting:
         self._bodies = Bodies() if bodies is None else bodies
         self._bots: dict[str, deque[Pulled]] = {}
         """The messages that wait, by bot. A bot of which all were taken stays, empty, until its
-        next turn would come."""
+        next turn would come and it owes nothing."""
         self._credit: dict[str, int] = {}
-        """How many bytes each of these bots may still add in this turn."""
+        """How many bytes of this turn each of these bots has left. Less than 0: how many it
+        owes."""
         self._new: deque[str] = deque()
         """The bots that have their first turn. The one whose turn it is comes first."""
         self._others: deque[str] = deque()
@@ -150,18 +153,17 @@ class IngressWaiting:
             turns = self._new or self._others
             bot = turns[0]
             waiting = self._bots[bot]
-            cost = max(waiting[0].size, LEAST_BYTES) if waiting else 0
-            if waiting and cost <= self._credit[bot]:
+            if waiting and self._credit[bot] > 0:
                 break
-            # Its turn is over. A message of more than a turn waits until its bot has had enough.
+            # Its turn is over.
             turns.popleft()
-            if waiting or turns is self._new:
+            if waiting or turns is self._new or self._credit[bot] < 0:
                 self._credit[bot] += TURN_BYTES
                 self._others.append(bot)
             else:
                 del self._bots[bot], self._credit[bot]
-        self._credit[bot] -= cost
         pulled = waiting.popleft()
+        self._credit[bot] -= max(pulled.size, LEAST_BYTES)
         self._bodies.leave(pulled)
         self._count -= 1
         return pulled
