@@ -15,8 +15,9 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.supervision import Supervisor
+from sealbus_broker.gate.policy import MOST_PARTITIONS
 from sealbus_broker.gate.verdict import Arrival
-from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
+from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES, MAX_PENDING_BYTES
 from sealbus_broker.nats.streams import PARTITIONS, Partition
 from sealbus_broker.relay import ingress_waiting, pulling
 from sealbus_broker.relay.counters import QUIET_S, VerdictCounters
@@ -25,6 +26,7 @@ from sealbus_broker.relay.live import LiveWorker
 from sealbus_broker.relay.live_waiting import WAITING_PER_BOT
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.pulling import PULL_BYTES
+from sealbus_broker.relay.rereading import READS_AT_ONCE
 from sealbus_broker.relay.turn import Turn
 from tests.scene import Scene
 from tests.waiting import until
@@ -227,9 +229,14 @@ async def test_live_messages_beyond_the_queue_are_counted_and_named(streams: Sce
     assert judged[2] == b"x"  # in its turn, and not after a thousand of another bot's
 
 
-def test_a_relay_asks_for_more_bytes_than_the_largest_message() -> None:
-    """The server would refuse a smaller request for ever.
+def test_a_request_fits_the_largest_message_and_the_connection() -> None:
+    """The server would refuse a smaller request for ever. It would end a connection for which more
+    bytes wait.
 
     Subject, reply and headers are small, or are part of the payload's limit.
     """
-    assert PULL_BYTES > MAX_BOT_PAYLOAD_BYTES + 4096
+    around = 4096
+    assert MAX_BOT_PAYLOAD_BYTES + around < PULL_BYTES
+    in_base64 = MAX_BOT_PAYLOAD_BYTES * 4 // 3 + around
+    waiting = MOST_PARTITIONS * PULL_BYTES + READS_AT_ONCE * in_base64
+    assert waiting < MAX_PENDING_BYTES

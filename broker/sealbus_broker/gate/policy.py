@@ -52,7 +52,7 @@ REPLICAS: Final = (1, 3, 5)
 nodes survive no more losses than one, and four no more than three. JetStream keeps five at most."""
 
 MOST_PARTITIONS: Final = 24
-"""Most partitions. A lone relay asks for 640 KiB of each at a time (``relay/pulling.py``), and
+"""Most partitions. A lone relay asks for 592 KiB of each at a time (``relay/pulling.py``), and
 nats-server lets 16 MiB wait for one connection."""
 
 

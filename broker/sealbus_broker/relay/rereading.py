@@ -34,9 +34,10 @@ lost with its connection takes the place of others for this time, which has to b
 RETRY_S: Final = 0.5
 """The pause before a message is asked for again."""
 
-READS_AT_ONCE: Final = 4
-"""How many messages are asked for at the same time. Each may have a megabyte with its base64, and
-nats-server closes a connection for which 16 MiB wait (``max_pending``)."""
+READS_AT_ONCE: Final = 2
+"""How many messages are asked for at the same time: one is read while another is on its way. Each
+may have 768 KiB with its base64, beside the messages that are pulled (``pulling.PULL_BYTES``), and
+nats-server closes a connection for which more than ``config.MAX_PENDING_BYTES`` wait."""
 
 
 class Rereading:
