@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -19,14 +20,15 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, Partition, partition_consumer
-from sealbus_broker.relay import holding, ingress_waiting, pulling
+from sealbus_broker.relay import holding, ingress_waiting, pulling, stops
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
 from sealbus_broker.relay.ingress_waiting import TURN_BYTES
-from sealbus_broker.relay.last_try import LastTry, mark_subject
+from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, mark_subject
 from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.pipeline import Refusals
+from sealbus_broker.relay.stops import MOST_STOPS, Stops
 from sealbus_broker.relay.stream_store import StreamStore
 from sealbus_broker.relay.turn import Turn
 from tests.shells.stage import Stage
@@ -34,6 +36,8 @@ from tests.waiting import PATIENCE_S, patiently, until
 
 BOT = "e"
 """A bot whose messages fall into partition 0."""
+
+FIRST = Partition(PARTITIONS, 0)
 
 OTHER = "al"
 """Another one."""
@@ -55,10 +59,11 @@ class Worker:
         self.stopping = asyncio.Event()
         self.worker = IngressWorker(
             nc=client or stage.relay,
-            partition=Partition(PARTITIONS, 0),
+            partition=FIRST,
             process=self._process,
             supervisor=Supervisor("a test"),
             last_try=None if stream_store is None else self._last_try(stage, stream_store),
+            stops=None if stream_store is None else Stops(stage.relay, stream_store, FIRST),
         )
         self.running = asyncio.create_task(self.worker.run(self.stopping))
 
@@ -244,13 +249,79 @@ async def test_a_suspect_is_judged_with_bytes_that_are_read_again(
     assert worker.judged == [b"1", b"2", b"3", b"4444"]
 
 
+def has_eight(worker: Worker) -> bool:
+    """Eight messages wait behind the one that is being judged."""
+    return bool(worker.judged) and len(worker.worker._received) >= 8
+
+
+async def stop_often(bus: Stage, stream_store: StreamStore, times: int) -> list[bytes]:
+    """Relays stop, one after the other. Each judges one message, and gives eight back. Returns the
+    messages that are judged."""
+    judged: list[bytes] = []
+    for _ in range(times):
+        one = Worker(bus, stream_store=stream_store)
+        one.go.clear()
+        await until(partial(has_eight, one), "eight wait")
+        await one.stop()
+        judged += one.judged
+    return judged
+
+
+@pytest.mark.parametrize("are_noted", [True, False])
+async def test_stops_make_no_message_suspect(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch, are_noted: bool
+) -> None:
+    """Where HEALTH cannot keep their number, the messages are judged alone, and none is lost."""
+    for name, number in {"IN_HAND": 1, "CROWDED": 1}.items():
+        monkeypatch.setattr(ingress_module, name, number)
+    monkeypatch.setattr(ingress_waiting, "WAITING", 8)
+    monkeypatch.setattr(pulling, "PULL_MESSAGES", 1)
+    bus.limit(ingress_messages=1000)
+    await provision(bus.relay, bus.policy)
+    stream_store = StreamStore(bus.relay)
+    await stream_store.open()
+    texts = [b"%02d" % number for number in range(20)]
+    await send(bus, *texts)
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        if not are_noted:
+            patch.setattr(stops, "NOTE_S", 0.0)
+        judged = await stop_often(bus, stream_store, LAST_DELIVERIES + 1)
+        last = Worker(bus, stream_store=stream_store)
+        await until(lambda: len(judged) + len(last.judged) == len(texts), "all are judged")
+        await last.stop()
+    isolated = [line for line in lines if line["event"] == "message.isolated"]
+    if are_noted:
+        assert judged + last.judged == texts
+        assert isolated == []
+    else:
+        assert sorted(judged + last.judged) == texts
+        assert len(isolated) > 0
+
+
+async def test_only_the_newest_stops_are_noted(bus: Stage) -> None:
+    """A stream that began anew has other messages at these places. And an old stop concerns none
+    that is still there."""
+    stream_store = StreamStore(bus.relay)
+    await stream_store.open()
+    writing, reading = (Stops(bus.relay, stream_store, FIRST) for _ in range(2))
+    await writing.note(1, 9)
+    for last in range(20, 30):
+        await writing.note(10, last)
+    await reading.look()
+    assert [reading.times(at) for at in (9, 10, 22, 23, 29, 30)] == [
+        *(0, MOST_STOPS, MOST_STOPS, MOST_STOPS - 1, 1, 0)
+    ]
+    reading.forget()
+    assert not reading.are_known
+
+
 async def test_suspect_is_not_judged_while_its_mark_is_unknown(
     bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have ended a relay. HEALTH has no leader for a moment, and cannot say so."""
     await hold_up(bus, worker, monkeypatch)
     suspect = worker.worker._received.take()
-    mark = mark_subject(Partition(PARTITIONS, 0), suspect.place.position)
+    mark = mark_subject(FIRST, suspect.place.position)
     await bus.relay.request(mark, b"begun", PATIENCE_S)
     error = {"code": 503, "err_code": 10008, "description": "temporarily unavailable"}
     request = bus.relay.request
@@ -513,7 +584,7 @@ async def test_partitions_of_another_number_keep_no_bytes(
 ) -> None:
     await fail(bus, worker, monkeypatch)
     workers = Workers(lambda _: worker.worker)
-    workers.of(Partition(PARTITIONS, 0))
+    workers.of(FIRST)
     workers.forget(PARTITIONS + 1)
     assert worker.worker._received._bodies.size == 0
     worker.running = asyncio.create_task(worker.worker.run(worker.stopping))

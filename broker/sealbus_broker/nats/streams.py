@@ -66,8 +66,9 @@ STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS, RECORDS
 PROBE_SUBJECT: Final = f"{HEALTH_PREFIX}.probe"
 
 HEALTH_BYTES: Final = 1024 * 1024
-"""HEALTH keeps one message of about 700 bytes, and a mark of each message that was judged alone
-(:mod:`sealbus_broker.relay.last_try`)."""
+"""HEALTH keeps one message of about 700 bytes, a mark of each message that was judged alone
+(:mod:`sealbus_broker.relay.last_try`), and a note of each partition, of up to 300 bytes
+(:mod:`sealbus_broker.relay.stops`)."""
 
 RECORDS_BYTES: Final = 64 * 1024 * 1024
 """RECORDS keeps one message of a few hundred bytes for each login that a record is about: more than

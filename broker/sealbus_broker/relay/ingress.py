@@ -43,7 +43,7 @@ from sealbus.waiting import set_after
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import Partition
-from sealbus_broker.relay.arrivals import count_envelopes, ingress_arrivals, read_place
+from sealbus_broker.relay.arrivals import Place, count_envelopes, ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
 from sealbus_broker.relay.holding import Holding
 from sealbus_broker.relay.ingress_waiting import (
@@ -58,6 +58,7 @@ from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import Process, Refusals
 from sealbus_broker.relay.pulling import Pulling
 from sealbus_broker.relay.rereading import Rereading
+from sealbus_broker.relay.stops import Stops
 from sealbus_broker.relay.turn import Turn
 
 log = get_logger(__name__)
@@ -108,6 +109,7 @@ class IngressWorker:
         process: Process,
         supervisor: Supervisor,
         last_try: LastTry | None = None,
+        stops: Stops | None = None,
         crowd: Crowd | None = None,
         bodies: Bodies | None = None,
         rereading: Rereading | None = None,
@@ -120,6 +122,8 @@ class IngressWorker:
             process: Judges a batch and carries its verdicts out.
             supervisor: Answers for the timers and the watch for a stop.
             last_try: Judges suspects alone. Without it they are judged like other messages.
+            stops: Knows how often messages were given back. Without it each delivery makes them
+                suspect.
             crowd: Knows whether several bots send.
             bodies: Bounds the bytes of the messages that wait.
             rereading: Reads the messages whose bytes were not kept. The partitions of a relay share
@@ -130,6 +134,7 @@ class IngressWorker:
         self._partition = partition
         self._process = process
         self._last_try = last_try
+        self._stops = stops
         self._turn = Turn()
         """Keeps the partition's batches in order."""
         self._rereading = Rereading(nc) if rereading is None else rereading
@@ -143,6 +148,8 @@ class IngressWorker:
         """All messages in hand."""
         self._received = IngressWaiting(bodies)
         """Pulled, and in no batch yet."""
+        self._came_often = False
+        """Whether a message came so often that it may be a suspect."""
         self._suspects: deque[Pulled] = deque()
         """Delivered often, and waiting to be judged alone, the oldest first."""
         self._suspects_due = 0.0
@@ -162,6 +169,8 @@ class IngressWorker:
         """
         # A batch that was cancelled before its first step has not counted itself out.
         self._under_way = 0
+        if self._stops is not None:
+            self._stops.forget()
         self._holding.settle(self._holding.begun)
         if not self._holding.is_sure:
             self.forget()
@@ -183,6 +192,9 @@ class IngressWorker:
                 # its queue for a request whose inbox is gone would be lost for ACK_WAIT_S, and come
                 # behind newer ones.
                 while not stopping.is_set() or self._under_way or self._pulling.is_under_way:
+                    # Before a message is taken for a suspect, and before any behind it is taken.
+                    if self._came_often and self._stops is not None and not self._stops.are_known:
+                        await self._stops.look()
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):
                         self._pulling.ask(wanted)
@@ -238,8 +250,11 @@ class IngressWorker:
 
     async def _give_back(self) -> None:
         """Give back the messages that were not begun, in order, and then the partition."""
-        replies = [one.reply for one in self._holding.in_order()]
+        messages = self._holding.in_order()
         self.forget()
+        if messages and self._stops is not None and self._pulling.has_pin:
+            await self._stops.note(messages[0].place.position, messages[-1].place.position)
+        replies = [one.reply for one in messages]
         await give_back(self._nc, self._partition, replies, has_pin=self._pulling.has_pin)
 
     def forget(self) -> None:
@@ -260,6 +275,7 @@ class IngressWorker:
             # A copy of a message in hand waits nowhere: one verdict is enough.
             if self._holding.add(pulled):
                 self._received.put(pulled)
+            self._came_often |= place.deliveries >= LAST_DELIVERIES
         self._pulling.on_message(headers, is_first=place is None or place.deliveries == 1)
         self._changed.set()
 
@@ -273,9 +289,7 @@ class IngressWorker:
         size = 0
         while self._received and envelopes < most and size < most_bytes:
             pulled = self._received.take()
-            # The count alone accuses no message: a relay that is often stopped gives messages back
-            # often.
-            if self._last_try is not None and pulled.place.deliveries >= LAST_DELIVERIES:
+            if self._is_suspect(pulled.place):
                 self._suspect(pulled)
                 continue
             size += pulled.size
@@ -308,6 +322,13 @@ class IngressWorker:
         bodies |= zip([one.place.position for one in missing], read, strict=True)
         found = [(one, bodies[one.place.position]) for one in taken]
         return [(one, data) for one, data in found if data is not None]
+
+    def _is_suspect(self, place: Place) -> bool:
+        """Whether so many relays may have ended with this message in hand that it is judged
+        alone."""
+        # A stop delivers messages again, too, and ends nothing.
+        stops = 0 if self._stops is None else self._stops.times(place.position)
+        return self._last_try is not None and place.deliveries - stops >= LAST_DELIVERIES
 
     def _suspect(self, pulled: Pulled) -> None:
         """Keep a message until the batches in hand are done."""

@@ -2,8 +2,9 @@
 
 A message may end the relay that judges it, by a fault in a library, or by the memory that it takes.
 It is then delivered to the next relay, with all messages that were in hand beside it. A count of
-deliveries alone would set honest messages aside too: those beside it, and those of a relay that is
-stopped and started often. So a message is tried before it is set aside:
+deliveries alone would set honest messages aside too: those beside it. So a message is tried before
+it is set aside. Deliveries that follow an orderly stop do not count
+(:mod:`sealbus_broker.relay.stops`):
 
 =========== ========================================================================================
 delivery    the relay

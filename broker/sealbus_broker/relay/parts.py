@@ -44,6 +44,7 @@ from sealbus_broker.relay.promises import Promises
 from sealbus_broker.relay.rereading import Rereading
 from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.sharing import Sharing
+from sealbus_broker.relay.stops import Stops
 from sealbus_broker.relay.stream_store import StreamStore
 
 
@@ -127,6 +128,7 @@ class Parts:
                 process=last_try.process,
                 supervisor=supervisor,
                 last_try=last_try,
+                stops=Stops(nc, self.stream_store, partition),
                 crowd=crowd,
                 bodies=bodies,
                 rereading=rereading,
