@@ -165,7 +165,7 @@ class Pipeline:
         """Shared with the storing: a message that is judged again is not verified again."""
         self._meters = RateMeters() if meters is None else meters
         """The rates and shares of each bot."""
-        self._turns = asyncio.Lock()
+        self._judging = asyncio.Lock()
         """Held by the batch that is being judged, for :data:`GIVE_WAY_S` at a time."""
         self._storing = Storing(
             stream_store=stream_store,
@@ -224,7 +224,7 @@ class Pipeline:
         while waiting:
             # The ledger may become invalid meanwhile. So Storing looks at it again before it
             # writes.
-            async with self._turns:
+            async with self._judging:
                 gives_way = min(time.monotonic() + GIVE_WAY_S, judged_at + PART_S)
                 while waiting:
                     judgment = judge(
