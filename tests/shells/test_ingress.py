@@ -307,12 +307,17 @@ async def test_only_the_newest_stops_are_noted(bus: Stage) -> None:
     await writing.note(1, 9)
     for last in range(20, 30):
         await writing.note(10, last)
+    reading.want()
+    assert reading.are_wanted
     await reading.look()
+    assert not reading.are_wanted
     assert [reading.times(at) for at in (9, 10, 22, 23, 29, 30)] == [
         *(0, MOST_STOPS, MOST_STOPS, MOST_STOPS - 1, 1, 0)
     ]
     reading.forget()
-    assert not reading.are_known
+    # Another relay may note more until the next message that came often is here.
+    assert not reading.are_wanted
+    assert reading.times(10) == 0
 
 
 async def test_suspect_is_not_judged_while_its_mark_is_unknown(
@@ -461,11 +466,17 @@ async def test_a_bot_has_its_turn_beside_a_backlog(bus: Stage, worker: Worker) -
     assert place <= 2 * ingress_module.CROWDED + TURN_BYTES // 300 + 1
 
 
+def prolong_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is told at once of messages in hand, and again and again."""
+    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
+    monkeypatch.setattr(holding, "YOUNG_S", 0.0)
+
+
 async def test_server_is_told_of_messages_in_hand(
     bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is being judged, one waits for its turn, and one waits to be judged alone."""
-    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
+    prolong_often(monkeypatch)
     await hold_up(bus, worker, monkeypatch)
     worker.worker._suspect(worker.worker._received.take())
     in_hand = worker.worker._holding.in_order()
@@ -482,7 +493,7 @@ async def test_server_is_not_told_of_a_batch_that_is_stuck(
     bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another relay has to try its messages."""
-    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
+    prolong_often(monkeypatch)
     monkeypatch.setattr(holding, "BEGUN_S", 1e-6)
     await hold_up(bus, worker, monkeypatch)
     stuck, *waiting = worker.worker._holding.in_order()
@@ -514,7 +525,7 @@ async def test_prolonging_makes_no_message_sure_again(
 ) -> None:
     """Another relay may have taken the message over, and may accept it. So no refusal is told."""
     monkeypatch.setattr(ingress_module, "IN_HAND", 1)
-    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
+    prolong_often(monkeypatch)
     worker.refuses = True
     worker.go.clear()
     await send(bus, b"1")

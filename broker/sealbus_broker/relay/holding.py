@@ -2,7 +2,7 @@
 
 nats-server gives a message to another relay :data:`~sealbus_broker.nats.streams.ACK_WAIT_S` after
 it delivered the message here, or after it heard that the message is still here. So the relay says
-so of all messages in hand, every :data:`PROLONG_S`. A message in hand is in one of these states:
+so every :data:`PROLONG_S`. A message in hand is in one of these states:
 
 ========= ==========================================================================================
 waiting   it is in no batch yet. It may wait for longer than ``ACK_WAIT_S``, behind others of its
@@ -39,8 +39,13 @@ from sealbus_broker.nats.streams import ACK_WAIT_S
 from sealbus_broker.relay.ingress_waiting import Pulled
 
 PROLONG_S: Final = 3.0
-"""How often the server is told that messages are still here. So there are two attempts within
-``ACK_WAIT_S``, also if the first has no answer within :data:`PROLONG_WITHIN_S`."""
+"""How often the server is told that messages are still here. The first word comes after 4 s at the
+latest. If it has no answer within :data:`PROLONG_WITHIN_S`, the second one comes after 9 s, and so
+within ``ACK_WAIT_S``."""
+
+YOUNG_S: Final = 1.0
+"""Messages that are here for a shorter time are not named. Most have their verdicts by then, and a
+word costs the server as much as an acknowledgement."""
 
 PROLONG_WITHIN_S: Final = 2.0
 """How long the server may take to say that it has heard so."""
@@ -126,7 +131,7 @@ class Holding:
             told = [
                 one
                 for position, one in self._messages.items()
-                if now - self._begun.get(position, now) < BEGUN_S
+                if now - one.asked >= YOUNG_S and now - self._begun.get(position, now) < BEGUN_S
             ]
             if not told:
                 continue

@@ -148,8 +148,6 @@ class IngressWorker:
         """All messages in hand."""
         self._received = IngressWaiting(bodies)
         """Pulled, and in no batch yet."""
-        self._came_often = False
-        """Whether a message came so often that it may be a suspect."""
         self._suspects: deque[Pulled] = deque()
         """Delivered often, and waiting to be judged alone, the oldest first."""
         self._suspects_due = 0.0
@@ -193,7 +191,7 @@ class IngressWorker:
                 # behind newer ones.
                 while not stopping.is_set() or self._under_way or self._pulling.is_under_way:
                     # Before a message is taken for a suspect, and before any behind it is taken.
-                    if self._came_often and self._stops is not None and not self._stops.are_known:
+                    if self._stops is not None and self._stops.are_wanted:
                         await self._stops.look()
                     is_open = not stopping.is_set()
                     if wanted := self._pulling.wanted(has_room=is_open and self._has_room()):
@@ -275,7 +273,8 @@ class IngressWorker:
             # A copy of a message in hand waits nowhere: one verdict is enough.
             if self._holding.add(pulled):
                 self._received.put(pulled)
-            self._came_often |= place.deliveries >= LAST_DELIVERIES
+            if self._stops is not None and place.deliveries >= LAST_DELIVERIES:
+                self._stops.want()
         self._pulling.on_message(headers, is_first=place is None or place.deliveries == 1)
         self._changed.set()
 

@@ -6,9 +6,9 @@ orderly stops (:mod:`sealbus_broker.relay.last_try`). So a relay writes a note i
 gives messages back: the first and the last sequence of each stop. The next relay takes these
 deliveries off.
 
-The notes are *unknown* at the start of a run, and *known* once :meth:`Stops.look` has read them. A
-relay looks when it has a message that came often. The relay before has written its note by then,
-because the message would not be here otherwise.
+The notes of a partition are *unknown* at the start of a run. They are *wanted* once a message is
+here that came often, and *known* once :meth:`Stops.look` has read them. The relay before has
+written its note by then, because it gave the message back afterwards.
 
 **On loss.** A note that cannot be written or read is missing: messages are then judged alone
 sooner, and none is lost. A relay that dies between its note and the giving back leaves a stop that
@@ -45,8 +45,8 @@ Span = tuple[int, int]
 
 
 class Stops:
-    """The notes of one partition. :meth:`note` and :meth:`look` have their states: see the
-    module."""
+    """The notes of one partition. The worker of the partition alone moves them from state to state:
+    see the module."""
 
     def __init__(self, nc: HardenedClient, stream_store: StreamStore, partition: Partition) -> None:
         """Prepare; nothing is asked of NATS."""
@@ -55,16 +55,22 @@ class Stops:
         self._partition = partition
         self._subject = f"{HEALTH_PREFIX}.stops.{partition.consumer}"
         self._spans: list[Span] | None = None
-        """``None``: unknown."""
+        """``None``: not known."""
+        self._is_wanted = False
 
     @property
-    def are_known(self) -> bool:
-        """Whether the notes were read in this run."""
-        return self._spans is not None
+    def are_wanted(self) -> bool:
+        """Whether the notes have to be read now."""
+        return self._is_wanted and self._spans is None
 
     def forget(self) -> None:
         """A run begins. Other relays may have stopped since the last one."""
         self._spans = None
+        self._is_wanted = False
+
+    def want(self) -> None:
+        """A message that came often is here."""
+        self._is_wanted = True
 
     def times(self, position: int) -> int:
         """Return how often the message at ``position`` was given back."""
