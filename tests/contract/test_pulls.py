@@ -157,6 +157,16 @@ async def test_sign_of_progress_holds_a_message(ground: Ground) -> None:
     assert (again.data, again.ack.deliveries) == (second.data, 2)
 
 
+async def test_sign_of_progress_is_answered_when_it_is_too_late(ground: Ground) -> None:
+    """So its answer does not say that the message is still in hand."""
+    await filled(ground, 1)
+    puller = await ground.a_consumer("OWN")
+    (first,) = await puller.fetch()
+    await puller.settle(first, b"+ACK")
+    await puller.settle(first, b"+WPI")
+    assert (await puller.info())["num_ack_pending"] == 0
+
+
 async def test_terminated_message_never_comes_again(ground: Ground) -> None:
     await filled(ground, 2)
     puller = await ground.a_consumer("OWN", ack_wait=SOON_NS)
