@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealbus.nats.acks import ACK
 from sealbus.nats.frames import pub
@@ -70,6 +71,15 @@ async def test_messages_in_hand_come_in_their_order(wide: Ground) -> None:
     heir = await wide.puller("INGRESS", CONSUMER)
     heir.ask(3, group=PRIORITY_GROUP)
     assert [one.data for one in await heir.inbox.take(3)] == [b"2", b"4", b"5"]
+
+
+async def test_refused_call_is_told(wide: Ground) -> None:
+    await wide.done(f"CONSUMER.DELETE.INGRESS.{CONSUMER}")
+    with capture_logs() as lines:
+        await take_over(wide.relay, FIRST)
+    refused = [line for line in lines if line["event"] == "partition.call-refused"]
+    assert [line["call"] for line in refused] == ["PAUSE", "INFO", "UNPIN", "INFO", "PAUSE"]
+    assert refused[0]["because"] == "consumer not found"
 
 
 async def test_partition_without_messages_is_taken_over(wide: Ground) -> None:

@@ -21,7 +21,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API
+from sealbus_broker.nats.jetstream import API, Json
 from sealbus_broker.nats.streams import PRIORITY_GROUP, Partition
 
 log = get_logger(__name__)
@@ -49,26 +49,52 @@ async def give_back(
     Raises:
         nats.errors.Error: The server did not answer, or the connection was lost.
     """
-
-    async def call(name: str, body: dict[str, str]) -> None:
-        subject = f"{API}.CONSUMER.{name}.{INGRESS}.{partition.consumer}"
-        await nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
-
     if not has_pin:
         return
     if replies:
-        until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
-        await call("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
-        *earlier, last = replies
-        # nats-server queues them for redelivery in the order in which they are given back.
-        nc.write([pub(reply, NAK) for reply in earlier])
-        # With a reply subject the server says when it has taken the last one, and so all of them.
-        await nc.request(last.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
+        await pause(nc, partition)
+        await put_back(nc, replies)
         log.info("partition.given-back", partition=str(partition), messages=len(replies))
     # While it is paused: whoever asks first afterwards has the partition, and the oldest messages.
-    await call("UNPIN", {"group": PRIORITY_GROUP})
+    await call(nc, partition, "UNPIN", {"group": PRIORITY_GROUP})
     if replies:
         # This call makes the server forget the last request, which nobody waits for any more. It
         # would take a message out of its queue for that request, and put it at the end.
-        await call("INFO", {})
-        await call("PAUSE", {})
+        await call(nc, partition, "INFO", {})
+        await call(nc, partition, "PAUSE", {})
+
+
+async def pause(nc: HardenedClient, partition: Partition) -> None:
+    """Have nothing delivered for :data:`PAUSE_S`, or until the next call of ``PAUSE``."""
+    until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
+    body = {"pause_until": until.isoformat().replace("+00:00", "Z")}
+    await call(nc, partition, "PAUSE", body)
+
+
+async def put_back(nc: HardenedClient, replies: Sequence[bytes]) -> None:
+    """Have messages delivered again; return when the server has taken all of these words."""
+    *earlier, last = replies
+    # nats-server queues the messages for redelivery in the order of the words.
+    nc.write([pub(reply, NAK) for reply in earlier])
+    # With a reply subject the server says when it has taken the last one, and so all of them.
+    await nc.request(last.decode("utf-8", "replace"), NAK, GIVE_BACK_S)
+
+
+async def call(nc: HardenedClient, partition: Partition, name: str, body: dict[str, str]) -> Json:
+    """Make a call of JetStream's API about the partition's consumer; return the answer.
+
+    An error in it is logged, and the next step is made all the same. Then the order may be lost,
+    and nothing else.
+    """
+    subject = f"{API}.CONSUMER.{name}.{INGRESS}.{partition.consumer}"
+    answer: Json = json.loads(
+        (await nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)).data
+    )
+    if "error" in answer:
+        log.warning(
+            "partition.call-refused",
+            partition=str(partition),
+            call=name,
+            because=answer["error"].get("description"),
+        )
+    return answer

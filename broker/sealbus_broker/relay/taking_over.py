@@ -20,18 +20,14 @@ If this fails half way, nothing is lost: the two time-outs above still hold.
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sealbus.nats.acks import NAK, PREFIX
+from sealbus.nats.acks import PREFIX
 from sealbus.nats.client import HardenedClient
-from sealbus.nats.frames import pub
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import PRIORITY_GROUP, Partition
-from sealbus_broker.relay.giving_back import GIVE_BACK_S, PAUSE_S
+from sealbus_broker.relay.giving_back import call, pause, put_back
 
 log = get_logger(__name__)
 
@@ -51,18 +47,9 @@ async def take_over(nc: HardenedClient, partition: Partition) -> None:
     Raises:
         nats.errors.Error: The server did not answer, or the connection was lost.
     """
-    consumer = partition.consumer
-
-    async def call(name: str, body: dict[str, str]) -> dict[str, Any]:
-        subject = f"{API}.CONSUMER.{name}.{INGRESS}.{consumer}"
-        answer = await nc.request(subject, json.dumps(body).encode(), GIVE_BACK_S)
-        parsed: dict[str, Any] = json.loads(answer.data)
-        return parsed
-
     # While it is paused, nothing is delivered behind the words below.
-    until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
-    await call("PAUSE", {"pause_until": until.isoformat().replace("+00:00", "Z")})
-    info = await call("INFO", {})
+    await pause(nc, partition)
+    info = await call(nc, partition, "INFO", {})
     in_hand = int(info.get("num_ack_pending", 0))
     if in_hand:
         first = int(info["ack_floor"]["stream_seq"]) + 1
@@ -70,15 +57,13 @@ async def take_over(nc: HardenedClient, partition: Partition) -> None:
         # nats-server compares this number with those of its deliveries, and the newest one holds
         # for each message in hand.
         newest = int(info["delivered"]["consumer_seq"])
-        subjects = [
-            f"{PREFIX}.{INGRESS}.{consumer}.1.{sequence}.{newest}.1.0"
+        replies = [
+            f"{PREFIX}.{INGRESS}.{partition.consumer}.1.{sequence}.{newest}.1.0".encode()
             for sequence in range(first, last + 1)
         ]
-        nc.write([pub(subject.encode(), NAK) for subject in subjects[:-1]])
-        # With a reply subject the server says when it has taken the last one, and so all of them.
-        await nc.request(subjects[-1], NAK, GIVE_BACK_S)
-    await call("UNPIN", {"group": PRIORITY_GROUP})
+        await put_back(nc, replies)
+    await call(nc, partition, "UNPIN", {"group": PRIORITY_GROUP})
     # This call makes the server forget the requests of the gone relay.
-    await call("INFO", {})
-    await call("PAUSE", {})
+    await call(nc, partition, "INFO", {})
+    await call(nc, partition, "PAUSE", {})
     log.info("partition.taken-over", partition=str(partition), messages=in_hand)
