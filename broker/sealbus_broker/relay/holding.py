@@ -77,7 +77,9 @@ class Holding:
         """Add a message that came. Returns whether it is a new one, and not a copy."""
         position = pulled.place.position
         known = self._messages.setdefault(position, pulled)
-        if known is not pulled and position not in self._begun:
+        # A stream that began anew may have another message at this place.
+        is_same = (known.subject, known.place.stored_ms) == (pulled.subject, pulled.place.stored_ms)
+        if is_same and position not in self._begun:
             known.reply, known.place, known.asked = pulled.reply, pulled.place, pulled.asked
         return known is pulled
 
