@@ -44,6 +44,7 @@ from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schema_work import BUDGET, BYTE_BUDGET
 from sealbus_broker.policy.tree import Node, Place
+from sealbus_broker.relay.flood_meter import MOST_WORTHLESS
 from tests.docs.lists import items
 from tests.docs.named import is_there
 from tests.docs.places import DOCS, ROOT
@@ -242,6 +243,7 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
             str(MAX_SENDER_LINKS),
             str(SENDER_LINK_BYTES),
         ),
+        r"more than ([\d,]+) worthless envelopes a second": (f"{MOST_WORTHLESS:,}",),
         r"in memory for its window, at about (\d+) bytes each": ("150",),
         r"At ([\d,]+) messages a second, the window of the defaults": ("1,000",),
         r"\((\d+) minutes\) needs (\d+) MB, and": (
