@@ -83,7 +83,7 @@ class Stops:
                 self._spans = await self._read()
         except (NatsError, OSError, StreamsUnusable, ValueError, TypeError) as error:
             self._spans = []
-            self._tell("read", error)
+            log.warning("stops.not-read", **self._facts(error))
 
     async def note(self, first: int, last: int) -> None:
         """Write that the messages from ``first`` to ``last`` are given back. Stops before which all
@@ -94,15 +94,12 @@ class Stops:
                 text = json.dumps([*spans, (first, last)][-MOST_STOPS:]).encode()
                 await self._stream_store.store([StreamMessage(self._subject, text, {})])
         except (NatsError, OSError, StreamsUnusable, ValueError, TypeError) as error:
-            self._tell("written", error)
+            log.warning("stops.not-written", **self._facts(error))
 
     async def _read(self) -> list[Span]:
         text = await last_on(self._nc, HEALTH, self._subject, NOTE_S)
         return [] if text is None else [(int(first), int(last)) for first, last in json.loads(text)]
 
-    def _tell(self, what: str, error: Exception) -> None:
-        log.warning(
-            f"partition.stops-not-{what}",
-            partition=str(self._partition),
-            error=type(error).__name__,
-        )
+    def _facts(self, error: Exception) -> dict[str, str]:
+        """What the log has of a note that is missing."""
+        return {"partition": str(self._partition), "error": type(error).__name__}
