@@ -1,6 +1,6 @@
 """The example of a signer in a hardware module, with SoftHSM in its place.
 
-It needs the package softhsm2 and python-pkcs11, which Sealbus does not depend on.
+It needs the package softhsm2, which the CI workflow installs, and python-pkcs11.
 """
 
 from __future__ import annotations
