@@ -38,7 +38,10 @@ def change(saved: Path, **fields: object) -> None:
 def test_backup_of_this_bus_is_taken(saved: Path) -> None:
     check(saved, None, SECRETS)
     assert (saved / NAME).stat().st_mode & 0o777 == 0o600
-    assert not any(seed in (saved / NAME).read_text() for seed in (SECRETS.bus.seed_text, "SA"))
+    text = (saved / NAME).read_text()
+    assert SECRETS.bus.public.text in text
+    for key in (SECRETS.bus, SECRETS.issuer, SECRETS.relay):
+        assert key.seed_text not in text
 
 
 def test_backup_of_another_bus_is_refused_by_its_key(saved: Path) -> None:

@@ -69,7 +69,7 @@ def test_login_is_made_once_and_the_door_closes_again(bus: Path) -> None:
     assert prepare(bus).code == 0
     closed = (bus / ".sealbus/nats.conf").read_text()
     assert "leafnodes {" not in closed
-    assert "SITE" not in closed
+    assert "SITE {" not in closed
 
 
 def test_each_node_of_a_cluster_has_a_door(bus: Path) -> None:
