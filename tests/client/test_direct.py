@@ -51,6 +51,24 @@ async def test_frames_arrive_as_they_were_meant(scene: Scene) -> None:
     await client.close()
 
 
+async def test_bytes_for_a_connection_that_is_closing_are_kept(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop refuses them before nats-py knows of the end."""
+    client = await a_client(scene)
+    assert client._transport is not None
+
+    def closed(_: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client._transport, "writelines", closed)
+        client.write([pub(b"x", b"a")])
+        client._leave()
+    assert client._pending == [pub(b"x", b"a")]
+    await client.close()
+
+
 async def test_an_ended_subscription_hears_and_keeps_nothing(scene: Scene) -> None:
     client, heard = await a_client(scene), list[bytes]()
     one = await client.subscribe_direct("x", lambda *message: heard.append(message[3]))

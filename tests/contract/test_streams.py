@@ -11,7 +11,9 @@ import pytest
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from sealbus_broker.errors import StreamsAway
 from sealbus_broker.memory.subject_transform import partition
+from sealbus_broker.nats.jetstream import ask
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.relay.ledger import ledger_state
@@ -35,6 +37,40 @@ async def test_provision_may_be_repeated(bus: Ground) -> None:
     await provision(bus.relay, bus.policy)
     for stream in STREAMS:
         assert (await state(bus, stream))["messages"] == 0
+
+
+@pytest.mark.parametrize("call", ["STREAM.INFO.KEYRING", "CONSUMER.INFO.INGRESS.relay-16-3"])
+async def test_provision_waits_for_a_node_that_has_not_heard(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """In a cluster, another node may answer than the one that made the stream or consumer."""
+    asked = 0
+
+    async def late(nc: Any, what: str, *more: Any) -> Any:
+        nonlocal asked
+        asked += what == call
+        if what == call and asked < 4:
+            return {"error": {"code": 404, "err_code": 10059, "description": "not found"}}
+        return await ask(nc, what, *more)
+
+    monkeypatch.setattr("sealbus_broker.nats.provision.ask", late)
+    await provision(ground.relay, ground.policy)
+    assert asked == 4
+
+
+async def test_provision_tells_a_start_to_wait_for_a_node(
+    bus: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sealbus_broker.nats.provision.CREATE_PAUSE_S", 0.0)
+
+    async def never(nc: Any, what: str, *more: Any) -> Any:
+        if what == "STREAM.INFO.KEYRING":
+            return {"error": {"code": 404, "err_code": 10059, "description": "not found"}}
+        return await ask(nc, what, *more)
+
+    monkeypatch.setattr("sealbus_broker.nats.provision.ask", never)
+    with pytest.raises(StreamsAway, match="KEYRING was there just now"):
+        await provision(bus.relay, bus.policy)
 
 
 async def test_limit_follows_the_policy(bus: Ground) -> None:

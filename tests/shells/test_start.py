@@ -7,16 +7,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from nats.errors import Error as NatsError
+from structlog.testing import capture_logs
 
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import GENESIS
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.server import MemoryNats
 from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats import connection
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.testing.door import DoorInProcess
 from tests.contract.ground import a_policy, make_keys
 from tests.waiting import PATIENCE_S
@@ -147,6 +151,27 @@ async def test_a_start_survives_a_restart_while_it_subscribes(
     starting = Starting()
     await starting.ready()
     assert flushed > 1
+
+
+async def test_a_start_waits_for_a_stream_without_a_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An election, after all streams were there. Nobody would start the relay again by hand."""
+    monkeypatch.setattr("sealbus_broker.relay.relay.AWAY_S", 0.01)
+    tries = 0
+
+    async def without_leader(nc: HardenedClient, policy: Policy) -> int:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise NatsError("the consumers cannot be listed")
+        return await remove_ungranted(nc, policy)
+
+    monkeypatch.setattr("sealbus_broker.relay.relay.remove_ungranted", without_leader)
+    with capture_logs() as lines:
+        await Starting().ready()
+    (line,) = [one for one in lines if one["event"] == "streams.awaited"]
+    assert "the consumers cannot be listed" in line["error"]
 
 
 async def test_a_stop_ends_a_start_that_has_lost_its_server() -> None:

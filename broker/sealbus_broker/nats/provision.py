@@ -47,6 +47,7 @@ from sealbus_broker.nats.jetstream import (
     is_missing,
     refused,
     time_ms,
+    unanswered,
     without_nulls,
 )
 from sealbus_broker.nats.streams import (
@@ -61,7 +62,8 @@ from sealbus_broker.nats.streams import (
 log = get_logger(__name__)
 
 CREATE_ATTEMPTS: Final = 5
-"""How often a stream is created before its error counts: see :func:`_create`."""
+"""How often a stream is created before its error counts: see :func:`_create`. And how often it is
+looked for then: see :func:`_there`."""
 CREATE_PAUSE_S: Final = 0.05
 """The pause before the second attempt to create a stream. Each further pause is twice as long: 0.75
 s together. nats-server creates a stream in milliseconds, so relays that hinder each other are done
@@ -114,9 +116,7 @@ async def provision(
         if wanted["name"] in only:
             await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
     if INGRESS in only:
-        info = await ask_well(
-            nc, f"STREAM.INFO.{INGRESS}", None, timeout_s, f"stream {INGRESS} cannot be read"
-        )
+        info = await _there(nc, f"STREAM.INFO.{INGRESS}", timeout_s, f"stream {INGRESS}")
         number = number_in(info["config"])
         assert number is not None, "the stream is as the bus needs it"
         for one in consumer_configs(number):
@@ -158,9 +158,7 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lower
             call = f"STREAM.UPDATE.{name}"
             await with_replicas(update, has, partial(_update, nc, call, timeout_s, what))
     # The server may have changed or ignored a field of the request, so only its own answer counts.
-    info = await ask_well(
-        nc, f"STREAM.INFO.{name}", None, timeout_s, f"stream {name} cannot be read"
-    )
+    info = await _there(nc, f"STREAM.INFO.{name}", timeout_s, f"stream {name}")
     # The number of replicas is the one field that NATS may give otherwise: see
     # sealbus_broker.nats.promises.
     given = {"num_replicas": info["config"].get("num_replicas", 1)}
@@ -232,9 +230,25 @@ async def provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None
         call = f"CONSUMER.CREATE.{INGRESS}.{name}"
         look = f"CONSUMER.INFO.{INGRESS}.{name}"
         await _create(nc, call, body, look, timeout_s, what)
-    what = f"consumer {name} of {INGRESS} cannot be read"
-    info = await ask_well(nc, f"CONSUMER.INFO.{INGRESS}.{name}", None, timeout_s, what)
-    _assert_same(f"consumer {name} of {INGRESS}", info["config"], wanted)
+    what = f"consumer {name} of {INGRESS}"
+    info = await _there(nc, f"CONSUMER.INFO.{INGRESS}.{name}", timeout_s, what)
+    _assert_same(what, info["config"], wanted)
+
+
+async def _there(nc: Client, look: str, timeout_s: float, what: str) -> Json:
+    """Return what JetStream says of a stream or consumer that was found or made just now.
+
+    A node of a cluster that answers may not have heard of it yet. Raises :class:`StreamsAway` if it
+    does not hear of it, and :class:`StreamsUnusable` for another error.
+    """
+    for attempt in range(CREATE_ATTEMPTS):
+        info = await ask(nc, look, None, timeout_s)
+        if "error" not in info:
+            return info
+        if not is_missing(info):
+            raise refused(f"{what} cannot be read", info["error"])
+        await asyncio.sleep(CREATE_PAUSE_S * 2**attempt)
+    raise unanswered(f"{what} was there just now, and JetStream does not know it")
 
 
 async def _create(

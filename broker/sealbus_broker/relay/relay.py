@@ -54,6 +54,7 @@ from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen, Stream
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connection import PULL_READ_BYTES, Link, disconnect
+from sealbus_broker.nats.jetstream import unanswered
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.policy.in_force import InForce
@@ -370,10 +371,15 @@ class Relay:
             try:
                 await self._unbroken(nc, prepare)
                 break
-            except StreamsAway as error:
+            except (StreamsAway, NatsError, TimeoutError) as failed:
                 # An election, or nodes that are still to start. A supervisor that starts the relay
                 # again could do no more.
-                what = f"JetStream is without a leader, and the relay waits: {error.what}"
+                error = (
+                    failed
+                    if isinstance(failed, StreamsAway)
+                    else unanswered(f"JetStream did not answer: {type(failed).__name__}: {failed}")
+                )
+                what = f"JetStream is not ready, and the relay waits: {error.what}"
                 text = f"{what}\nhint: {error.hint}"
                 log.warning("streams.awaited", text=text, error=error.what, hint=error.hint)
                 await asyncio.sleep(AWAY_S)

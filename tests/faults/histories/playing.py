@@ -169,11 +169,13 @@ class _Run:
         healed = time.monotonic()
         accepts_s = await self._accepts(healed)
         await self._end(bus.senders)
+        if schedule.attacker:
+            # Before all is handled: a copy of a message that was refused for its grant is accepted
+            # once the bot has the grant again.
+            await bus.end(bus.attacker, signal.SIGKILL, STOP_S)
         await self._drain()
         self._measure()
         await self._end(bus.subscribers)
-        if schedule.attacker:
-            await bus.end(bus.attacker, signal.SIGKILL, STOP_S)
         await self._end_relays()
         await self._read()
         return accepts_s

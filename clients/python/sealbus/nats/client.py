@@ -226,7 +226,11 @@ class HardenedClient(WatchedClient):
         self._leaving = False
         if self._pending and self.is_connected:  # otherwise nats-py sends it after reconnecting
             assert self._transport is not None
-            self._transport.writelines(self._pending)
+            try:
+                self._transport.writelines(self._pending)
+            except RuntimeError:
+                # uvloop has closed the connection already, and nats-py is about to notice.
+                return
             self._pending = []
             self._pending_data_size = 0
 
