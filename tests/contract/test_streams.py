@@ -8,9 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from sealbus.protocol.streams import LIVE
+from sealbus.protocol.subjects import GENESIS
 from sealbus_broker.errors import StreamsAway
 from sealbus_broker.memory.subject_transform import partition
 from sealbus_broker.nats.jetstream import ask
@@ -71,6 +74,24 @@ async def test_provision_tells_a_start_to_wait_for_a_node(
     monkeypatch.setattr("sealbus_broker.nats.provision.ask", never)
     with pytest.raises(StreamsAway, match="KEYRING was there just now"):
         await provision(bus.relay, bus.policy)
+
+
+async def test_first_message_that_another_relay_writes_is_waited_for(
+    bus: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster, JetStream says so while it replicates the message. An age that is told too
+    early would be none."""
+    asking = bus.relay.request
+
+    async def busy(subject: str, *more: Any, **options: Any) -> Any:
+        if subject.endswith(GENESIS):
+            error = {"code": 409, "err_code": 10158, "description": "duplicate message id"}
+            return Msg(bus.relay, data=json.dumps({"error": error}).encode())
+        return await asking(subject, *more, **options)
+
+    monkeypatch.setattr(bus.relay, "request", busy)
+    with pytest.raises(StreamsAway, match="the age of stream LIVE cannot be told"):
+        await ledger_state(bus.relay, LIVE)
 
 
 async def test_limit_follows_the_policy(bus: Ground) -> None:

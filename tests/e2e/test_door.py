@@ -5,12 +5,15 @@ It admits bots while the relay hangs, and it ends when the relay ends.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from sealbus.life.connecting import Connector
 from sealbus.nats.client import HardenedClient
@@ -18,6 +21,7 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import MOST_FAILURES, Door
 from sealbus_broker.errors import DoorFailed
+from sealbus_broker.relay.secrets import BusSecrets
 from tests.e2e.shop import Shop, order, until
 from tests.forked import Program
 from tests.scene import a_policy, now_ms
@@ -90,6 +94,23 @@ class TestAProcessOfItsOwn:
         assert b"sealbus_broker.cli.door" in told
         for key in (shop.secrets.bus, shop.secrets.issuer, shop.secrets.relay):
             assert key.seed_text.encode() not in told
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_door_that_dies_before_its_orders_is_started_again(run: Any) -> None:
+    """uvloop, on which relays run, closes the pipe of a process that has ended."""
+    keys = BusSecrets.generate()
+    orders = Orders(("nats://h:1",), "relay", keys.relay, keys.issuer, a_policy())
+
+    async def dies() -> None:
+        door = Door(lambda: orders, Supervisor("test"), (sys.executable, "-c", "exit(7)"))
+        running = asyncio.create_task(door.run())
+        await until(lambda: door._process is not None and door.pid is None)
+        door.open()
+        with pytest.raises(DoorFailed, match=f"ended {MOST_FAILURES} times .*exit code 7"):
+            await running
+
+    run(dies())
 
 
 async def test_a_door_that_cannot_stay_ends_the_relay(shop: Shop) -> None:

@@ -212,16 +212,14 @@ class Door:
     async def _tell(self, process: asyncio.subprocess.Process) -> tuple[bool, int]:
         """Give the process its orders, and listen to it until it ends."""
         was_open = False
-        assert process.stdin is not None
         assert process.stdout is not None
         # A process that dies before is noticed only afterwards. Until then nobody needs it. A stop
         # that comes before does not end this wait: the relay cancels it.
         await self._allowed.wait()
-        process.stdin.write(self._orders().encode())
         self._follows = b""  # which the process before has said
         self._is_told = True
         with contextlib.suppress(OSError):  # it has ended, as its exit code will say
-            await process.stdin.drain()
+            await _give(process, self._orders())
         while said := await process.stdout.readline():
             if said == OPEN:
                 was_open = True
@@ -244,11 +242,9 @@ class Door:
             return
         orders = self._orders()
         digest = orders.policy.digest.hex().encode()
-        assert process.stdin is not None
         try:
-            process.stdin.write(orders.encode())
             async with asyncio.timeout(FOLLOW_S):
-                await process.stdin.drain()
+                await _give(process, orders)
                 while self._follows != digest and self._process is process and self._is_told:
                     self._said.clear()
                     await self._said.wait()
@@ -265,6 +261,16 @@ class Door:
         self._stopping.set()
         if self._process is not None:
             await _end(self._process)
+
+
+async def _give(process: asyncio.subprocess.Process, orders: Orders) -> None:
+    """Raises ``OSError`` if the process has ended."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(orders.encode())
+    except RuntimeError:  # uvloop's, where it has closed the pipe
+        raise BrokenPipeError from None
+    await process.stdin.drain()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -58,8 +58,12 @@ NO_LEADER: Final = frozenset({10004, 10006, 10008, 10009, 10118, 10119})
 """JetStream's codes for a cluster, a stream or a consumer without a leader, or with too few nodes
 for one. An election takes seconds, and a node may come back."""
 
+IN_PROCESS: Final = 10158
+"""JetStream's code for a message whose id another message has that is being stored just now, as
+when two relays give one ledger its first message. Whether it will be stored is not known yet."""
+
 _KINDS: Final[Mapping[int, type[StreamsUnusable]]] = {
-    **dict.fromkeys(NO_LEADER, StreamsAway),
+    **dict.fromkeys({*NO_LEADER, IN_PROCESS}, StreamsAway),
     NO_PEERS: TooFewNodes,
     NOT_CLUSTERED: TooFewNodes,
 }
@@ -70,6 +74,7 @@ _HINTS: Final[Mapping[int, str]] = {
     NO_PEERS: "start the other nodes of the cluster, or lower `replicas` in policy.yaml",
     10008: "a majority of the nodes has to run: start the others, and look into their logs",
     NOT_CLUSTERED: "this nats-server stands alone: set `replicas: 1`, or make it a cluster",
+    IN_PROCESS: "another relay does the same just now; wait a second",
     10118: "a majority of the nodes that keep the stream has to run: start the others",
     10119: "a majority of the nodes that keep the consumer has to run: start the others",
     10023: "JetStream's storage is full: free disk space, or lower *_bytes limits in policy.yaml",
