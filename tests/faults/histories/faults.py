@@ -315,6 +315,9 @@ class Faults:
         bus, actor = self._bus, self._bus.senders[fault.pick % len(self._bus.senders)]
         async with self._policy, actor.busy:
             old = bus.credentials(actor.bot).key.public.text
+            # The command keeps the file of before, and leaves the one of an earlier fault alone.
+            for file in bus.bus.path.glob(f"credentials/{actor.bot}.toml.old"):
+                file.unlink()
             await self._run("keys", "rotate", actor.bot)
             if revoke:
                 if await self._run("keys", "revoke", actor.bot, old, *self._wait()):
@@ -335,22 +338,24 @@ class Faults:
 
     async def _rotate_bus(self, _: Fault) -> None:
         async with self._policy:
-            await self._run("keys", "rotate-bus")
+            await self._run("keys", "rotate-bus", again=True)
 
     def _wait(self) -> tuple[str, ...]:
         return ("--wait", "--timeout", str(WAIT_S))
 
-    async def _run(self, *arguments: str) -> bool:
+    async def _run(self, *arguments: str, again: bool = False) -> bool:
         """Run a command. Return whether it succeeded, and relays obey if it was told to wait.
 
         While streams have no leader, relays refuse a change and try it again. The command ends
-        then, and the operator waits by ``sealbus reload``.
+        then, and the operator waits by ``sealbus reload``. ``again``: the command itself needs a
+        leader, and may be said again.
         """
         ran = await sealbus_beside(*arguments, cwd=self._bus.bus.path)
-        if ran.code and "--wait" in arguments:
+        if ran.code and (again or "--wait" in arguments):
+            then = arguments if again else ("reload", *self._wait())
             deadline = time.monotonic() + WAIT_S
             while ran.code and time.monotonic() < deadline:
-                ran = await sealbus_beside("reload", *self._wait(), cwd=self._bus.bus.path)
+                ran = await sealbus_beside(*then, cwd=self._bus.bus.path)
         if ran.code:
             said = ran.err.strip().splitlines()[-2:]
             self._history.stuck.append(f"sealbus {' '.join(arguments[:2])}: {said}")
