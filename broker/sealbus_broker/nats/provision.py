@@ -236,7 +236,7 @@ async def provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None
 
 
 async def _there(nc: Client, look: str, timeout_s: float, what: str) -> Json:
-    """Return what JetStream says of a stream or consumer that was found or made just now.
+    """Return JetStream's facts about a stream or consumer that was found or made just now.
 
     A node of a cluster that answers may not have heard of it yet. Raises :class:`StreamsAway` if it
     does not hear of it, and :class:`StreamsUnusable` for another error.

@@ -101,5 +101,5 @@ class Stops:
         return [] if text is None else [(int(first), int(last)) for first, last in json.loads(text)]
 
     def _facts(self, error: Exception) -> dict[str, str]:
-        """What the log has of a note that is missing."""
+        """Return the fields of the log line about a note that is missing."""
         return {"partition": str(self._partition), "error": type(error).__name__}
