@@ -65,7 +65,8 @@ def test_workflows_and_hooks_run_targets_that_exist() -> None:
     (repo,) = document(ROOT / ".pre-commit-config.yaml")["repos"]
     commands += [hook["entry"] for hook in repo["hooks"]]
     made = [command.split()[-1] for command in commands if command.startswith("make ")]
-    assert len(made) >= len(commands) - 1
+    # The tag of a release is compared, and SoftHSM is installed.
+    assert len(made) >= len(commands) - 2
     assert set(made) <= TARGETS
 
 
