@@ -91,9 +91,13 @@ class ClusterShop(Shop):
     async def wait_until_current(self) -> None:
         """Wait until each stream has a leader, and all replicas have everything."""
         nc = await self.nats()
+        seen: dict[str, Any] = {}
         try:
             for stream in STREAMS:
-                await until(partial(_is_current, nc, stream), f"{stream} has all replicas")
+                await until(
+                    partial(_is_current, nc, stream, seen),
+                    lambda: f"a stream has all replicas; the last answer: {json.dumps(seen)}",
+                )
         finally:
             await nc.close()
 
@@ -109,11 +113,15 @@ class ClusterShop(Shop):
         await asyncio.gather(*(node.stop() for node in self.nodes))
 
 
-async def _is_current(nc: HardenedClient, stream: str) -> bool:
+async def _is_current(nc: HardenedClient, stream: str, seen: dict[str, Any]) -> bool:
+    """Whether all replicas have everything. The answer is in ``seen``."""
     try:
         answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", ASK_S)
-    except NatsError:
+    except NatsError as error:
+        seen[stream] = type(error).__name__
         return False
-    replicas = json.loads(answer.data).get("cluster", {}).get("replicas", [])
+    told = json.loads(answer.data)
+    seen[stream] = told.get("error") or told.get("cluster")
+    replicas = told.get("cluster", {}).get("replicas", [])
     current = [one for one in replicas if one["current"] and not one.get("offline")]
     return len(current) == NODES - 1
