@@ -2,11 +2,12 @@
 
 ::
 
-    python -m tests.faults.floods [--seconds 60] [--only KIND ...] [--honest 50] [--json]
+    python -m tests.faults.floods [--quiet 30] [--seconds 30] [--only KIND ...] [--honest 50]
+                                  [--json]
 
 Each kind of flood has a bus of its own: nats-server, a relay as its own process, and the honest
-bots, over all partitions. Each of them publishes and asks again and again. The first half of the
-time is quiet. In the second half a process with raw sockets and one bot's credentials floods:
+bots, over all partitions. Each of them publishes and asks again and again. The beginning is quiet.
+Then a process with raw sockets and one bot's credentials floods:
 
 ========================= ========================================================================
 kind                      flood
@@ -62,6 +63,9 @@ ENDED: Final = (
 BORNE: Final = ("pace-valid",)
 """The floods that it bears."""
 
+FLOOD: Final = "accepted.goods.>"
+"""The subjects on which messages of a flood are stored, if they are accepted."""
+
 SPEAK_S: Final = 0.5
 ASK_S: Final = 2.0
 """The times between two messages, and two requests, of one honest bot."""
@@ -81,6 +85,8 @@ class Outcome:
     records: list[str] = field(default_factory=list)
     """The details of the alert records about it."""
     sent: dict[str, int] = field(default_factory=dict)
+    stored: int = 0
+    """How many messages of the flood were accepted."""
 
     @property
     def wrong(self) -> list[str]:
@@ -127,20 +133,23 @@ async def _play(stage: Stage, kind: str, quiet_s: float, flood_s: float) -> Outc
             attacker.end()
         lost = await crowd.finish()
     lines, _, _ = read_log(stage.bus.path / "relay.log")
-    details = await _records(stage)
-    return Outcome(kind, quiet, flooded, lost, lines["bot.flooding"], details, sent)
+    details, stored = await _kept(stage)
+    return Outcome(kind, quiet, flooded, lost, lines["bot.flooding"], details, sent, stored)
 
 
-async def _records(stage: Stage) -> list[str]:
-    """The details of the alert records."""
+async def _kept(stage: Stage) -> tuple[list[str], int]:
+    """The details of the alert records, and how many messages of the flood were accepted."""
     nc = await stage.nats()
     try:
         ask = json.dumps({"last_by_subj": f"quarantine.flooding.{GREEDY}"}).encode()
         answer = await nc.request("$JS.API.DIRECT.GET.QUARANTINE", ask, 5.0)
+        ask = json.dumps({"subjects_filter": FLOOD}).encode()
+        found = json.loads((await nc.request("$JS.API.STREAM.INFO.ACCEPTED", ask, 5.0)).data)
     finally:
         await nc.close()
     header = (answer.headers or {}).get(RECORD_HEADER)
-    return [] if header is None else [json.loads(header)["detail"]]
+    details = [] if header is None else [json.loads(header)["detail"]]
+    return details, sum((found["state"].get("subjects") or {}).values())
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -167,6 +176,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "cut_off": outcome.cut_off,
         "records": outcome.records,
         "sent": outcome.sent,
+        "stored": outcome.stored,
         "wrong": outcome.wrong,
     }
 
@@ -197,17 +207,17 @@ def main() -> int:
         prog="python -m tests.faults.floods", description="One bot floods, fifty do not."
     )
     kinds = (*ENDED, *BORNE)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each kind (60)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each flood (30)")
+    parser.add_argument("--quiet", type=float, default=30.0, help="seconds before it (30)")
     parser.add_argument("--only", nargs="+", default=kinds, metavar="KIND", choices=kinds)
     parser.add_argument("--honest", type=int, default=50, help="honest bots (50)")
     parser.add_argument("--json", action="store_true", help="one object a flood")
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)  # lost connections are intended
     wrong: list[str] = []
-    half_s = given.seconds / 2
     for at, kind in enumerate(given.only, 1):
         sys.stderr.write(f"{at} of {len(given.only)}: {kind}, {given.seconds:g} s\n")
-        outcome = asyncio.run(play(kind, half_s, half_s, given.honest))
+        outcome = asyncio.run(play(kind, given.quiet, given.seconds, given.honest))
         say(json.dumps(as_json(outcome)) if given.json else row(outcome))
         for one in outcome.wrong:
             sys.stderr.write(f"    {one}\n")

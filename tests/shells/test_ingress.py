@@ -8,7 +8,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
@@ -24,7 +25,7 @@ from sealbus_broker.relay import holding, ingress_waiting, pulling, stops
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import TURN_BYTES
+from sealbus_broker.relay.ingress_waiting import TURN_BYTES, Pulled
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, mark_subject
 from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.pipeline import Refusals
@@ -83,8 +84,16 @@ class Worker:
         await self.go.wait()
         if self.fails:
             raise ZeroDivisionError
-        items = list(arrivals) if self.refuses else []
-        return Refusals(cast("Any", items), lambda _: self.told.set())
+        items = [SimpleNamespace(judgment=SimpleNamespace(arrival=one)) for one in arrivals]
+        refused: Any = items if self.refuses else []
+        return Refusals(refused, lambda _: self.told.set())
+
+    def suspect(self) -> Pulled:
+        """Have the next message judged alone."""
+        pulled = self.worker._received.next
+        self.worker._received.drop(pulled)
+        self.worker._suspect(pulled)
+        return pulled
 
     async def stop(self) -> None:
         """Drain."""
@@ -224,7 +233,7 @@ async def test_stop_leaves_the_bytes_of_suspects(
         await hold_up(bus, worker, patch)
         received = worker.worker._received
         assert [one.data for one in received] == [None, None]
-        worker.worker._suspect(received.take())
+        worker.suspect()
         patch.setattr(ingress_waiting, "BODIES_BYTES", 100)
         await worker.stop()
         assert received._bodies.size == 0
@@ -240,9 +249,7 @@ async def test_a_suspect_is_judged_with_bytes_that_are_read_again(
     received = worker.worker._received
     await send(bus, b"4444")
     await until(lambda: len(received) == 3, "a large one waits here")
-    suspects = [received.take() for _ in range(3)]
-    for one in suspects:
-        worker.worker._suspect(one)
+    suspects = [worker.suspect() for _ in range(3)]
     assert [one.data for one in suspects] == [b"2", b"3", None]
     worker.go.set()
     await until(lambda: len(worker.judged) == 4, "each is judged")
@@ -327,7 +334,7 @@ async def test_suspect_is_not_judged_while_its_mark_is_unknown(
 ) -> None:
     """It may have ended a relay. HEALTH has no leader for a moment, and cannot say so."""
     await hold_up(bus, worker, monkeypatch)
-    suspect = worker.worker._received.take()
+    suspect = worker.suspect()
     mark = mark_subject(FIRST, suspect.place.position)
     await bus.relay.request(mark, b"begun", PATIENCE_S)
     error = {"code": 503, "err_code": 10008, "description": "temporarily unavailable"}
@@ -339,7 +346,6 @@ async def test_suspect_is_not_judged_while_its_mark_is_unknown(
         return await request(subject, *arguments, **options)
 
     monkeypatch.setattr(bus.relay, "request", without_leader)
-    worker.worker._suspect(suspect)
     with capture_logs() as lines:
         worker.go.set()
         await until(lambda: b"3" in worker.judged, "the others are judged")
@@ -480,7 +486,7 @@ async def test_server_is_told_of_messages_in_hand(
     """One is being judged, one waits for its turn, and one waits to be judged alone."""
     prolong_often(monkeypatch)
     await hold_up(bus, worker, monkeypatch)
-    worker.worker._suspect(worker.worker._received.take())
+    worker.suspect()
     in_hand = worker.worker._holding.in_order()
     assert len(in_hand) == 3
     before = [one.asked for one in in_hand]

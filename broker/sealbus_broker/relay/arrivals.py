@@ -75,11 +75,6 @@ def live_session(subject: bytes) -> str:
     return _name(subject.split(b".")[1])
 
 
-def count_envelopes(data: bytes) -> int:
-    """Return how many arrivals a message has."""
-    return len(_envelopes(data))
-
-
 def _envelopes(data: bytes) -> list[bytes]:
     """Take a message apart. A malformed bundle is one item, which the gate refuses as a whole."""
     if not is_bundle(data):

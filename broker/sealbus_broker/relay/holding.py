@@ -83,8 +83,12 @@ class Holding:
             known.reply, known.place, known.asked = pulled.reply, pulled.place, pulled.asked
         return known is pulled
 
+    def has(self, pulled: Pulled) -> bool:
+        """Whether it is this very message that is in hand, and not a copy that came since."""
+        return self._messages.get(pulled.place.position) is pulled
+
     def begin(self, messages: Iterable[Pulled]) -> None:
-        """They are in a batch from now on."""
+        """They, or further pieces of them, are in a batch from now on."""
         self._begun |= dict.fromkeys((one.place.position for one in messages), time.monotonic())
 
     def settle(self, messages: Iterable[Pulled]) -> None:

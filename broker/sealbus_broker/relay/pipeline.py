@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from nats.errors import Error as NatsError
@@ -97,10 +97,22 @@ class Refusals:
     def __bool__(self) -> bool:
         return bool(self._items)
 
+    def __add__(self, others: Refusals) -> Refusals:
+        return Refusals([*self._items, *others._items], others._answer)
+
+    def split(self, positions: Collection[int]) -> tuple[Refusals, Refusals]:
+        """Return those of the messages at these places in INGRESS, and the others."""
+        parts: tuple[list[Item], list[Item]] = [], []
+        for item in self._items:
+            parts[item.judgment.arrival.position not in positions].append(item)
+        return Refusals(parts[0], self._answer), Refusals(parts[1], self._answer)
+
     def tell(self) -> None:
         """Tell the senders."""
         self._answer(self._items)
 
+
+NONE_REFUSED: Final = Refusals((), lambda _: None)
 
 Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
 """Judges arrivals and carries the verdicts out, in the order of their turn:

@@ -19,7 +19,7 @@ from sealbus_broker.nats.streams import Partition
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay.giving_back import give_back
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import Pulled
+from sealbus_broker.relay.ingress_waiting import Piece
 from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.storing import Item, Storing
 from sealbus_broker.relay.stream_store import StreamMessage
@@ -42,9 +42,10 @@ def _acknowledge_first() -> None:
     """INGRESS forgets a message before it is judged."""
     work = IngressWorker._work
 
-    async def mistaken(self: IngressWorker, taken: Sequence[Pulled]) -> None:
-        if any(pulled.subject.split(b".")[-1] != b"sealbus" for pulled in taken):
-            await self._acknowledge(taken, None)
+    async def mistaken(self: IngressWorker, taken: Sequence[Piece]) -> None:
+        pulled = [piece.pulled for piece in taken]
+        if any(one.subject.split(b".")[-1] != b"sealbus" for one in pulled):
+            await self._acknowledge(pulled, None)
             await asyncio.sleep(LATE_S)
         await work(self, taken)
 
@@ -112,7 +113,7 @@ def _give_back_reversed() -> None:
     ) -> None:
         await give_back(nc, partition, list(reversed(replies)), has_pin=has_pin)
 
-    async def slow(self: IngressWorker, taken: Sequence[Pulled]) -> None:
+    async def slow(self: IngressWorker, taken: Sequence[Piece]) -> None:
         await asyncio.sleep(SLOW_S)
         await work(self, taken)
 
