@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.protocol.limits import MAX_BUNDLE_BYTES
+from sealbus.protocol.codec import pack_bundle
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay import ingress_waiting
 from sealbus_broker.relay.arrivals import Place
 from sealbus_broker.relay.ingress_waiting import (
     ALONE_FOR,
     BODIES_BYTES,
+    LEAST_BYTES,
     SMALL_BYTES,
     TURN_BYTES,
     WAITING,
@@ -160,3 +162,72 @@ def test_a_crowd_is_gone_after_many_batches_of_one_bot() -> None:
     assert after({"b"})
     assert not after(*[{"b"}] * (ALONE_FOR // 64 + 1))
     assert after({"a", "b"})
+
+
+def bundle(bot: str, position: int, count: int, size: int = 200) -> Pulled:
+    """A message with several envelopes."""
+    items = [b"%03d" % number + bytes(size) for number in range(count)]
+    data = pack_bundle(items)
+    return Pulled.of(b"ingress.0." + bot.encode(), b"", data, Place(bot, 1, position, 0), 0.0)
+
+
+def test_message_is_taken_in_pieces() -> None:
+    """Its place is free, and its bytes are left, once the last one is taken."""
+    bodies = Bodies()
+    waiting = IngressWaiting(bodies)
+    waiting.put(bundle("a", 1, 10))
+    kept = bodies.size
+    pieces = [waiting.take(4) for _ in range(2)]
+    assert len(waiting) == 1
+    assert bodies.size == kept > 0
+    pieces.append(waiting.take(4))
+    assert [piece.envelopes for piece in pieces] == [4, 4, 2]
+    assert [piece.is_last for piece in pieces] == [False, False, True]
+    arrivals = [one for piece in pieces for one in piece.arrivals or []]
+    assert [one.data[:3] for one in arrivals] == [b"%03d" % number for number in range(10)]
+    assert len(waiting) == bodies.size == 0
+
+
+def test_each_envelope_of_a_bundle_counts() -> None:
+    """Small envelopes are stored one by one, as large ones are."""
+    waiting = IngressWaiting()
+    waiting.put(bundle("greedy", 1, 64))
+    waiting.put(bundle("other", 2, 64))
+    turns = [waiting.take(1).pulled.place.session for _ in range(32)]
+    in_a_turn = TURN_BYTES // LEAST_BYTES
+    assert turns == (["greedy"] * in_a_turn + ["other"] * in_a_turn) * 2
+
+
+def test_malformed_bundle_is_one_piece() -> None:
+    waiting = IngressWaiting()
+    data = pack_bundle([b"a" * 100, b"b" * 100])[:-1]
+    waiting.put(Pulled.of(b"ingress.0.a", b"", data, Place("a", 1, 1, 0), 0.0))
+    piece = waiting.take(1)
+    assert (piece.envelopes, piece.is_last) == (1, True)
+
+
+def test_message_whose_bytes_were_not_kept_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingress_waiting, "BODIES_BYTES", 0)
+    waiting = IngressWaiting()
+    waiting.put(bundle("a", 1, 10))
+    piece = waiting.take(4)
+    assert piece.arrivals is None
+    assert piece.is_last
+    assert piece.envelopes == MAX_BUNDLE, "as many as it may have"
+
+
+def test_rest_of_a_message_is_dropped() -> None:
+    """Only where it is the next of its bot. Otherwise nothing of it is left."""
+    bodies = Bodies()
+    waiting = IngressWaiting(bodies)
+    first, second = bundle("a", 1, 10), bundle("a", 2, 10)
+    waiting.put(first)
+    waiting.put(second)
+    waiting.take(4)
+    waiting.drop(first)
+    waiting.drop(first)
+    assert list(waiting) == [second]
+    assert bodies.size == second.size
+    assert waiting.take(4).pulled is second
+    waiting.clear()
+    assert bodies.size == 0

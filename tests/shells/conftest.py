@@ -15,10 +15,12 @@ from sealbus.testing import TestBus
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.stream_store import StreamStore
 from tests.contract.ground import a_policy, make_keys
 from tests.contract.servers import begun, start_in_memory
 from tests.shells.following_shop import Shop, open_shop
 from tests.shells.stage import Kept, Open, Stage
+from tests.shells.working import Worker
 from tests.waiting import PATIENCE_S
 
 
@@ -38,6 +40,17 @@ async def bus(stage: Stage) -> Stage:
     """The same with the streams and consumers that a relay makes."""
     await provision(stage.relay, stage.policy)
     return stage
+
+
+@pytest.fixture
+async def worker(bus: Stage) -> AsyncIterator[Worker]:
+    """The worker of a relay, for partition 0."""
+    bus.limit(ingress_messages=1000)
+    stream_store = StreamStore(bus.relay)
+    await stream_store.open()
+    one = Worker(bus, stream_store=stream_store)
+    yield one
+    await one.stop()
 
 
 @pytest.fixture
