@@ -41,6 +41,23 @@ LATE_AGAIN_S: Final = 60.0
 """Least time between two questions that late messages cause. Messages are late on a bus that is
 busy too, and then questions should be few."""
 
+OLD_POLICY: Final = frozenset(
+    {
+        Reason.UNKNOWN_KEY,
+        Reason.KEY_NOT_VALID,
+        Reason.CERTIFICATE_MISSING,
+        Reason.CERTIFICATE_NOT_VALID,
+    }
+)
+"""Refusals of a bot that was admitted, by a relay that may not have the new policy yet."""
+
+OLD_POLICY_S: Final = 10.0
+"""How long they count as such. Relays follow their folders within two seconds, and a busy machine
+takes longer."""
+
+OLD_POLICY_PAUSE_S: Final = 0.5
+"""The pause before the bot asks again then."""
+
 REMEMBERED: Final = 4096
 """Subjects whose declaration is kept at hand."""
 
@@ -350,6 +367,8 @@ class Known:
             self._changed = asyncio.Event()
 
     async def _insist(self) -> None:
+        now = asyncio.get_running_loop().time
+        began = now()
         while True:
             try:
                 self._take(Grants.read((await self._ask()).payload))
@@ -372,6 +391,10 @@ class Known:
             except Refused as refused:
                 if refused.reason is Reason.RATE:  # many processes of this bot ask at the same time
                     log.debug("no grants yet: %s", refused.what)
+                    continue
+                if refused.reason in OLD_POLICY and now() - began < OLD_POLICY_S:
+                    log.debug("no grants from a relay with an old policy: %s", refused.what)
+                    await asyncio.sleep(OLD_POLICY_PAUSE_S)
                     continue
                 log.warning("the bus does not tell this bot's grants: %s", refused.what)
                 self._failure = refused
