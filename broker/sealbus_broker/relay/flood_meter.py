@@ -22,10 +22,10 @@ from sealbus_broker.gate.policy import Limits
 BURST_S: Final = 1.0
 """For how many seconds a bot may save up its bound."""
 
-MOST_WORTHLESS: Final = 1000
-"""How many worthless envelopes a second one bot may send. A bot of the client library sends none. A
-client with a fault may send one for each message that it means. They take a relay a tenth of its
-time."""
+MOST_WORTHLESS: Final = 200
+"""How many worthless envelopes a second one bot may send: three full messages of NATS. A bot of the
+client library sends none. They take a relay a fiftieth of its time. Beside other bots a relay takes
+only some of a flood's envelopes a second, so a high bound is noticed late or never."""
 
 
 @dataclass(frozen=True, slots=True)
