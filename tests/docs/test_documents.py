@@ -10,6 +10,7 @@ from typing import Final
 import click
 import pytest
 
+from sealbus.grants import OLD_POLICY_S
 from sealbus.protocol.limits import (
     LEAST_VALUES,
     MAX_NAME_CHARS,
@@ -244,6 +245,7 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
             str(SENDER_LINK_BYTES),
         ),
         r"more than ([\d,]+) worthless envelopes a second": (f"{MOST_WORTHLESS:,}",),
+        r"client asks again for (\d+) s": (f"{OLD_POLICY_S:g}",),
         r"in memory for its window, at about (\d+) bytes each": ("150",),
         r"At ([\d,]+) messages a second, the window of the defaults": ("1,000",),
         r"\((\d+) minutes\) needs (\d+) MB, and": (
