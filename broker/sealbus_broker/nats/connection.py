@@ -45,10 +45,10 @@ READ_BYTES: Final = 32 * 1024
 leaves a turn to other work after that."""
 
 PULL_READ_BYTES: Final = 256 * 1024
-"""How many of the connection that brings pulled messages. In a backlog each turn has 5 ms of
-judging (``pipeline.GIVE_WAY_S``), so 32 KiB a turn would be 6 MB a second: a relay would pull a
-backlog for a minute before it had the messages behind it. asyncio takes no more from a socket at a
-time. No flood comes there, because the relay asks for what comes."""
+"""How many of the connection that brings pulled messages. In a backlog each turn has 2 ms of
+judging (``pipeline.GIVE_WAY_S``), so 32 KiB a turn would be 16 MB a second at most: a relay would
+pull a backlog for half a minute before it had the messages behind it. asyncio takes no more from a
+socket at a time. No flood comes there, because the relay asks for what comes."""
 
 
 async def connect(
