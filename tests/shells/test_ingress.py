@@ -86,6 +86,8 @@ async def test_message_that_is_gone_is_not_judged(
     await send(bus, b"5")
     await until(lambda: b"5" in worker.judged, "the next one is judged")
     assert worker.judged == [b"1", b"2", b"5"]
+    await until(lambda: worker.worker._under_way == 0, "all are settled")
+    assert await left(bus) == 1, "another message is in the place of the fourth"
 
 
 async def test_stop_goes_on_until_the_request_is_over(bus: Stage, worker: Worker) -> None:

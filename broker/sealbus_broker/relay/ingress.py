@@ -344,20 +344,23 @@ class IngressWorker:
         _, self._untold = self._untold.split({one.place.position for one in messages})
         self._holding.settle(messages)
 
-    async def _read(self, taken: Sequence[Piece]) -> list[Arrival]:
-        """Return the arrivals in order. The bytes that were not kept are read again, and a message
-        that is gone has none."""
+    async def _read(self, taken: Sequence[Piece]) -> tuple[list[Piece], list[Arrival]]:
+        """Return the pieces whose messages are still there, and their arrivals, in order. The bytes
+        that were not kept are read again."""
         # Also for a batch with all its bytes: it must stay behind the one before.
         async with self._reading:
             missing = [one.pulled for one in taken if one.arrivals is None]
             read = iter(await asyncio.gather(*map(self._bytes, missing)))
+        there: list[Piece] = []
         arrivals: list[Arrival] = []
         for one in taken:
-            if one.arrivals is not None:
-                arrivals += one.arrivals
-            elif (data := next(read)) is not None:
-                arrivals += ingress_arrivals(one.pulled.place, data)
-        return arrivals
+            found = one.arrivals
+            if found is None and (data := next(read)) is not None:
+                found = ingress_arrivals(one.pulled.place, data)
+            if found is not None:
+                there.append(one)
+                arrivals += found
+        return there, arrivals
 
     async def _bytes(self, pulled: Pulled) -> bytes | None:
         """Return the bytes of a message. ``None``: it is gone."""
@@ -444,11 +447,13 @@ class IngressWorker:
     async def _work(self, taken: Sequence[Piece]) -> None:
         is_lost = True
         try:
+            there, arrivals = await self._read(taken)
             # There may be nothing: all messages may be suspects, or gone.
-            if arrivals := await self._read(taken):
+            if arrivals:
                 refusals = await self._process(arrivals, self._turn)
                 is_lost = False
-                await self._acknowledge(*self._done(taken, refusals))
+                # A message that is gone is not acknowledged: another one may be in its place.
+                await self._acknowledge(*self._done(there, refusals))
         except (NatsError, OSError) as error:
             # The message is delivered again, and the ledger recognises it.
             log.warning("acknowledgement.lost", error=type(error).__name__)
