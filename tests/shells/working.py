@@ -94,7 +94,7 @@ class Worker:
 
     def suspect(self) -> Pulled:
         """Have the next message judged alone."""
-        pulled = self.worker._received.next
+        pulled = self.worker._received.peek()
         self.worker._received.drop(pulled)
         self.worker._suspect(pulled)
         return pulled

@@ -301,7 +301,7 @@ class IngressWorker:
         envelopes = 0
         size = 0
         while self._received and envelopes < most and size < most_bytes:
-            pulled = self._received.next
+            pulled = self._received.peek()
             bot = pulled.place.session
             if self._is_suspect(pulled.place):
                 self._received.drop(pulled)

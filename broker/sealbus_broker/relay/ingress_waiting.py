@@ -186,9 +186,8 @@ class IngressWaiting:
         self._bodies.keep(pulled)
         self._count += 1
 
-    @property
-    def next(self) -> Pulled:
-        """The message that comes next. There has to be one."""
+    def peek(self) -> Pulled:
+        """Return the message that comes next, and leave it. There has to be one."""
         while True:
             turns = self._new or self._others
             bot = turns[0]
@@ -206,7 +205,7 @@ class IngressWaiting:
     def take(self, most: int = MAX_BUNDLE) -> Piece:
         """Take the message that comes next, or as much of it as ``most`` envelopes. One whose bytes
         were not kept is taken whole."""
-        pulled = self.next
+        pulled = self.peek()
         if pulled.rest is None and pulled.data is not None:
             pulled.rest, pulled.data = ingress_arrivals(pulled.place, pulled.data), None
         if pulled.rest is None:
