@@ -130,7 +130,7 @@ async def test_no_more_is_asked_for_while_much_waits(monkeypatch: pytest.MonkeyP
     )
     running = asyncio.create_task(worker.run(stopping))
     answered, most, position = 0, 0, 0
-    for _ in range(100):
+    for _ in range(1000):  # a bundle has sixteen pieces, and each takes some turns
         await asyncio.sleep(0)
         if worker._pulling.requests.made > answered:
             answered = worker._pulling.requests.made
