@@ -126,7 +126,7 @@ def test_bots_share_the_bytes_whatever_the_size_of_their_messages() -> None:
     """A bot of which nothing waits keeps its debt. So its next large message is no first turn."""
     waiting = IngressWaiting()
     for position in range(3000):
-        waiting.put(pulled("small", position, 1000))
+        waiting.put(pulled("small", position, LEAST_BYTES))
     bytes_of = {"small": 0, "large": 0}
     for position in range(3000, 5000):
         if "large" not in [one.place.session for one in waiting]:
@@ -193,8 +193,8 @@ def test_each_envelope_of_a_bundle_counts() -> None:
     waiting = IngressWaiting()
     waiting.put(bundle("greedy", 1, 64))
     waiting.put(bundle("other", 2, 64))
-    turns = [waiting.take(1).pulled.place.session for _ in range(32)]
     in_a_turn = TURN_BYTES // LEAST_BYTES
+    turns = [waiting.take(1).pulled.place.session for _ in range(4 * in_a_turn)]
     assert turns == (["greedy"] * in_a_turn + ["other"] * in_a_turn) * 2
 
 
@@ -231,3 +231,15 @@ def test_rest_of_a_message_is_dropped() -> None:
     assert waiting.take(4).pulled is second
     waiting.clear()
     assert bodies.size == 0
+
+
+def test_bundle_whose_bytes_were_not_kept_costs_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its envelopes are not known. A small one must not cost as much as 64."""
+    monkeypatch.setattr(ingress_waiting, "BODIES_BYTES", 0)
+    monkeypatch.setattr(ingress_waiting, "SMALL_BYTES", 0)
+    waiting = IngressWaiting()
+    for position in range(10):
+        waiting.put(bundle("a", position, 2))
+        waiting.put(bundle("b", 10 + position, 2, 3 * TURN_BYTES))
+    bots = [waiting.take().pulled.place.session for _ in range(8)]
+    assert bots.count("a") > bots.count("b")

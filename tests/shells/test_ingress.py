@@ -206,4 +206,4 @@ async def test_a_bot_has_its_turn_beside_a_backlog(bus: Stage, worker: Worker) -
     await until(lambda: b"honest" in worker.judged, "it has its turn")
     place = worker.judged.index(b"honest")
     # The two batches that were taken before.
-    assert place <= 2 * ingress_module.SHARE
+    assert place <= 2 * ingress_waiting.SHARE

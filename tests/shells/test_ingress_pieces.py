@@ -10,9 +10,10 @@ from nats.errors import ConnectionClosedError
 from sealbus.nats.acks import NAK
 from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_bundle
+from sealbus_broker.relay import holding, ingress_waiting
 from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay import ingress_waiting
-from sealbus_broker.relay.ingress import SHARE
+from sealbus_broker.relay.arrivals import Place
+from sealbus_broker.relay.ingress_waiting import SHARE, Pulled
 from sealbus_broker.relay.pulling import Pulling
 from tests.shells.stage import Stage
 from tests.shells.working import OTHER, Worker, is_given_back, left, send
@@ -135,3 +136,35 @@ async def test_stop_gives_an_opened_message_back(
     assert worker.judged == FIRST_PIECE
     assert not worker.told.is_set()
     await is_given_back(bus, *EIGHT)
+
+
+async def test_batch_has_the_shares_of_many_bots(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has as many of its envelopes in it."""
+    received = worker.worker._received
+    names = [f"bot{number}" for number in range(12)]
+    for position, name in enumerate(names):
+        data = pack_bundle([b"%03d" % number + bytes(200) for number in range(64)])
+        received.put(Pulled.of(b"", b"", data, Place(name, 1, position, 0), 0.0))
+    monkeypatch.setattr(worker.worker, "_begin", lambda _: None)
+    taken = worker.worker._take()
+    assert [piece.pulled.place.session for piece in taken] == names
+    assert {piece.envelopes for piece in taken} == {SHARE}
+    received.clear()
+
+
+async def test_server_is_told_of_a_message_whose_rest_waits(
+    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its first piece takes."""
+    monkeypatch.setattr(holding, "PROLONG_S", 0.01)
+    monkeypatch.setattr(holding, "YOUNG_S", 0.0)
+    monkeypatch.setattr(holding, "BEGUN_S", 1e-6)
+    monkeypatch.setattr(ingress_module, "IN_HAND", 1)
+    worker.go.clear()
+    await send(bus, pack_bundle(EIGHT))
+    await until(lambda: worker.judged == FIRST_PIECE, "the first piece is being judged")
+    (message,) = worker.worker._holding.in_order()
+    before = message.asked
+    await until(lambda: message.asked > before, "the server knows that it is still here")

@@ -137,7 +137,9 @@ class Holding:
             told = [
                 one
                 for position, one in self._messages.items()
-                if now - one.asked >= YOUNG_S and now - self._begun.get(position, now) < BEGUN_S
+                if now - one.asked >= YOUNG_S
+                # The rest of an opened message waits like any other.
+                and (one.rest or now - self._begun.get(position, now) < BEGUN_S)
             ]
             if not told:
                 continue

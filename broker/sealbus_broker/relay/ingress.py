@@ -49,6 +49,7 @@ from sealbus_broker.relay.arrivals import Place, ingress_arrivals, read_place
 from sealbus_broker.relay.giving_back import give_back
 from sealbus_broker.relay.holding import Holding
 from sealbus_broker.relay.ingress_waiting import (
+    SHARE,
     SMALL_BYTES,
     WAITING,
     Bodies,
@@ -81,12 +82,6 @@ CROWDED: Final = 64
 """How many envelopes a batch has while several bots send (:class:`~.ingress_waiting.Crowd`). A
 message that comes meanwhile waits for the batches before its own, and 64 ordinary envelopes take 5
 ms to judge and 20 ms to write."""
-
-SHARE: Final = 4
-"""How many of them may be of one bot. Beside a flood of one bot, most batches have little else, and
-such a batch takes 1 to 2 ms. That bot's envelopes are taken more slowly then: 1,400 a second in
-place of 2,400 on two busy cores. Envelopes with many payloads are as fast as before, because the
-bytes bound their batches."""
 
 CROWDED_BYTES: Final = 64 * 1024
 """How many bytes it has then. The most expensive payloads of this size take 30 ms."""
