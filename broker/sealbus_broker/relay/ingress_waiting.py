@@ -62,8 +62,8 @@ TURN_BYTES: Final = 8 * 1024
 SHARE: Final = 4
 """How many envelopes of one bot a batch may have while several bots send. Beside a flood of one
 bot, most batches have little else, and such a batch takes 1 to 2 ms. That bot's envelopes are taken
-more slowly then: 1,400 a second in place of 2,400 on two busy cores. Envelopes with many payloads
-are as fast as before, because the bytes bound their batches."""
+more slowly then: 900 to 1,500 a second in place of 2,400 on two busy cores. Envelopes with many
+payloads are as fast as before, because the bytes bound their batches."""
 
 LEAST_BYTES: Final = TURN_BYTES // SHARE
 """An envelope counts at least this much, because each is stored by itself. With ``sync_interval:
