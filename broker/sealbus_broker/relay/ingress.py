@@ -175,7 +175,7 @@ class IngressWorker:
         self._under_way = 0
         if self._stops is not None:
             self._stops.forget()
-        self._lose(self._holding.begun)
+        self._settle(self._holding.begun)
         if not self._holding.is_sure:
             self.forget()
         subscription = await self._nc.subscribe_direct(self._pulling.answers, self._on_message)
@@ -324,16 +324,13 @@ class IngressWorker:
         self._under_way -= 1
         # A message of which an earlier piece was lost may be in hand once more, as a copy.
         ours = [one for one in taken if self._holding.has(one.pulled)]
-        ended = [one.pulled for one in ours if is_lost or one.is_last]
-        if is_lost:
-            self._lose(ended)
-        else:
-            self._holding.settle(ended)
+        self._settle([one.pulled for one in ours if is_lost or one.is_last])
         self._pulling.on_batch_ended()
         self._changed.set()
 
-    def _lose(self, messages: Sequence[Pulled]) -> None:
-        """These messages come again, because some envelopes of each have no verdict."""
+    def _settle(self, messages: Sequence[Pulled]) -> None:
+        """These messages are not in hand any more. One that has no verdict yet comes again, so
+        nothing of it is left here."""
         for one in messages:
             self._received.drop(one)
         _, self._untold = self._untold.split({one.place.position for one in messages})
@@ -345,7 +342,7 @@ class IngressWorker:
         # Also for a batch with all its bytes: it must stay behind the one before.
         async with self._reading:
             missing = [one.pulled for one in taken if one.arrivals is None]
-            read = iter(await asyncio.gather(*map(self._bytes, missing)))
+            read = iter(await asyncio.gather(*map(self._rereading.read, missing)))
         there: list[Piece] = []
         arrivals: list[Arrival] = []
         for one in taken:
@@ -356,10 +353,6 @@ class IngressWorker:
                 there.append(one)
                 arrivals += found
         return there, arrivals
-
-    async def _bytes(self, pulled: Pulled) -> bytes | None:
-        """Return the bytes of a message. ``None``: it is gone."""
-        return await self._rereading.read(pulled) if pulled.data is None else pulled.data
 
     def _is_suspect(self, place: Place) -> bool:
         """Whether so many relays may have ended with this message in hand that it is judged
@@ -385,12 +378,14 @@ class IngressWorker:
     async def _try_alone(self, piece: Piece) -> None:
         """Judge a suspect alone."""
         assert self._last_try is not None, "otherwise there are no suspects"
-        is_lost = True
         pulled = piece.pulled
         place = pulled.place
         try:
-            async with self._reading:
-                data = await self._bytes(pulled)
+            data = pulled.data
+            if data is None:
+                async with self._reading:
+                    data = await self._rereading.read(pulled)
+            # Otherwise it is gone.
             if data is not None:
                 suspect = Suspect(
                     place.session, place.position, place.deliveries, place.stored_ms, data
@@ -399,12 +394,11 @@ class IngressWorker:
                     suspect, self._partition, partial(ingress_arrivals, place, data), self._turn
                 )
                 await self._acknowledge([pulled], refusals)
-            is_lost = False
         except (NatsError, OSError, StreamsUnusable) as error:
             # It comes again.
             log.warning("message.not-judged-alone", error=type(error).__name__)
         finally:
-            self._end([piece], is_lost=is_lost)
+            self._end([piece], is_lost=False)
 
     async def _acknowledge(self, pulled: Sequence[Pulled], refusals: Refusals | None) -> None:
         """Acknowledge messages, and then tell the senders of the refused ones.
@@ -459,6 +453,7 @@ class IngressWorker:
         """Return the messages that have all their verdicts now, with all their refusals. Keep the
         refusals of the others."""
         # An earlier piece of a message may have been lost meanwhile, and the message comes again.
+        # Batches end in the order of their turn, so the earlier refusals are here.
         ours = [one for one in taken if self._holding.has(one.pulled)]
         known, _ = refusals.split({one.pulled.place.position for one in ours})
         done = [one.pulled for one in ours if one.is_last]
