@@ -3,6 +3,8 @@ order."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from sealbus.protocol.codec import pack_bundle
@@ -11,8 +13,8 @@ from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay import ingress_waiting
 from sealbus_broker.relay.arrivals import Place
 from sealbus_broker.relay.ingress_waiting import (
-    ALONE_FOR,
     BODIES_BYTES,
+    LATELY,
     LEAST_BYTES,
     SMALL_BYTES,
     TURN_BYTES,
@@ -149,19 +151,50 @@ def test_bots_that_come_again_and_again_do_not_starve_others() -> None:
     assert position < 20
 
 
-def test_a_crowd_is_gone_after_many_batches_of_one_bot() -> None:
+def crowd_of(*batches: dict[str, int]) -> Crowd:
+    """What a relay knows after these batches."""
     crowd = Crowd()
+    for batch in batches:
+        crowd.note(Counter(batch))
+    return crowd
 
-    def after(*batches: set[str]) -> bool:
-        for bots in batches:
-            crowd.note(bots, 64)
-        return crowd.is_there
 
-    assert after(), "at its start a relay knows of nobody"
-    assert not after(*[{"a"}] * (ALONE_FOR // 64 + 1))
-    assert after({"b"})
-    assert not after(*[{"b"}] * (ALONE_FOR // 64 + 1))
-    assert after({"a", "b"})
+def test_a_crowd_is_gone_after_many_envelopes_of_one_bot() -> None:
+    assert crowd_of().is_there, "at its start a relay knows of nobody"
+    assert crowd_of({"a": LATELY - 1}).is_there
+    assert not crowd_of({"a": LATELY}).is_there
+    assert crowd_of({"a": LATELY}, {"b": 1}).is_there
+    assert crowd_of({"b": 1}, {"a": LATELY}).is_there
+    assert not crowd_of({"b": 1}, {"a": LATELY}, {"a": LATELY}).is_there
+
+
+@pytest.mark.parametrize(
+    ("lately", "greedy"),
+    [
+        ({"a": LATELY}, set()),
+        ({"a": LATELY, "b": 1}, {"a"}),
+        ({"a": LATELY, "b": LATELY}, set()),
+        ({"a": LATELY, "b": LATELY, "c": 1}, {"a", "b"}),
+        (dict.fromkeys("abcde", LATELY), set()),
+        ({"a": 3 * LATELY} | dict.fromkeys("bcdefghi", LATELY), {"a"}),
+    ],
+    ids=[
+        "nobody else sends",
+        "one beside one that sends little",
+        "two that send alike",
+        "two beside one that sends little",
+        "many that send alike",
+        "one of many sends more",
+    ],
+)
+def test_a_greedy_bot_sends_much_more_than_others(lately: dict[str, int], greedy: set[str]) -> None:
+    crowd = crowd_of(lately)
+    assert {bot for bot in lately if crowd.is_greedy(bot)} == greedy
+
+
+def test_any_bot_may_be_greedy_while_nobody_is_known() -> None:
+    assert crowd_of().is_greedy("a")
+    assert crowd_of({"a": LATELY - 1}).is_greedy("a")
 
 
 def bundle(bot: str, position: int, count: int, size: int = 200) -> Pulled:

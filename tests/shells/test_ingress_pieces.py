@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 from nats.errors import ConnectionClosedError
@@ -13,7 +14,7 @@ from sealbus.protocol.codec import pack_bundle
 from sealbus_broker.relay import holding, ingress_waiting
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.ingress_waiting import SHARE, Pulled
+from sealbus_broker.relay.ingress_waiting import LATELY, SHARE, Pulled
 from sealbus_broker.relay.pulling import Pulling
 from tests.shells.stage import Stage
 from tests.shells.working import OTHER, Worker, is_given_back, left, send
@@ -152,6 +153,17 @@ async def test_batch_has_the_shares_of_many_bots(
     assert [piece.pulled.place.session for piece in taken] == names
     assert {piece.envelopes for piece in taken} == {SHARE}
     received.clear()
+
+
+async def test_bundle_of_one_of_many_busy_bots_is_taken_whole(bus: Stage, worker: Worker) -> None:
+    """Pieces would cost the relay half as much again, and nobody would be served sooner."""
+    crowd = worker.worker._crowd
+    crowd.note(Counter({OTHER: LATELY} | {f"bot{number}": LATELY for number in range(9)}))
+    worker.go.clear()
+    texts = [b"%03d" % number + bytes(200) for number in range(64)]
+    await bus.relay.publish(f"send.{OTHER}", pack_bundle(texts))
+    await until(lambda: worker.judged == texts, "all are in one batch")
+    worker.go.set()
 
 
 async def test_server_is_told_of_a_message_whose_rest_waits(

@@ -289,9 +289,9 @@ class IngressWorker:
     def _take(self) -> list[Piece]:
         """Take the next envelopes, up to a batch. The bots have turns."""
         taken: list[Piece] = []
-        most, most_bytes, share = BATCH, BATCH_BYTES, BATCH
+        most, most_bytes = BATCH, BATCH_BYTES
         if self._crowd.is_there:
-            most, most_bytes, share = CROWDED, CROWDED_BYTES, SHARE
+            most, most_bytes = CROWDED, CROWDED_BYTES
         had: Counter[str] = Counter()
         envelopes = 0
         size = 0
@@ -302,15 +302,18 @@ class IngressWorker:
                 self._received.drop(pulled)
                 self._suspect(pulled)
                 continue
-            # All others have had their turn since its last one in this batch.
-            if had[bot] >= share:
-                break
-            piece = self._received.take(min(most - envelopes, share - had[bot]))
+            room = most - envelopes
+            if self._crowd.is_greedy(bot):
+                room = min(room, SHARE - had[bot])
+                # All others have had their turn since its last one in this batch.
+                if room <= 0:
+                    break
+            piece = self._received.take(room)
             taken.append(piece)
             had[bot] += piece.envelopes
             envelopes += piece.envelopes
             size += piece.size
-        self._crowd.note(had.keys(), envelopes)
+        self._crowd.note(had)
         self._begin(taken)
         return taken
 

@@ -7,8 +7,8 @@ grows with them. The message that passes the measure still belongs to the turn, 
 rest to its next turns. So a bot with large messages has its turn less often than one with small
 ones, and a bot that sends more than a relay can judge waits behind itself.
 
-A message with many envelopes is taken in **pieces** while several bots send. Otherwise the
-bundles of one bot, which take the stream 20 ms each, would go before every message of the others. A
+A message with many envelopes is taken in **pieces** from a bot that sends much more than others.
+Otherwise its bundles, which take the stream 20 ms each, would go before every message of theirs. A
 message of which a piece was taken is *opened*. The pieces of a bot keep its order, like its
 messages.
 
@@ -21,8 +21,9 @@ ever.
 the relay keeps only the place of a message, and reads its bytes from INGRESS again before it is
 judged (:mod:`sealbus_broker.relay.ingress`).
 
-:class:`Crowd` says whether several bots send at present, in any partition of the relay. Batches are
-short then, because the message of another bot waits for the batch before its own.
+:class:`Crowd` says who sends at present, in any partition of the relay. Batches are short while
+several bots send, because the message of another bot waits for the batch before its own. They are
+shorter still for a bot that sends much more than others.
 
 This module is pure: it reads no clock. On a lost connection nothing is moved: see
 :mod:`sealbus_broker.relay.ingress`.
@@ -30,8 +31,8 @@ This module is pure: it reads no clock. On a lost connection nothing is moved: s
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,19 +61,19 @@ TURN_BYTES: Final = 8 * 1024
 """After this many bytes of a bot the next bot has its turn."""
 
 SHARE: Final = 4
-"""How many envelopes of one bot a batch may have while several bots send. Beside a flood of one
-bot, most batches have little else, and such a batch takes 1 to 2 ms. That bot's envelopes are taken
-more slowly then: 900 to 1,500 a second in place of 2,400 on two busy cores. Envelopes with many
-payloads are as fast as before, because the bytes bound their batches."""
+"""How many envelopes of a greedy bot a batch may have (:meth:`Crowd.is_greedy`). Beside a flood of
+one bot, most batches have little else, and such a batch takes 1 to 2 ms. The envelopes of the bot
+that floods are taken more slowly then: 900 to 1,500 a second in place of 2,400 on two busy cores.
+Envelopes with many payloads are as fast as before, because the bytes bound their batches."""
 
 LEAST_BYTES: Final = TURN_BYTES // SHARE
 """An envelope counts at least this much, because each is stored by itself. With ``sync_interval:
 always`` the stream takes 0.26 ms for a small one. So a turn is over with the share, and a batch has
 those of many bots."""
 
-ALONE_FOR: Final = 2048
-"""After so many envelopes of one bot alone, batches are long again. In a flood they take about a
-second and a half together."""
+LATELY: Final = 1024
+"""So many envelopes, and up to as many again, say who sends at present. In a flood they take about
+a second."""
 
 
 @dataclass(slots=True)
@@ -244,20 +245,41 @@ class IngressWaiting:
 
 
 class Crowd:
-    """Whether several bots send at present. The partitions of a relay share one."""
+    """Who sends at present. The partitions of a relay share one.
+
+    It counts the last envelopes that were taken: the :data:`LATELY` before, and those since.
+    """
 
     def __init__(self) -> None:
-        self._last: Collection[str] = ()
-        """The bots of the last batch."""
-        self._alike = 0
-        """How many envelopes in a row were of the same one bot."""
+        self._since: Counter[str] = Counter()
+        """Those since, by bot."""
+        self._all: Counter[str] = Counter()
+        """All of them, by bot."""
+        self._since_total = self._total = 0
+        self._is_known = False
+        """Whether there were so many. Before, anybody may send next."""
 
-    def note(self, bots: Collection[str], envelopes: int) -> None:
-        """A batch has so many envelopes of these bots."""
-        self._alike = self._alike + envelopes if len(bots) == 1 and bots == self._last else 0
-        self._last = bots
+    def note(self, taken: Counter[str]) -> None:
+        """A batch has so many envelopes of each bot."""
+        envelopes = taken.total()
+        self._since.update(taken)
+        self._all.update(taken)
+        self._since_total += envelopes
+        self._total += envelopes
+        if self._since_total >= LATELY:
+            self._all, self._total = self._since.copy(), self._since_total
+            self._since.clear()
+            self._since_total = 0
+            self._is_known = True
 
     @property
     def is_there(self) -> bool:
         """Whether another bot may be kept waiting by a long batch."""
-        return self._alike < ALONE_FOR
+        return len(self._all) > 1 or not self._is_known
+
+    def is_greedy(self, bot: str) -> bool:
+        """Whether this bot sends a quarter of all or more, and others send less."""
+        quarter = self._total / 4
+        if self._all[bot] < quarter:
+            return False
+        return not self._is_known or any(count < quarter for count in self._all.values())
