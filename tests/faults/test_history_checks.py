@@ -272,6 +272,24 @@ def refused_while_a_receipt_is_missing(history: History) -> None:
     sender(history).events.append(Event(16.0, "doubted", 1, reason="not-granted"))
 
 
+def a_process_stopped_between(history: History) -> None:
+    """The later message is handled by one process, and the earlier one by the next."""
+    first = only(history)
+    second = replace(first, name="subscriber-0, process 1", events=first.events[3:])
+    first.events = first.events[:3]
+    first.told_at = 60.0
+    second.events = [replace(one, at=90.0) for one in second.events]
+    history.lives.insert(2, second)
+
+
+def a_node_was_killed_between(history: History) -> None:
+    history.disturbances.append(Disturbance("kill-node", 61.0, 62.0))
+
+
+def a_node_was_killed_later(history: History) -> None:
+    history.disturbances.append(Disturbance("kill-node", 91.0, 92.0))
+
+
 def stored_too_late(history: History) -> None:
     history.stored.append(replace(history.stored[0], sequence=9, void=True))
 
@@ -285,6 +303,11 @@ def stored_too_late(history: History) -> None:
         (without_answer, the_sender_was_killed),
         (handled_twice, the_connection_was_lost),
         (handled_in_another_order, the_connection_was_lost),
+        (
+            handled_in_another_order,
+            a_process_stopped_between,
+            a_node_was_killed_between,
+        ),
         (overtaken_under_way, a_relay_was_killed),
         (never_handled, parked),
         (stored_too_late,),
@@ -294,6 +317,12 @@ def stored_too_late(history: History) -> None:
 )
 def test_what_the_guarantees_allow_is_no_violation(breaks: tuple[Break, ...]) -> None:
     assert rules_broken_by(*breaks) == set()
+
+
+def test_order_holds_across_a_stop() -> None:
+    broken = handled_in_another_order, a_process_stopped_between
+    assert "order" in rules_broken_by(*broken)
+    assert "order" in rules_broken_by(*broken, a_node_was_killed_later)
 
 
 def test_a_refusal_beside_a_full_disk_has_to_last() -> None:

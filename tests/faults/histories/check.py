@@ -47,6 +47,12 @@ ORDERLY: Final = frozenset(
 )
 """The faults under which messages that are under way together keep their order."""
 
+FORGETTING: Final = frozenset(
+    {"kill-node", "restart-node", "pause-node", "kill-leader", "kill-majority", "cut-node"}
+)
+"""The faults by which nats-server may forget which messages a subscriber has given back. It keeps
+that in the memory of the node that leads the consumer."""
+
 MOST_SHOWN: Final = 4
 """How many examples of one rule a report has."""
 
@@ -273,7 +279,14 @@ def _order_under_way(facts: _Facts) -> Iterator[str]:
 
 
 def _order_of_handling(facts: _Facts) -> Iterator[str]:
-    """The subscription with one process at a time. What follows a crash or a loss is left out."""
+    """The subscription with one process at a time.
+
+    What follows a crash or a loss is left out, and what follows a node's fault between two
+    processes.
+    """
+    forgetting = [one for one in facts.history.disturbances if one.kind in FORGETTING]
+    given_back_at: float | None = None
+    """When the process before was told to stop, until the next one has a message."""
     places = {(one.bot, one.nonce, one.index): one.sequence for one in facts.valid}
     last: dict[str, tuple[int, int]] = {}
     known: set[tuple[str, str, int]] = set()
@@ -286,6 +299,11 @@ def _order_of_handling(facts: _Facts) -> Iterator[str]:
             key = event.bot, event.nonce, event.index
             if event.what != "handle" or event.live or key not in places or key in known:
                 continue
+            if given_back_at is not None:
+                for one in forgetting:
+                    if one.began <= event.at and given_back_at <= one.healed:
+                        return
+                given_back_at = None
             known.add(key)
             place = places[key], event.index
             if place < last.get(event.bot, place):
@@ -293,6 +311,7 @@ def _order_of_handling(facts: _Facts) -> Iterator[str]:
             last[event.bot] = max(place, last.get(event.bot, place))
         if life.killed_at is not None:
             return
+        given_back_at = life.told_at
 
 
 # ---- what is kept, and what goes on --------------------------------------------------------------
