@@ -200,6 +200,25 @@ async def test_an_aborted_connection_is_closed_at_once(
     assert client.is_closed
 
 
+async def test_cancelled_close_leaves_no_open_connection(
+    talker: tuple[Talker, HardenedClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A close that takes too long is cancelled, for example while nothing can be written."""
+    _, client = talker
+    closing = asyncio.Event()
+
+    async def in_vain() -> None:
+        closing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(client, "_flush_pending", in_vain)
+    task = asyncio.create_task(client.close())
+    await patiently(closing.wait())
+    await end(task)
+    assert client.is_closed
+    assert vars(client._transport)["_io_writer"].is_closing()
+
+
 @pytest.mark.parametrize(
     ("kind", "order"),
     [(HardenedClient, [b"SUB", b"PING"]), (Client, [b"PING", b"SUB"])],

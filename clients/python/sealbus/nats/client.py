@@ -254,6 +254,10 @@ class HardenedClient(WatchedClient):
                 self._cut()
         except TimeoutError:
             self._cut()
+        except asyncio.CancelledError:
+            # Nobody closes it later: to nats-py it is closed since its first step.
+            self._cut()
+            raise
         finally:
             if self._ended:
                 # A reconnection that lost its cancellation may have set another one meanwhile.
