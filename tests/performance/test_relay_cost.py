@@ -23,13 +23,13 @@ from benchmarks.relaycost import TOGETHER, Verify, order_schema
 SINGLE_MOST: Final = 4.2
 """In bare verifies, for a message alone in its envelope.
 
-The best of three rounds measures 2.3 to 2.9. On a busy machine, it is up to 3.6.
+The best of three rounds measures 2.2 to 3.1. On a busy machine, it is up to 3.6.
 """
 
 BURST_MOST: Final = 0.9
 """The same with 64 messages in an envelope.
 
-The best of three rounds measures 0.43 to 0.51. On a busy machine, it is more.
+The best of three rounds measures 0.17 to 0.58.
 """
 
 MEMORY_MIB_MOST: Final = 100
@@ -38,7 +38,7 @@ MEMORY_MIB_MOST: Final = 100
 Measured: 55 to 60. The interpreter and the relay's imports take 45 of it.
 """
 
-ROUNDS: Final = 3
+ROUNDS: Final = 6
 MESSAGES: Final = 600
 
 
