@@ -286,8 +286,26 @@ def a_node_was_killed_between(history: History) -> None:
     history.disturbances.append(Disturbance("kill-node", 61.0, 62.0))
 
 
-def a_node_was_killed_later(history: History) -> None:
+def a_node_was_killed_just_after(history: History) -> None:
+    """The next process has one message again, and does not have the other yet."""
     history.disturbances.append(Disturbance("kill-node", 91.0, 92.0))
+    second = history.lives[2]
+    second.events = [
+        handling("handle", 1, at=90.0),
+        *(replace(one, at=120.0) for one in second.events),
+    ]
+
+
+def a_node_was_killed_later(history: History) -> None:
+    history.disturbances.append(Disturbance("kill-node", 110.0, 111.0))
+
+
+def on_a_cluster(history: History) -> None:
+    history.nodes = 3
+
+
+def a_node_was_paused_between(history: History) -> None:
+    history.disturbances.append(Disturbance("pause-node", 61.0, 62.0))
 
 
 def stored_too_late(history: History) -> None:
@@ -303,10 +321,13 @@ def stored_too_late(history: History) -> None:
         (without_answer, the_sender_was_killed),
         (handled_twice, the_connection_was_lost),
         (handled_in_another_order, the_connection_was_lost),
+        (handled_in_another_order, a_process_stopped_between, a_node_was_killed_between),
+        (handled_in_another_order, a_process_stopped_between, a_node_was_killed_just_after),
         (
             handled_in_another_order,
             a_process_stopped_between,
-            a_node_was_killed_between,
+            on_a_cluster,
+            a_node_was_paused_between,
         ),
         (overtaken_under_way, a_relay_was_killed),
         (never_handled, parked),
@@ -323,6 +344,7 @@ def test_order_holds_across_a_stop() -> None:
     broken = handled_in_another_order, a_process_stopped_between
     assert "order" in rules_broken_by(*broken)
     assert "order" in rules_broken_by(*broken, a_node_was_killed_later)
+    assert "order" in rules_broken_by(*broken, a_node_was_paused_between)
 
 
 def test_a_refusal_beside_a_full_disk_has_to_last() -> None:

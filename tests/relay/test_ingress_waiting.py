@@ -9,6 +9,7 @@ import pytest
 
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
+from sealbus.protocol.subjects import RELAY
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay import ingress_waiting
 from sealbus_broker.relay.arrivals import Place
@@ -168,33 +169,28 @@ def test_a_crowd_is_gone_after_many_envelopes_of_one_bot() -> None:
     assert not crowd_of({"b": 1}, {"a": LATELY}, {"a": LATELY}).is_there
 
 
-@pytest.mark.parametrize(
-    ("lately", "greedy"),
-    [
-        ({"a": LATELY}, set()),
-        ({"a": LATELY, "b": 1}, {"a"}),
-        ({"a": LATELY, "b": LATELY}, set()),
-        ({"a": LATELY, "b": LATELY, "c": 1}, {"a", "b"}),
-        (dict.fromkeys("abcde", LATELY), set()),
-        ({"a": 3 * LATELY} | dict.fromkeys("bcdefghi", LATELY), {"a"}),
-    ],
-    ids=[
-        "nobody else sends",
-        "one beside one that sends little",
-        "two that send alike",
-        "two beside one that sends little",
-        "many that send alike",
-        "one of many sends more",
-    ],
-)
-def test_a_greedy_bot_sends_much_more_than_others(lately: dict[str, int], greedy: set[str]) -> None:
+def greedy(**lately: int) -> set[str]:
+    """Those of these bots that are greedy."""
     crowd = crowd_of(lately)
-    assert {bot for bot in lately if crowd.is_greedy(bot)} == greedy
+    return {bot for bot in lately if crowd.is_greedy(bot)}
 
 
-def test_any_bot_may_be_greedy_while_nobody_is_known() -> None:
-    assert crowd_of().is_greedy("a")
-    assert crowd_of({"a": LATELY - 1}).is_greedy("a")
+def test_a_greedy_bot_sends_much_more_than_another() -> None:
+    assert greedy(a=LATELY) == set()
+    assert greedy(a=9, b=1) == {"a"}
+    assert greedy(a=8, b=1) == set()
+    assert greedy(a=300, b=400) == set()
+    assert greedy(a=300, b=400, c=1) == {"a", "b"}
+
+
+def test_a_greedy_bot_sends_a_quarter_of_all() -> None:
+    others = dict.fromkeys("bcdefghijk", 90)
+    assert greedy(a=301, **others, quiet=1) == {"a"}
+    assert greedy(a=300, **others, quiet=1) == set()
+
+
+def test_the_relays_own_messages_make_no_bot_greedy() -> None:
+    assert greedy(a=300, b=400, **{RELAY: 1}) == set()
 
 
 def bundle(bot: str, position: int, count: int, size: int = 200) -> Pulled:

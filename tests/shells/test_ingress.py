@@ -13,7 +13,7 @@ from sealbus_broker.nats.streams import partition_consumer
 from sealbus_broker.relay import holding, ingress_waiting, pulling
 from sealbus_broker.relay import ingress as ingress_module
 from tests.shells.stage import Stage
-from tests.shells.working import OTHER, Worker, hold_up, is_given_back, left, send
+from tests.shells.working import BOT, OTHER, Worker, hold_up, is_given_back, left, send
 from tests.waiting import PATIENCE_S, patiently, until
 
 
@@ -197,6 +197,7 @@ async def test_unconfirmed_refusal_is_not_told(
 
 async def test_a_bot_has_its_turn_beside_a_backlog(bus: Stage, worker: Worker) -> None:
     await provision(bus.relay, bus.policy)
+    worker.note_neighbours(**{BOT: 9, OTHER: 1})
     worker.go.clear()
     await send(bus, *(b"g" * 300 for _ in range(700)))
     await until(lambda: len(worker.worker._received) > 500, "the relay pulls ahead")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
 import pytest
 from nats.errors import ConnectionClosedError
@@ -13,17 +12,22 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_bundle
 from sealbus_broker.relay import holding, ingress_waiting
 from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.ingress_waiting import LATELY, SHARE, Pulled
+from sealbus_broker.relay.ingress_waiting import SHARE, Crowd
 from sealbus_broker.relay.pulling import Pulling
 from tests.shells.stage import Stage
-from tests.shells.working import OTHER, Worker, is_given_back, left, send
+from tests.shells.working import BOT, OTHER, Worker, is_given_back, left, send
 from tests.waiting import until
 
 EIGHT = [b"%03d" % number + bytes(200) for number in range(8)]
 """The items of a bundle that is taken in two pieces."""
 
 FIRST_PIECE, LAST_PIECE = EIGHT[:SHARE], EIGHT[SHARE:]
+
+
+@pytest.fixture(autouse=True)
+def _beside_a_quiet_bot(worker: Worker) -> None:
+    """Otherwise nothing is taken in pieces."""
+    worker.note_neighbours(**{BOT: 100, "quiet": 1})
 
 
 async def hold_two_pieces(bus: Stage, worker: Worker) -> asyncio.Semaphore:
@@ -139,31 +143,29 @@ async def test_stop_gives_an_opened_message_back(
     await is_given_back(bus, *EIGHT)
 
 
-async def test_batch_has_the_shares_of_many_bots(
-    bus: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_batch_has_the_shares_of_several_bots(worker: Worker) -> None:
     """Each has as many of its envelopes in it."""
-    received = worker.worker._received
-    names = [f"bot{number}" for number in range(12)]
-    for position, name in enumerate(names):
-        data = pack_bundle([b"%03d" % number + bytes(200) for number in range(64)])
-        received.put(Pulled.of(b"", b"", data, Place(name, 1, position, 0), 0.0))
-    monkeypatch.setattr(worker.worker, "_begin", lambda _: None)
-    taken = worker.worker._take()
+    names = ["bot0", "bot1", "bot2"]
+    worker.note_neighbours(bot0=200, bot1=200, bot2=200)
+    taken = worker.take_first(*names)
     assert [piece.pulled.place.session for piece in taken] == names
     assert {piece.envelopes for piece in taken} == {SHARE}
-    received.clear()
 
 
-async def test_bundle_of_one_of_many_busy_bots_is_taken_whole(bus: Stage, worker: Worker) -> None:
-    """Pieces would cost the relay half as much again, and nobody would be served sooner."""
-    crowd = worker.worker._crowd
-    crowd.note(Counter({OTHER: LATELY} | {f"bot{number}": LATELY for number in range(9)}))
-    worker.go.clear()
-    texts = [b"%03d" % number + bytes(200) for number in range(64)]
-    await bus.relay.publish(f"send.{OTHER}", pack_bundle(texts))
-    await until(lambda: worker.judged == texts, "all are in one batch")
-    worker.go.set()
+async def test_bundle_beside_equal_bots_is_taken_whole(worker: Worker) -> None:
+    """Pieces would cost the relay half as much again, and no bot waits that sends little."""
+    worker.worker._neighbours = Crowd()
+    worker.note_neighbours(**{BOT: 100, OTHER: 50})
+    worker.worker._crowd.note(dict.fromkeys([BOT, *(f"bot{number}" for number in range(9))], 100))
+    (piece,) = worker.take_first(BOT)
+    assert piece.envelopes == 64
+
+
+async def test_bundle_beside_a_bot_of_another_partition_is_taken_in_pieces(worker: Worker) -> None:
+    worker.worker._neighbours = Crowd()
+    worker.worker._crowd.note({BOT: 100, "afar": 1})
+    (piece,) = worker.take_first(BOT)
+    assert piece.envelopes == SHARE
 
 
 async def test_server_is_told_of_a_message_whose_rest_waits(

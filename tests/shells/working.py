@@ -7,17 +7,20 @@ import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from sealbus.protocol.codec import pack_bundle
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.streams import PARTITIONS, Partition
 from sealbus_broker.relay import ingress as ingress_module
 from sealbus_broker.relay import ingress_waiting, pulling
+from sealbus_broker.relay.arrivals import Place
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import Pulled
+from sealbus_broker.relay.ingress_waiting import Piece, Pulled
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.pipeline import Refusals
 from sealbus_broker.relay.stops import Stops
@@ -91,6 +94,21 @@ class Worker:
     def _tell(self, items: Sequence[Any]) -> None:
         self.told_of += [item.judgment.arrival.data for item in items]
         self.told.set()
+
+    def note_neighbours(self, **lately: int) -> None:
+        """Each of these bots has sent so many envelopes to the partition."""
+        self.worker._neighbours.note(lately)
+
+    def take_first(self, *bots: str) -> list[Piece]:
+        """The first batch, where a bundle of 64 envelopes of each bot waits."""
+        received = self.worker._received
+        data = pack_bundle([b"%03d" % number + bytes(200) for number in range(64)])
+        for position, bot in enumerate(bots):
+            received.put(Pulled.of(b"", b"", data, Place(bot, 1, position, 0), 0.0))
+        with patch.object(self.worker, "_begin"):
+            taken = self.worker._take()
+        received.clear()
+        return taken
 
     def suspect(self) -> Pulled:
         """Have the next message judged alone."""

@@ -35,9 +35,9 @@ before its server."""
 PAUSE_MOST_S: Final = 5.0
 """The longest such pause."""
 
-CLOSE_S: Final = 2.0
+CLOSE_S: Final = 3.0
 """How long the end of a connection may take. A server that is stopped (SIGSTOP, a full disk) never
-takes the last bytes."""
+takes the last bytes, and then the client cuts the connection after 2 s."""
 
 
 READ_BYTES: Final = 32 * 1024

@@ -128,7 +128,7 @@ class IngressWorker:
             last_try: Judges suspects alone. Without it they are judged like other messages.
             stops: Knows how often messages were given back. Without it each delivery makes them
                 suspect.
-            crowd: Knows whether several bots send.
+            crowd: Knows which bots send to the relay.
             bodies: Bounds the bytes of the messages that wait.
             rereading: Reads the messages whose bytes were not kept. The partitions of a relay share
                 these three.
@@ -148,6 +148,8 @@ class IngressWorker:
         """Set when :meth:`run` has to look again: a message came, a batch or a request ended, a
         stop."""
         self._crowd = Crowd() if crowd is None else crowd
+        self._neighbours = Crowd()
+        """The bots of this partition. They wait longest for its batches."""
         self._holding = Holding(nc)
         """All messages in hand."""
         self._received = IngressWaiting(bodies)
@@ -303,7 +305,7 @@ class IngressWorker:
                 self._suspect(pulled)
                 continue
             room = most - envelopes
-            if self._crowd.is_greedy(bot):
+            if self._crowd.is_greedy(bot) or self._neighbours.is_greedy(bot):
                 room = min(room, SHARE - had[bot])
                 # All others have had their turn since its last one in this batch.
                 if room <= 0:
@@ -313,7 +315,8 @@ class IngressWorker:
             had[bot] += piece.envelopes
             envelopes += piece.envelopes
             size += piece.size
-        self._crowd.note(had)
+        for crowd in (self._crowd, self._neighbours):
+            crowd.note(had)
         self._begin(taken)
         return taken
 

@@ -7,10 +7,10 @@ grows with them. The message that passes the measure still belongs to the turn, 
 rest to its next turns. So a bot with large messages has its turn less often than one with small
 ones, and a bot that sends more than a relay can judge waits behind itself.
 
-A message with many envelopes is taken in **pieces** from a bot that sends much more than others.
-Otherwise its bundles, which take the stream 20 ms each, would go before every message of theirs. A
-message of which a piece was taken is *opened*. The pieces of a bot keep its order, like its
-messages.
+A message with many envelopes is taken in **pieces** from a bot that sends much more than another
+one. Otherwise its bundles, which take the stream 20 ms each, would go before each message of the
+other. A message of which a piece was taken is *opened*. The pieces of a bot keep its order, like
+its messages.
 
 A bot of which nothing waits, and that owes nothing, has its first turn before all others.
 Afterwards it is one of them, and it stays one of them until its next turn would come. So a stranger
@@ -21,9 +21,9 @@ ever.
 the relay keeps only the place of a message, and reads its bytes from INGRESS again before it is
 judged (:mod:`sealbus_broker.relay.ingress`).
 
-:class:`Crowd` says who sends at present, in any partition of the relay. Batches are short while
-several bots send, because the message of another bot waits for the batch before its own. They are
-shorter still for a bot that sends much more than others.
+:class:`Crowd` says who sends at present, in the partition or in the whole relay. Batches are short
+while several bots send, because the message of another bot waits for the batch before its own. They
+are shorter still for a bot that sends much more than another one.
 
 This module is pure: it reads no clock. On a lost connection nothing is moved: see
 :mod:`sealbus_broker.relay.ingress`.
@@ -32,12 +32,13 @@ This module is pure: it reads no clock. On a lost connection nothing is moved: s
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from sealbus.protocol.codec import is_bundle
 from sealbus.protocol.limits import MAX_BUNDLE
+from sealbus.protocol.subjects import RELAY
 from sealbus.protocol.value import value
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.arrivals import Place, ingress_arrivals
@@ -68,12 +69,11 @@ Envelopes with many payloads are as fast as before, because the bytes bound thei
 
 LEAST_BYTES: Final = TURN_BYTES // SHARE
 """An envelope counts at least this much, because each is stored by itself. With ``sync_interval:
-always`` the stream takes 0.26 ms for a small one. So a turn is over with the share, and a batch has
-those of many bots."""
+always`` the stream takes 0.26 ms for a small one. So a turn is over after four envelopes, and a
+batch has those of many bots."""
 
 LATELY: Final = 1024
-"""So many envelopes, and up to as many again, say who sends at present. In a flood they take about
-a second."""
+"""How many envelopes say who sends at present. In a flood they take about a second."""
 
 
 @dataclass(slots=True)
@@ -245,31 +245,30 @@ class IngressWaiting:
 
 
 class Crowd:
-    """Who sends at present. The partitions of a relay share one.
-
-    It counts the last envelopes that were taken: the :data:`LATELY` before, and those since.
-    """
+    """Who sends at present: the last envelopes that were taken, counted by bot."""
 
     def __init__(self) -> None:
-        self._since: Counter[str] = Counter()
-        """Those since, by bot."""
         self._all: Counter[str] = Counter()
-        """All of them, by bot."""
-        self._since_total = self._total = 0
+        """The last :data:`LATELY` envelopes at least, and fewer than twice as many."""
+        self._newest: Counter[str] = Counter()
+        """The newest of them, fewer than :data:`LATELY`."""
+        self._total = self._newest_total = 0
         self._is_known = False
-        """Whether there were so many. Before, anybody may send next."""
+        """Whether :data:`LATELY` envelopes were taken. Before, other bots may exist."""
 
-    def note(self, taken: Counter[str]) -> None:
-        """A batch has so many envelopes of each bot."""
-        envelopes = taken.total()
-        self._since.update(taken)
-        self._all.update(taken)
-        self._since_total += envelopes
-        self._total += envelopes
-        if self._since_total >= LATELY:
-            self._all, self._total = self._since.copy(), self._since_total
-            self._since.clear()
-            self._since_total = 0
+    def note(self, taken: Mapping[str, int]) -> None:
+        """Count the envelopes of a batch. The relay's own are none of a bot."""
+        for bot, envelopes in taken.items():
+            if bot == RELAY:
+                continue
+            self._newest[bot] += envelopes
+            self._all[bot] += envelopes
+            self._newest_total += envelopes
+            self._total += envelopes
+        if self._newest_total >= LATELY:
+            self._all, self._total = self._newest.copy(), self._newest_total
+            self._newest.clear()
+            self._newest_total = 0
             self._is_known = True
 
     @property
@@ -278,8 +277,7 @@ class Crowd:
         return len(self._all) > 1 or not self._is_known
 
     def is_greedy(self, bot: str) -> bool:
-        """Whether this bot sends a quarter of all or more, and others send less."""
-        quarter = self._total / 4
-        if self._all[bot] < quarter:
-            return False
-        return not self._is_known or any(count < quarter for count in self._all.values())
+        """Whether this bot sends a quarter of all envelopes, and more than eight times as many as
+        another one."""
+        count = self._all[bot]
+        return 4 * count >= self._total and any(8 * one < count for one in self._all.values())

@@ -27,12 +27,13 @@ The rules, by name:
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import Final
 
-from tests.faults.histories.history import SENDER, SUBSCRIBER, Event, History, Stored
+from tests.faults.histories.history import SENDER, SUBSCRIBER, Event, History, Life, Stored
 
 MEMORY_BYTES: Final = {"relay": 512 * 1024 * 1024, "node": 1024 * 1024 * 1024}
 """The most resident memory of a relay and of a server. ``compose.yaml`` gives them this much."""
@@ -48,10 +49,13 @@ ORDERLY: Final = frozenset(
 """The faults under which messages that are under way together keep their order."""
 
 FORGETTING: Final = frozenset(
-    {"kill-node", "restart-node", "pause-node", "kill-leader", "kill-majority", "cut-node"}
+    {"kill-node", "restart-node", "full-disk", "kill-leader", "kill-majority", "cut-node"}
 )
-"""The faults by which nats-server may forget which messages a subscriber has given back. It keeps
-that in the memory of the node that leads the consumer."""
+"""The faults by which nats-server may forget which messages a subscriber has given back: the node
+that leads the consumer keeps that in memory. On a cluster, a pause of that node is such a fault."""
+
+TAKEN_UP_S: Final = 10.0
+"""Within this time of its first message, a process has all that the one before has given back."""
 
 MOST_SHOWN: Final = 4
 """How many examples of one rule a report has."""
@@ -279,31 +283,20 @@ def _order_under_way(facts: _Facts) -> Iterator[str]:
 
 
 def _order_of_handling(facts: _Facts) -> Iterator[str]:
-    """The subscription with one process at a time.
-
-    What follows a crash or a loss is left out, and what follows a node's fault between two
-    processes.
-    """
-    forgetting = [one for one in facts.history.disturbances if one.kind in FORGETTING]
-    given_back_at: float | None = None
-    """When the process before was told to stop, until the next one has a message."""
+    """The subscription with one process at a time. Events after a crash or a loss are left out, and
+    those after nats-server may have forgotten what was given back."""
     places = {(one.bot, one.nonce, one.index): one.sequence for one in facts.valid}
     last: dict[str, tuple[int, int]] = {}
     known: set[tuple[str, str, int]] = set()
-    for life in facts.subscribers:
-        if life.mode != "one":
-            continue
+    lives = [life for life in facts.subscribers if life.mode == "one"]
+    forgotten_at = _forgotten_at(lives, facts.history)
+    for life in lives:
         for event in life.events:
-            if event.what == "lost" or life.disturbed:
+            if event.what == "lost" or life.disturbed or event.at >= forgotten_at:
                 return
             key = event.bot, event.nonce, event.index
             if event.what != "handle" or event.live or key not in places or key in known:
                 continue
-            if given_back_at is not None:
-                for one in forgetting:
-                    if one.began <= event.at and given_back_at <= one.healed:
-                        return
-                given_back_at = None
             known.add(key)
             place = places[key], event.index
             if place < last.get(event.bot, place):
@@ -311,7 +304,23 @@ def _order_of_handling(facts: _Facts) -> Iterator[str]:
             last[event.bot] = max(place, last.get(event.bot, place))
         if life.killed_at is not None:
             return
-        given_back_at = life.told_at
+
+
+def _forgotten_at(lives: Sequence[Life], history: History) -> float:
+    """From when on nats-server may have forgotten what a process gave back at its stop, because the
+    next one did not have it yet."""
+    kinds = FORGETTING | ({"pause-node"} if history.nodes > 1 else set())
+    moments = [inf]
+    for life, following in pairwise(lives):
+        told_at = inf if life.told_at is None else life.told_at
+        got = (one.at for one in following.events if one.what == "handle" and not one.live)
+        taken_up_at = next(got, inf) + TAKEN_UP_S
+        moments += [
+            max(told_at, one.began)
+            for one in history.disturbances
+            if one.kind in kinds and told_at <= one.healed and one.began <= taken_up_at
+        ]
+    return min(moments)
 
 
 # ---- what is kept, and what goes on --------------------------------------------------------------

@@ -139,6 +139,7 @@ class History:
     waiting: list[tuple[str, str]] = field(default_factory=list)
     """Bot and nonce of messages that INGRESS had stored, and no relay had judged."""
     relays: int = 1
+    nodes: int = 1
     memory: dict[str, int] = field(default_factory=dict)
     """The resident bytes of each relay and server at the end."""
     stuck: list[str] = field(default_factory=list)

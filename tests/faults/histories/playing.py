@@ -77,7 +77,7 @@ class Result:
 async def play(schedule: Schedule, folder: Path) -> Result:
     """Play a schedule below ``folder``, and check the histories."""
     began = time.monotonic()
-    history = History(relays=schedule.relays)
+    history = History(relays=schedule.relays, nodes=schedule.nodes)
     result = Result(schedule, history=history)
     async with AsyncExitStack() as stack:
         cables = stack.enter_context(network(_names(schedule))) if schedule.cuts else None
