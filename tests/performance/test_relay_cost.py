@@ -20,16 +20,16 @@ from benchmarks.generator import Generator
 from benchmarks.process import rss_bytes
 from benchmarks.relaycost import TOGETHER, Verify, order_schema
 
-SINGLE_MOST: Final = 4.2
+SINGLE_MOST: Final = 4.0
 """In bare verifies, for a message alone in its envelope.
 
-The best of three rounds measures 2.2 to 3.1. On a busy machine, it is up to 3.6.
+The best of six rounds measures 2.2 to 3.1. On a machine with a load of 15, it is up to 3.4.
 """
 
 BURST_MOST: Final = 0.9
 """The same with 64 messages in an envelope.
 
-The best of three rounds measures 0.17 to 0.58.
+The best of six rounds measures 0.2 to 0.6.
 """
 
 MEMORY_MIB_MOST: Final = 100
