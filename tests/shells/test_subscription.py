@@ -10,10 +10,13 @@ import pytest
 
 from sealbus import Bot, BotState, Message
 from sealbus.life import session as session_module
+from sealbus.nats import pull as pull_module
+from sealbus.nats.pull_requests import PullRequests
 from sealbus.receiving import parking as parking_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving.parking import Parking
 from sealbus.testing import TestBus
+from sealbus_broker.memory import wire
 from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.outstanding import Outstanding
 from sealbus_broker.memory.wire import Message as WireMessage
@@ -281,6 +284,26 @@ async def test_stop_does_not_wait_for_room_to_park(
     await patiently(asked.wait())
     async with asyncio.timeout(PATIENCE_S):
         await bot.close(timeout=2 * PATIENCE_S)
+
+
+async def test_requests_are_short_before_a_connection_is_replaced(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old connection may be cut before a long one has ended."""
+    monkeypatch.setattr(session_module, "APART_S", 10 * PATIENCE_S)
+    waits_s: list[float] = []
+    ask = PullRequests.next
+
+    def note(self: PullRequests, count: int, fields: dict[str, Any]) -> bytes:
+        waits_s.append(fields["expires"] / 1e9)
+        return ask(self, count, fields)
+
+    monkeypatch.setattr(PullRequests, "next", note)
+    await listener(bus)
+    assert set(waits_s) == {pull_module.PULL_S}
+    (connection,) = [one for one in bus._server._connections.values() if one.owner == "listener"]
+    connection._pipe.send(wire.info({"ldm": True}))
+    await until(lambda: waits_s[-1] == pull_module.LEAVING_S, "it asks for a shorter time")
 
 
 async def test_slow_handler_reports_progress(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> None:

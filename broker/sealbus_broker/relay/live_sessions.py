@@ -55,7 +55,8 @@ LOOK_S: Final = 0.05
 
 GRACE_S: Final = 1.5
 """How long a client may take to move. One of the library waits up to half a second, and up to one
-if it has just connected. With the time to read the policy that is less than two seconds."""
+if it has just connected. Meanwhile its requests for messages end, the last one after 0.1 s. With
+the time to read the policy that is less than two seconds."""
 
 SETTLE_S: Final = 2.2
 """How long a login may be under way: nats-server's limit of two seconds

@@ -45,6 +45,11 @@ PULL_S: Final = 1.0
 """How long a request waits at the server, and so how long a stop may have to wait. An idle
 subscription asks once a second, which costs nats-server about 25 µs."""
 
+LEAVING_S: Final = 0.1
+"""How long a request waits on a connection that will be replaced soon. A bot that loses rights has
+1.5 s for its move. Messages that come on a connection that was cut are delivered again after 30 s,
+behind newer ones."""
+
 LOST_S: Final = 5.0
 """A request is lost when nothing was heard of it for so long after its time. The server may be busy
 for seconds."""
@@ -146,7 +151,8 @@ class Pull:
         Only while no request is under way. ``wait``: whether the request waits for messages that do
         not exist yet.
         """
-        waiting = {"expires": int(PULL_S * 1e9)} if wait else {"no_wait": True}
+        wait_s = LEAVING_S if self._client.is_to_leave else PULL_S
+        waiting = {"expires": int(wait_s * 1e9)} if wait else {"no_wait": True}
         frame = self._requests.next(min(count, MAX_PULL), {"max_bytes": PULL_BYTES, **waiting})
         try:
             self._client.write([frame])
