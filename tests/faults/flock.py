@@ -1,8 +1,8 @@
 """Bots that publish to a cluster at a steady rate, one that receives, and what each of them saw.
 
-Half of the bots are *patient*: each waits for the verdict on a message before it sends the next, so
-its messages have an order. The others send by the clock. Each message has to be stored once, and to
-come once if it was accepted. None may come that was refused.
+Half of the bots are *patient*: each waits for the verdicts on a burst before it sends the next, so
+its messages have an order. The others send by the clock. A burst may be one message. Each message
+has to be stored once, and to come once if it was accepted. None may come that was refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TIMEOUT_S: Final = 110.0
 """How long a publish may take. After two minutes nobody can find out its outcome."""
 
 MOST_UNDER_WAY: Final = 100
-"""How many messages a bot has under way at most. A bot that sends by the clock waits then. More
+"""How many bursts a bot has under way at most. A bot that sends by the clock waits then. More
 would measure the backlog, and not the fault."""
 
 READS: Final = 32
@@ -91,11 +91,14 @@ class Record:
 class Publisher:
     """One bot that publishes ``{"id": "<bot>-<number>"}``."""
 
-    def __init__(self, bot: Bot, name: str, record: Record, *, rate: float, patient: bool) -> None:
+    def __init__(
+        self, bot: Bot, name: str, record: Record, *, rate: float, burst: int, patient: bool
+    ) -> None:
         self.bot = bot
         self.name = name
         self._record = record
-        self._pause_s = 1 / rate
+        self._burst = burst
+        self._pause_s = burst / rate
         self._patient = patient
         self.sent = 0
         self.under_way: set[asyncio.Task[None]] = set()
@@ -104,7 +107,7 @@ class Publisher:
         """Publish until ``ending`` is set, and wait for all verdicts."""
         due = time.monotonic()
         while not ending.is_set():
-            sending = asyncio.create_task(self._send())
+            sending = asyncio.create_task(self._send_burst())
             self.under_way.add(sending)
             sending.add_done_callback(self.under_way.discard)
             due = max(due + self._pause_s, time.monotonic() - 1)
@@ -113,6 +116,10 @@ class Publisher:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         while self.under_way:
             await asyncio.wait(self.under_way)
+
+    async def _send_burst(self) -> None:
+        # The client joins what is published in one turn of the event loop.
+        await asyncio.gather(*(self._send() for _ in range(self._burst)))
 
     async def _send(self) -> None:
         name = f"{self.name}-{self.sent}"
@@ -133,14 +140,16 @@ class Publisher:
 class Flock:
     """All bots of one cluster."""
 
-    def __init__(self, shop: ClusterShop, bots: list[str], rate: float) -> None:
-        """``rate``: messages a second, of all bots together."""
+    def __init__(self, shop: ClusterShop, bots: list[str], rate: float, burst: int = 1) -> None:
+        """``rate``: messages a second, of all bots together, ``burst`` of them at a time."""
         self.record = Record()
         self._shop = shop
         self._reader = shop.bot("reader")
         each = rate / len(bots)
         self.publishers = [
-            Publisher(shop.bot(name), name, self.record, rate=each, patient=at % 2 == 0)
+            Publisher(
+                shop.bot(name), name, self.record, rate=each, burst=burst, patient=at % 2 == 0
+            )
             for at, name in enumerate(bots)
         ]
         self._patient = {one.name for at, one in enumerate(self.publishers) if at % 2 == 0}

@@ -19,7 +19,7 @@ async def test_no_loss_of_a_node_breaks_a_promise(tmp_path: Path) -> None:
 
 
 async def test_a_node_killed_again_and_again_loses_nothing(tmp_path: Path) -> None:
-    plan = Plan(rate=20, bots=4, minutes=0.2, every_s=6)
+    plan = Plan(rate=80, burst=4, bots=4, minutes=0.2, every_s=6)
     report = await play(plan, 1, tmp_path / "bus", tell)
     assert report.wrong == []
     assert report.kinds["every"].tries >= 2
