@@ -118,7 +118,7 @@ class Publisher:
             await asyncio.wait(self.under_way)
 
     async def _send_burst(self) -> None:
-        # The client joins what is published in one turn of the event loop.
+        # The client joins messages that are published in one turn of the event loop.
         await asyncio.gather(*(self._send() for _ in range(self._burst)))
 
     async def _send(self) -> None:

@@ -284,7 +284,7 @@ def _order_under_way(facts: _Facts) -> Iterator[str]:
 
 def _order_of_handling(facts: _Facts) -> Iterator[str]:
     """The subscription with one process at a time. Events after a crash or a loss are left out, and
-    those after nats-server may have forgotten what was given back."""
+    those after nats-server may have forgotten messages that were given back."""
     places = {(one.bot, one.nonce, one.index): one.sequence for one in facts.valid}
     last: dict[str, tuple[int, int]] = {}
     known: set[tuple[str, str, int]] = set()
@@ -307,8 +307,8 @@ def _order_of_handling(facts: _Facts) -> Iterator[str]:
 
 
 def _forgotten_at(lives: Sequence[Life], history: History) -> float:
-    """From when on nats-server may have forgotten what a process gave back at its stop, because the
-    next one did not have it yet."""
+    """From when on nats-server may have forgotten messages that a process gave back at its stop,
+    because the next one did not have them yet."""
     kinds = FORGETTING | ({"pause-node"} if history.nodes > 1 else set())
     moments = [inf]
     for life, following in pairwise(lives):
