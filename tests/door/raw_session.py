@@ -7,14 +7,16 @@ import base64
 import json
 import re
 import ssl
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.seal import sign_connect
+from sealbus.supervision import end
 from tests.scene import Scene
 from tests.waiting import PATIENCE_S
 
@@ -36,41 +38,60 @@ class Arrival:
     body: str
 
 
-@dataclass(slots=True)
 class RawSession:
-    """One session, and all that nats-server has said to it."""
+    """One session, and all that nats-server has said to it.
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    refusals: list[Refusal] = field(default_factory=list)
-    arrivals: list[Arrival] = field(default_factory=list)
+    It listens all the time, because nats-server ends a session that leaves three of its PINGs
+    without an answer. On a busy machine a test is often away for longer.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.refusals: list[Refusal] = []
+        self.arrivals: list[Arrival] = []
+        self._reader, self._writer = reader, writer
+        self._asked: deque[asyncio.Future[None]] = deque()
+        """The PINGs that the server has not answered, the oldest first."""
+        self._listening = asyncio.create_task(self._listen())
 
     def send(self, *frames: str) -> None:
         """Send ``frames``."""
-        self.writer.write("".join(f"{frame}\r\n" for frame in frames).encode())
+        self._writer.write("".join(f"{frame}\r\n" for frame in frames).encode())
 
     async def ask(self, *frames: str) -> None:
-        """Send ``frames``, and read until the server has answered the PING behind them."""
+        """Send ``frames``, and wait until the server has answered the PING behind them."""
+        answered = asyncio.get_running_loop().create_future()
+        self._asked.append(answered)
         self.send(*frames, "PING")
         async with asyncio.timeout(PATIENCE_S):
-            while (line := await self._line()) != "PONG":
-                verb, *words = line.split(" ")
-                if verb in ("MSG", "HMSG"):
-                    body = await self.reader.readexactly(int(words[-1]) + 2)
-                    self.arrivals.append(Arrival(words[0], int(words[1]), body[:-2].decode()))
-                elif found := _REFUSED.fullmatch(line):
-                    self.refusals.append((found[1], found[2], found[3] or ""))
-                elif verb == "PING":
-                    self.send("PONG")
-                else:
-                    assert verb == "INFO", line
+            await asyncio.wait((answered, self._listening), return_when=asyncio.FIRST_COMPLETED)
+        if not answered.done():
+            await self._listening  # it has failed, and says how
+            raise AssertionError("the session is closed")
 
-    async def _line(self) -> str:
-        return (await self.reader.readuntil(b"\r\n"))[:-2].decode()
+    async def _listen(self) -> None:
+        while True:
+            verb, *words = (line := await read_line(self._reader)).split(" ")
+            if verb in ("MSG", "HMSG"):
+                body = await self._reader.readexactly(int(words[-1]) + 2)
+                self.arrivals.append(Arrival(words[0], int(words[1]), body[:-2].decode()))
+            elif found := _REFUSED.fullmatch(line):
+                self.refusals.append((found[1], found[2], found[3] or ""))
+            elif verb == "PING":
+                self.send("PONG")
+            elif verb == "PONG":
+                self._asked.popleft().set_result(None)
+            else:
+                assert verb == "INFO", line
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the connection."""
-        self.writer.close()
+        await end(self._listening)
+        self._writer.close()
+
+
+async def read_line(reader: asyncio.StreamReader) -> str:
+    """The next line of nats-server, without its end."""
+    return (await reader.readuntil(b"\r\n"))[:-2].decode()
 
 
 def sub(subject: str, sid: int, queue: str = "") -> str:
@@ -116,8 +137,7 @@ async def _open(
     address = urlsplit(scene.url)
     async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        session = RawSession(reader, writer)
-        info = json.loads((await session._line()).removeprefix("INFO "))
+        info = json.loads((await read_line(reader)).removeprefix("INFO "))
         assert bool(info.get("tls_required")) is bool(tls)
         if tls:
             await writer.start_tls(tls, server_hostname=address.hostname)
@@ -125,5 +145,6 @@ async def _open(
     # Not pedantic, so the server takes a wildcard in a publish literally.
     options = {"verbose": False, "pedantic": False, "headers": True}
     options |= login(info["nonce"].encode())
+    session = RawSession(reader, writer)
     await session.ask(f"CONNECT {json.dumps(options)}")
     return session

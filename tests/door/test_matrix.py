@@ -81,8 +81,7 @@ class Trial:
             await self._deliver(listeners)
             await self._publish(listeners)
         finally:
-            for session in self._open:
-                session.close()
+            await asyncio.gather(*(session.close() for session in self._open))
 
     async def _login(self, bot: Rules) -> RawSession:
         session = await open_bot(self._scene, bot.name, bot.consumers, self._tls)
