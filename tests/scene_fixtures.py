@@ -1,4 +1,4 @@
-"""The fixtures ``scene``, ``streams`` and ``issuer``, for every folder of tests.
+"""The fixtures ``scene``, ``streams`` and ``issuer``, for every folder of tests, and patience.
 
 ``tests/conftest.py`` loads this module for all tests, and most of them need no server. Therefore it
 imports the scene only when a test asks for it.
@@ -15,6 +15,31 @@ import pytest
 if TYPE_CHECKING:
     from tests.oidc.issuer import Issuer
     from tests.scene import Scene
+
+
+PATIENT = 60
+"""How many questions a client may leave unanswered, one each second, in place of three."""
+
+
+@pytest.fixture(autouse=True)
+def patient_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nats-server of a test waits a minute for a silent client.
+
+    The product's server waits for four seconds. On a busy machine a test's own process may have no
+    turn for longer. Then the server would end connections that the test did not cut. Tests about
+    silence have a fixture of this name that does nothing.
+    """
+    if request.node.get_closest_marker("processes") is None:
+        return
+    from sealbus_broker.nats.config import PING_MAX, NatsConfig, render
+    from sealbus_broker.server import process
+
+    def render_patiently(config: NatsConfig) -> str:
+        before, line, after = render(config).partition(f"ping_max: {PING_MAX}\n")
+        assert line
+        return f"{before}ping_max: {PATIENT}\n{after}"
+
+    monkeypatch.setattr(process, "render", render_patiently)
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import Subscriptions
+from tests.asking import answered
 from tests.attacks.certificates import certified_login
 from tests.attacks.connections import BOUND_TO, VAULT, VAULT_KEY
 from tests.attacks.corpus import LESSER, NOTHING, Said, Vain
@@ -148,9 +149,7 @@ class Ground(Shop):
     async def streams(self) -> set[str]:
         """The names of all streams. A stream that an attacker made would be among them."""
         assert self._observer is not None
-        answer = json.loads(
-            (await self._observer.request("$JS.API.STREAM.NAMES", b"", PATIENCE_S)).data
-        )
+        answer = json.loads((await answered(self._observer, "$JS.API.STREAM.NAMES")).data)
         return set(answer["streams"] or [])
 
     async def session(self, bot: str) -> RawSession:

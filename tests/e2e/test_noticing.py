@@ -22,6 +22,11 @@ from tests.waiting import PATIENCE_S, patiently, until
 WAYS = {"both": (True, True), "to the server": (True, False), "to the client": (False, True)}
 
 
+@pytest.fixture(autouse=True)
+def patient_server() -> None:
+    """Leave the server as it is: these tests are about silent clients."""
+
+
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     """The example shop."""
