@@ -119,6 +119,11 @@ class Bus:
         return self._secrets.relay.seed_text
 
     @property
+    def bus_keys(self) -> frozenset[bytes]:
+        """The raw public keys that seal the relay's stamps."""
+        return frozenset({self._secrets.bus.public.raw})
+
+    @property
     def server_pid(self) -> int:
         """The process id of nats-server."""
         if (pid := self._server.pid) is None:
