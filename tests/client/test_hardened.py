@@ -20,6 +20,7 @@ from nats.errors import ConnectionClosedError, ProtocolError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import read_headers
+from sealbus.nats.transport import Transport
 from sealbus.supervision import end
 from tests.listening import listening
 from tests.waiting import PATIENCE_S, patiently, until
@@ -137,6 +138,51 @@ async def talker() -> AsyncIterator[tuple[Talker, HardenedClient]]:
         yield talker, client
         talker.may_answer.set()
         await client.close()
+
+
+READ_BYTES = 64
+
+
+class Parting:
+    """A nats-server whose first session ends in the middle of a message."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sessions += 1
+        is_first = self.sessions == 1
+        writer.write(b'INFO {"server_id":"N","version":"2.15.1","max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+            elif line.startswith(b"SUB ") and is_first:
+                writer.write(b"MSG x 1 200\r\n".ljust(READ_BYTES, b"?"))
+            elif line.startswith(b"SUB "):
+                writer.write(b"MSG x 1 2\r\nhi\r\n")
+        writer.close()
+
+
+async def test_no_message_goes_on_with_bytes_of_the_next_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A writer notices the loss while the reader has bytes in hand."""
+    server, client = Parting(), HardenedClient(read_bytes=READ_BYTES)
+    heard, read = list[bytes](), Transport.read
+
+    async def read_and_lose(self: Transport, size: int) -> bytes:
+        data = await read(self, size)
+        if len(data) == READ_BYTES:
+            await client._process_op_err(ConnectionResetError())
+        return data
+
+    monkeypatch.setattr(Transport, "read", read_and_lose)
+    async with listening(server.serve) as port:
+        await client.connect(f"nats://127.0.0.1:{port}", reconnect_time_wait=0.01)
+        await client.subscribe_direct("x", lambda *message: heard.append(message[3]))
+        await until(lambda: bool(heard))
+        await client.close()
+    assert (heard, server.sessions) == ([b"hi"], 2)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])

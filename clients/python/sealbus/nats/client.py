@@ -28,6 +28,9 @@ More promises that it keeps:
   take that word out of the line. With certificates of one's own (:class:`TlsFiles`), TLS comes
   before the first line.
 * A server that is silent is left after four seconds (:mod:`sealbus.nats.silence`).
+* No message has bytes of two connections. nats-py may parse the last bytes of a lost connection
+  after it has reset its parser. The beginning of a message then goes on with the first bytes of the
+  next connection.
 * Anything from the server that is not understood ends the connection. nats-py stops reading, and
   ``is_connected`` stays true.
 * No server is spoken to but those that were named. nats-py adds those that a server's first line
@@ -69,7 +72,7 @@ from sealbus.nats.parser import Handlers, Receive, StrictParser, read_headers
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.nats.transport import Transport
 from sealbus.nats.watched import WatchedClient
-from sealbus.supervision import kind, outcome
+from sealbus.supervision import end, kind, outcome
 
 CLOSE_S: Final = 2.0
 """How long closing a connection may take. Pending bytes leave first, and a server that does not
@@ -346,6 +349,12 @@ class HardenedClient(WatchedClient):
             # Anew for each attempt, so that a renewed file needs no restart.
             self.options["tls"] = self._tls.context()
             self.options["tls_handshake_first"] = True
+        # The loop that read the last connection may have bytes of it in hand. nats-py resets the
+        # parser before, and never after: the beginning of a message would then go on with the first
+        # bytes of the next connection.
+        if self._reading_task is not None:
+            await end(self._reading_task)
+        self._parser.reset()
         self._transport = Transport(self._read_bytes)
         self._transport.greeted = self._on_greeted
         self._transport.tls_first = self._tls is not None
