@@ -149,8 +149,12 @@ class Bus:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(end(relay) for relay in self._relays))
+        await self.stop_relays()
         await self._server.stop()
+
+    async def stop_relays(self) -> None:
+        """Stop all relays in order. Messages wait until the next one starts."""
+        await asyncio.gather(*(end(relay) for relay in self._relays))
 
     async def start_relay(self) -> int:
         """Start one more relay, and wait until it says that the bus is up.
