@@ -77,6 +77,10 @@ def accepted_and_gone(history: History) -> None:
     history.kept.append(Kept(8, "stale", "s0", nonce(1), None, None))
 
 
+def damaged_on_the_way(history: History) -> None:
+    history.kept.append(Kept(8, "encoding", "s0", "", None, None))
+
+
 def never_handled(history: History) -> None:
     drop(history.lives[2], "handled", 1)
 
@@ -205,6 +209,7 @@ BROKEN: list[tuple[str, Break]] = [
     ("judged", without_verdict),
     ("evidence", without_record),
     ("evidence", with_a_wrong_record),
+    ("whole", damaged_on_the_way),
     ("stuck", not_ended),
     ("stuck", ended_with_an_error),
     ("stuck", without_answer),

@@ -20,6 +20,8 @@ The rules, by name:
   told to stop.
 * **judged**: a message that INGRESS has stored is in ACCEPTED or in the quarantine in the end.
 * **evidence**: a refused message that has a record is in the quarantine.
+* **whole**: no message is refused for bytes that no client sends. Neither the senders nor the
+  attacker send such bytes, so something on the way has changed them.
 * **stuck**: each process ends in time, and the bus accepts again.
 * **memory**: no process has more than its bound.
 """
@@ -33,6 +35,7 @@ from itertools import pairwise
 from math import inf
 from typing import Final
 
+from sealbus_broker.relay.counters import WORTHLESS
 from tests.faults.histories.history import SENDER, SUBSCRIBER, Event, History, Life, Stored
 
 MEMORY_BYTES: Final = {"relay": 512 * 1024 * 1024, "node": 1024 * 1024 * 1024}
@@ -344,6 +347,12 @@ def _evidence(facts: _Facts) -> Iterator[str]:
             yield f"{bot}'s message {event.number} is not in the quarantine as {event.record}"
 
 
+def _whole(facts: _Facts) -> Iterator[str]:
+    for kept in facts.history.kept:
+        if kept.reason in WORTHLESS:
+            yield f"a message of {kept.session} is in the quarantine as {kept.reason}"
+
+
 def _stuck(facts: _Facts) -> Iterator[str]:
     yield from facts.history.stuck
     for life in facts.history.lives:
@@ -379,6 +388,7 @@ RULES: Final = {
     "order": _order,
     "judged": _judged,
     "evidence": _evidence,
+    "whole": _whole,
     "stuck": _stuck,
     "memory": _memory,
 }
