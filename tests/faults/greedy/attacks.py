@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import cycle
 from typing import Any, Final
 
 from examples.robbery.frames import RawSession, pub
@@ -21,94 +20,50 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_PAYLOADS, MAX_PULL
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES
-from tests.faults.greedy.attacker import Attack, Field
+from tests.faults.greedy.attacker import Field
+from tests.faults.greedy.attacking import (
+    LARGEST,
+    MANY,
+    MANY_VALUES,
+    Attacks,
+    flood,
+    in_turn,
+    sealed,
+)
+from tests.faults.greedy.floods import FLOODS
 from tests.faults.greedy.stage import HONEST
 from tests.gate.parts import Parts
 from tests.policy.test_schema_work import brackets
 
-MANY_VALUES: Final = pack_json([{}] * 16_383)
-"""The most values that fit in 64 KiB, each of the kind that costs most to decode."""
-
-LARGEST: Final = pack_json("x" * (65_536 - 3))
-"""The largest payload of the default limits."""
-
-MANY: Final = 256
 SILENT: Final = 62
 """Sessions that do not read, beside the two that send. A bot may have 64."""
 
-ATTACKS: dict[str, Attack] = {}
-"""The attacks by name."""
-
-
-def attack(name: str) -> Callable[[Attack], Attack]:
-    """Register an attack."""
-
-    def register(function: Attack) -> Attack:
-        ATTACKS[name] = function
-        return function
-
-    return register
-
-
-async def flood(field: Field, make: Callable[[], bytes], sessions: int = 1) -> None:
-    """Send the frames of ``make`` again and again, over ``sessions`` sessions."""
-
-    async def one(session: RawSession) -> None:
-        session = await field.say(session, make())  # at least once, even on a busy machine
-        while field.goes_on:
-            session = await field.say(session, make())
-        await session.close()
-
-    logged_in = [await field.login() for _ in range(sessions)]
-    field.begin()
-    await asyncio.gather(*(one(session) for session in logged_in))
-
-
-def sealed(
-    field: Field,
-    subject: str,
-    payload: bytes,
-    count: int,
-    *,
-    live: bool = False,
-    parent: bytes | None = None,
-) -> Callable[[], bytes]:
-    """Makes frames of ``count`` new messages."""
-    return lambda: field.frames(field.seal(subject, payload, count, parent), live=live)
-
-
-def in_turn(makes: Sequence[Callable[[], bytes]]) -> Callable[[], bytes]:
-    """Takes the frames of each kind in turn."""
-    turns = cycle(makes)
-
-    def make() -> bytes:
-        return next(turns)()
-
-    return make
+ATTACKS: Final = Attacks(FLOODS)
+"""All attacks by name."""
 
 
 # ---- the work for a message ----------------------------------------------------------------------
 
 
-@attack("bytes")
+@ATTACKS.named("bytes")
 async def large_payloads(field: Field) -> None:
     """Payloads of the size of the largest envelope: eight times as much as the subject allows."""
     await flood(field, sealed(field, "goods.a", pack_json("x" * 520_000), 2))
 
 
-@attack("values")
+@ATTACKS.named("values")
 async def many_values(field: Field) -> None:
     """Live messages that each cost a relay milliseconds."""
     await flood(field, sealed(field, "flash.a", MANY_VALUES, 31, live=True))
 
 
-@attack("values-stored")
+@ATTACKS.named("values-stored")
 async def many_values_stored(field: Field) -> None:
     """The same as stored messages."""
     await flood(field, sealed(field, "goods.a", MANY_VALUES, 31))
 
 
-@attack("bundles")
+@ATTACKS.named("bundles")
 async def large_bundles(field: Field) -> None:
     """One envelope more in each bundle than allowed. All of them are valid."""
 
@@ -120,7 +75,7 @@ async def large_bundles(field: Field) -> None:
     await flood(field, make)
 
 
-@attack("bursts")
+@ATTACKS.named("bursts")
 async def large_bursts(field: Field) -> None:
     """One message more in each envelope than allowed. A relay looks at no seal of them."""
 
@@ -136,7 +91,7 @@ async def large_bursts(field: Field) -> None:
     await flood(field, make)
 
 
-@attack("parents")
+@ATTACKS.named("parents")
 async def junk_parents(field: Field) -> None:
     """Parents where the subject takes none, and invalid ones where it does."""
     kinds = [
@@ -146,152 +101,29 @@ async def junk_parents(field: Field) -> None:
     await flood(field, in_turn(kinds))
 
 
-@attack("schema")
+@ATTACKS.named("schema")
 async def costly_schema(field: Field) -> None:
     """Payloads that take the validator longest: 50 ms for each, with 16,000 values."""
     await flood(field, sealed(field, "costly.a", pack_json(brackets(1900)), 7))
 
 
-# ---- floods at the server's limit ----------------------------------------------------------------
-
-PIECE: Final = 256 * 1024
-"""The bytes of a flood that are sent at once."""
-
-
-async def pour(field: Field, frames: bytes, *, once: bool = False) -> None:
-    """Send the same frames as fast as the server reads them. A session that was cut off is replaced
-    as soon as the door admits another one. With ``once``, that is the end."""
-    session: RawSession | None = await field.login()
-    field.begin()
-    while field.goes_on:
-        if session is None:
-            await asyncio.sleep(0.1)
-            with contextlib.suppress(OSError, ValueError):
-                session = await field.try_login()
-            continue
-        field.counts["pieces"] += 1
-        if not await session.send(frames):
-            field.counts["cut off"] += 1
-            await session.close()
-            session = None
-            if once:
-                return
-    if session is not None:
-        await session.close()
-
-
-def repeated(field: Field, way: str, data: bytes) -> bytes:
-    """Frames of a piece that all have the same bytes."""
-    frame = pub(f"{way}.{field.credentials.bot}", data)
-    return frame * (PIECE // len(frame) + 1)
-
-
-@attack("pour-garbage")
-async def pour_garbage(field: Field) -> None:
-    """Ten bytes that are no envelope, half a million times a second."""
-    await pour(field, repeated(field, "send", b"garbage!!!"))
-
-
-@attack("pour-badly-sealed")
-async def pour_badly_sealed(field: Field) -> None:
-    """Bundles of envelopes that look right. Each has a seal that does not hold."""
-    envelopes = [
-        data[:-1] + bytes([data[-1] ^ 1]) for data in field.seal("goods.a", b"\xc0", MAX_BUNDLE)
-    ]
-    await pour(field, repeated(field, "send", pack_bundle(envelopes)))
-
-
-@attack("pour-copies")
-async def pour_copies(field: Field) -> None:
-    """Bundles of valid envelopes, again and again."""
-    await pour(field, repeated(field, "send", pack_bundle(field.seal("goods.a", b"1", MAX_BUNDLE))))
-
-
-@attack("pour-live")
-async def pour_live(field: Field) -> None:
-    """Ten bytes that are no envelope, as live messages."""
-    await pour(field, repeated(field, "call", b"garbage!!!"))
-
-
-@attack("pour-garbage-once")
-async def pour_garbage_once(field: Field) -> None:
-    """The first of these floods, until it is ended."""
-    await pour(field, repeated(field, "send", b"garbage!!!"), once=True)
-
-
-@attack("pour-live-once")
-async def pour_live_once(field: Field) -> None:
-    """The same of live messages."""
-    await pour(field, repeated(field, "call", b"garbage!!!"), once=True)
-
-
-PACE_S: Final = 0.02
-"""The time between two bursts of a flood that stays below ``flood_messages``."""
-
-
-async def pace(field: Field, make: Callable[[], bytes], *, once: bool = False) -> None:
-    """Send the frames of ``make`` fifty times a second."""
-    session = await field.login()
-    field.begin()
-    while field.goes_on:
-        if not await session.send(make()):
-            field.counts["cut off"] += 1
-            await session.close()
-            if once:
-                return
-            session = await field.login()
-        await asyncio.sleep(PACE_S)
-    await session.close()
-
-
-@attack("pace-garbage")
-async def pace_garbage(field: Field) -> None:
-    """5,000 messages a second that are no envelope: few by the counts of nats-server."""
-    frames = pub(f"send.{field.credentials.bot}", b"garbage!!!") * 100
-    await pace(field, lambda: frames)
-
-
-@attack("pace-garbage-once")
-async def pace_garbage_once(field: Field) -> None:
-    """The same, until it is ended."""
-    frames = pub(f"send.{field.credentials.bot}", b"garbage!!!") * 100
-    await pace(field, lambda: frames, once=True)
-
-
-@attack("pace-badly-sealed")
-async def pace_badly_sealed(field: Field) -> None:
-    """6,400 envelopes a second, in 100 bundles. No seal holds."""
-
-    def make() -> bytes:
-        envelopes = field.seal("goods.a", b"\xc0", 128)
-        return field.frames([data[:-1] + bytes([data[-1] ^ 1]) for data in envelopes])
-
-    await pace(field, make)
-
-
-@attack("pace-valid")
-async def pace_valid(field: Field) -> None:
-    """Valid messages, as fast as one process seals them."""
-    await flood(field, sealed(field, "goods.a", b"\xc0", 4 * MAX_BUNDLE))
-
-
 # ---- rates ---------------------------------------------------------------------------------------
 
 
-@attack("rate")
+@ATTACKS.named("rate")
 async def above_the_rate(field: Field) -> None:
     """Messages at many times the subject's rate."""
     await flood(field, sealed(field, "rated.a", b"\xc0", MANY))
 
 
-@attack("copies")
+@ATTACKS.named("copies")
 async def copies(field: Field) -> None:
     """The same hundred messages again and again."""
     envelopes = field.seal("rated.a", b"\xc0", 100)
     await flood(field, lambda: field.frames(envelopes))
 
 
-@attack("services")
+@ATTACKS.named("services")
 async def services(field: Field) -> None:
     """All requests that any bot may make to the bus."""
     own = consumer_name(field.credentials.bot, "goods.*", "own")
@@ -311,7 +143,7 @@ async def services(field: Field) -> None:
     )
 
 
-@attack("notes")
+@ATTACKS.named("notes")
 async def notes_about_one_delivery(field: Field) -> None:
     """Notes of progress with many times of storing, about a delivery that it holds."""
     async with Bot(field.credentials) as bot, bot.messages("goods.a", durable="own") as messages:
@@ -339,7 +171,7 @@ async def notes_about_one_delivery(field: Field) -> None:
             stored += 100
 
 
-@attack("live")
+@ATTACKS.named("live")
 async def live_flood(field: Field) -> None:
     """As many small live messages as possible."""
     await flood(field, sealed(field, "flash.a", b"\xc0", MANY, live=True), sessions=2)
@@ -348,25 +180,25 @@ async def live_flood(field: Field) -> None:
 # ---- stored messages -----------------------------------------------------------------------------
 
 
-@attack("ingress")
+@ATTACKS.named("ingress")
 async def ingress_by_bytes(field: Field) -> None:
     """The largest messages that NATS takes, with meaningless bytes."""
     await flood(field, _junk(field, MAX_BOT_PAYLOAD_BYTES - 64))
 
 
-@attack("ingress-bundles")
+@ATTACKS.named("ingress-bundles")
 async def ingress_by_envelopes(field: Field) -> None:
     """As many valid envelopes in each message as allowed."""
     await flood(field, sealed(field, "goods.a", b"\xc0", MANY), sessions=2)
 
 
-@attack("accepted")
+@ATTACKS.named("accepted")
 async def accepted(field: Field) -> None:
     """Valid payloads of the largest size."""
     await flood(field, sealed(field, "goods.a", LARGEST, 14))
 
 
-@attack("quarantine")
+@ATTACKS.named("quarantine")
 async def quarantine(field: Field) -> None:
     """Messages that are refused and kept."""
     await flood(field, sealed(field, "nowhere.a", LARGEST, 7))
@@ -384,7 +216,7 @@ def _junk(field: Field, size: int) -> Callable[[], bytes]:
 # ---- sessions ------------------------------------------------------------------------------------
 
 
-@attack("sessions")
+@ATTACKS.named("sessions")
 async def sessions(field: Field) -> None:
     """As many sessions as possible. They are held, and more are asked for all the time."""
     held: list[RawSession] = []
@@ -403,7 +235,7 @@ async def sessions(field: Field) -> None:
         await session.close()
 
 
-@attack("logins")
+@ATTACKS.named("logins")
 async def logins(field: Field) -> None:
     """Logins with a valid key, each followed by a disconnect."""
     field.begin()
@@ -418,7 +250,7 @@ async def logins(field: Field) -> None:
     await asyncio.gather(*(one() for _ in range(8)))
 
 
-@attack("strangers")
+@ATTACKS.named("strangers")
 async def strangers(field: Field) -> None:
     """Refused logins of a stranger without a key of this bus."""
     stranger = replace(field.credentials, key=SigningKey.generate(KeyKind.BOT))
@@ -434,7 +266,7 @@ async def strangers(field: Field) -> None:
     await asyncio.gather(*(one() for _ in range(16)))
 
 
-@attack("silent")
+@ATTACKS.named("silent")
 async def silent_sessions(field: Field) -> None:
     """Sessions that subscribe to many messages and do not read, while the bot sends many."""
     quiet: list[RawSession] = []
@@ -473,7 +305,7 @@ async def silent_sessions(field: Field) -> None:
         await session.close()
 
 
-@attack("subscriptions-of-a-session")
+@ATTACKS.named("subscriptions-of-a-session")
 async def many_subscriptions(field: Field) -> None:
     """As many subscriptions in each session as allowed, and more."""
     held = [await field.login() for _ in range(SILENT)]
@@ -491,7 +323,7 @@ async def many_subscriptions(field: Field) -> None:
 # ---- log lines, subscriptions and answers --------------------------------------------------------
 
 
-@attack("violations")
+@ATTACKS.named("violations")
 async def violations(field: Field) -> None:
     """Violations of each kind that a bot can make."""
     other = SigningKey.generate(KeyKind.BOT)
@@ -523,7 +355,7 @@ async def violations(field: Field) -> None:
     await flood(field, lambda: b"".join(field.frames(make()) for make in makes))
 
 
-@attack("durable-subscriptions")
+@ATTACKS.named("durable-subscriptions")
 async def durable_subscriptions(field: Field) -> None:
     """Durable subscriptions, each under a new name."""
     async with Bot(field.credentials) as bot:
@@ -539,7 +371,7 @@ async def durable_subscriptions(field: Field) -> None:
                 field.counts[f"refused: {type(error).__name__}"] += 1
 
 
-@attack("pulls")
+@ATTACKS.named("pulls")
 async def pulls_for_another(field: Field) -> None:
     """Requests for stored messages, in the name of another bot's inbox."""
     async with Bot(field.credentials) as bot:
@@ -559,7 +391,7 @@ async def pulls_for_another(field: Field) -> None:
         field.counts["bytes"] += len(asks)
 
 
-@attack("subscriber")
+@ATTACKS.named("subscriber")
 async def subscriber_memory(field: Field) -> None:
     """Payloads that decode to many times their size, for a bot that handles them slowly."""
     await flood(field, sealed(field, "flash.a", MANY_VALUES, 31, live=True))
