@@ -34,7 +34,7 @@ from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.gate.policy import MOST_PARTITIONS
 from sealbus_broker.logger import get_logger
 from sealbus_broker.relay.background import tell
-from sealbus_broker.relay.relay import DRAIN_S
+from sealbus_broker.relay.draining import DRAIN_S
 from sealbus_broker.server.process import Disk
 
 log = get_logger(__name__)

@@ -36,24 +36,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.tls_files import TlsFiles
-from sealbus.supervision import Supervisor, beside, end, kind, outcome, pause
+from sealbus.supervision import Supervisor, end, outcome, pause
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
 from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen, StreamsAway
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.connection import PULL_READ_BYTES, Link, disconnect
 from sealbus_broker.nats.jetstream import unanswered
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.version import check_version
@@ -65,7 +64,9 @@ from sealbus_broker.relay import clocks
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clocks import Apart, clock_ms
+from sealbus_broker.relay.connections import Connections, ended_for_good
 from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.draining import drain
 from sealbus_broker.relay.flood_watch import FloodWatch
 from sealbus_broker.relay.following import Following, too_old
 from sealbus_broker.relay.health import Problem, no_problems
@@ -76,24 +77,15 @@ from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.parts import Parts
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
-from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stopping import Stopped, until_stopped
 from sealbus_broker.relay.stream_store import StreamStore
 
 log = get_logger(__name__)
 
-DRAIN_S: Final = 10.0
-"""How long a stop waits for the messages in hand. A message that is not finished by then is
-delivered to another relay, or at the next start."""
-
 AWAY_S: Final = 1.0
 """The pause before the streams of a JetStream without a leader are looked at again. An election
 takes about as long."""
-
-LOST_S: Final = 1.0
-"""How long a stop waits for a connection that is lost. Nothing can be finished without it."""
-
 
 _EVENTS: Final = {
     BusKeyEnded: "bus-key.ended",
@@ -108,19 +100,12 @@ def _tell_apart(apart: BusKeyEnded | ClocksApart | FolderUnseen) -> None:
     log.error(event, text=text, error=apart.what, hint=apart.hint)
 
 
-def _ended_for_good() -> ConnectionFailed:
-    return ConnectionFailed(
-        "NATS has ended the relay's connection for good",
-        hint="nats-server's log says why; start the relay again",
-    )
-
-
 class Relay:
     """Serves one bus on one NATS until it is told to stop.
 
-    The module names its states. :meth:`run` leads through them. nats-py calls :meth:`_on_lost` and
-    :meth:`_on_back`, which lead into *lost* and out of it. All other work is in tasks of the
-    supervisor, which :meth:`_serve_once` ends.
+    The module names its states. :meth:`run` leads through them. ``_connections`` calls
+    :meth:`_on_lost` and :meth:`_on_back`, which lead into *lost* and out of it. All other work is
+    in tasks of the supervisor, which :meth:`_serve_once` ends.
     """
 
     def __init__(
@@ -171,19 +156,8 @@ class Relay:
         """Answers for all background work. Its failure ends the relay."""
         self.counters = VerdictCounters(time.monotonic)
         """The counts of verdicts, over all connections."""
-        # Of the present connection: _serve_once sets each of them anew.
-        self._nc: HardenedClient | None = None
-        """The connection for everything but live messages. The door has one of its own."""
-        self._live_nc: HardenedClient | None = None
-        """The connection on which live messages come. In a flood of them everything that comes on
-        it waits. nats-py connects again by itself, and nothing else is lost with it."""
-        self._closed = asyncio.Event()
-        """Set when the connection has ended for good, which nats-py does on some errors of the
-        server."""
-        self._is_up = asyncio.Event()
-        """Set while there is a connection."""
-        self._lost = asyncio.Event()
-        """Set when the connection is lost. :meth:`_unbroken` clears it."""
+        # Of the present connections: _serve_once sets each of them anew.
+        self._connections = self._make_connections()
         self._apart = Apart()
         """Set when the clocks are apart."""
         self._ledgers: Ledgers | None = None
@@ -263,11 +237,7 @@ class Relay:
     async def _serve_once(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve on a connection of its own until ``stopping`` is set. Raise :class:`BusKeyEnded`,
         :class:`ClocksApart` or :class:`FolderUnseen`."""
-        self._nc = None
-        self._live_nc = None
-        self._closed = asyncio.Event()
-        self._is_up = asyncio.Event()
-        self._lost = asyncio.Event()
+        connections = self._connections = self._make_connections()
         self._apart = Apart()
         self._ledgers = None
         self._stream_store = None
@@ -284,12 +254,12 @@ class Relay:
         # Not keep(): the door starts its process again by itself, so an end of run() is final.
         keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
         try:
-            nc = self._nc = await until_stopped(stopping, self._connect())
+            nc = await until_stopped(stopping, connections.connect())
             ledgers = Ledgers(nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart)
             await until_stopped(stopping, self._prepare(nc, ledgers))
             await ledgers.wait_for_age(stopping)
             if not stopping.is_set():
-                live_nc = self._live_nc = await until_stopped(stopping, self._connect_live())
+                live_nc = await until_stopped(stopping, connections.connect_live())
                 await self._serve(nc, live_nc, ledgers, door, stopping, ready)
         except Stopped:
             log.info("relay.stopped", before="it was ready")
@@ -304,9 +274,7 @@ class Relay:
             # Where the door was never opened, its run() still waits for that, and only this ends
             # it.
             await end(keeping)
-            for client in (self._live_nc, self._nc):
-                if client is not None:
-                    await disconnect(client)
+            await connections.close()
 
     async def _give_up(self) -> None:
         """End the work that never ends by itself without a connection, because each error leads to
@@ -315,6 +283,16 @@ class Relay:
             self._coming_back.cancel()
         if self._following is not None:
             await self._following.close()
+
+    def _make_connections(self) -> Connections:
+        return Connections(
+            servers=self._servers,
+            relay_seed=self._secrets.relay.seed_text,
+            relay=self._name,
+            tls=self._tls,
+            on_lost=self._on_lost,
+            on_back=self._on_back,
+        )
 
     def _door_orders(self) -> Orders:
         secrets = self._secrets
@@ -327,28 +305,6 @@ class Relay:
             self._tls,
             self._keys.session_issuer,
         )
-
-    async def _connect(self) -> HardenedClient:
-        """Log in, however long that takes."""
-        link = Link("messages", self._on_lost, self._on_back)
-        name = f"sealbus relay {self._name} messages"
-        client = await link.connect(
-            self._servers,
-            self._secrets.relay.seed_text,
-            name,
-            self._tls,
-            read_bytes=PULL_READ_BYTES,
-        )
-        client.when_closed.add(self._closed.set)
-        self._is_up.set()
-        return client
-
-    async def _connect_live(self) -> HardenedClient:
-        link = Link("live messages", lambda: None, lambda: None)
-        name = f"sealbus relay {self._name} live"
-        client = await link.connect(self._servers, self._secrets.relay.seed_text, name, self._tls)
-        client.when_closed.add(self._closed.set)
-        return client
 
     async def _prepare(self, nc: HardenedClient, ledgers: Ledgers) -> None:
         """Make the streams and consumers, and read the ledgers."""
@@ -369,7 +325,7 @@ class Relay:
 
         while True:
             try:
-                await self._unbroken(nc, prepare)
+                await self._connections.unbroken(nc, prepare)
                 break
             except (StreamsAway, NatsError, TimeoutError) as failed:
                 # An election, or nodes that are still to start. A supervisor that starts the relay
@@ -385,33 +341,6 @@ class Relay:
                 await asyncio.sleep(AWAY_S)
         # From here on a lost connection makes them invalid, and they are read again.
         self._ledgers = ledgers
-
-    async def _unbroken(
-        self, nc: HardenedClient, work: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
-        """Do ``work`` on one connection. Where that is lost, wait for the next, and begin anew.
-
-        The answers are lost with the connection, and the server that comes back may have lost its
-        streams in memory. So neither an error nor a success of such an attempt counts.
-
-        Raises:
-            ConnectionFailed: NATS ends the connection for good.
-        """
-
-        async def attempt() -> None:
-            await self._is_up.wait()
-            await work()
-
-        while True:
-            self._lost.clear()
-            error = await outcome(race(attempt(), self._lost, self._closed))
-            if self._closed.is_set():
-                raise _ended_for_good()
-            # nats-py notices a loss before it tells of it.
-            if not self._lost.is_set() and nc.is_connected:
-                break
-        if error is not None:
-            raise error
 
     async def _serve(
         self,
@@ -457,7 +386,7 @@ class Relay:
             if self._apart.error is not None:
                 raise self._apart.error
         # So that NATS knows of all these subscriptions before a bot comes in.
-        await until_stopped(stopping, self._unbroken(nc, nc.flush))
+        await until_stopped(stopping, self._connections.unbroken(nc, nc.flush))
         # From here on a lost connection concerns them.
         self._stream_store = parts.stream_store
         self._workers = parts.workers
@@ -485,7 +414,7 @@ class Relay:
             # Not earlier: a bot that comes in may publish at once, and expects a verdict.
             door.open()
             await self._until_told(stopping, door, ready)
-            await self._drain(nc, door, working, parts.services)
+            await drain(nc, door, working, parts.services)
         finally:
             await end(*working, *watching)
             # Behind the workers: one that still ran could hand over another request.
@@ -519,59 +448,22 @@ class Relay:
         """Wait for the end, whoever brings it about; call ``ready`` once the door is open."""
         failed = self._supervisor.failed
         with contextlib.suppress(Interrupted):
-            await race(door.opened.wait(), stopping, self._closed, self._apart.is_so, failed)
+            await race(
+                door.opened.wait(), stopping, self._connections.closed, self._apart.is_so, failed
+            )
             ready()
-            await race(stopping.wait(), self._closed, self._apart.is_so, failed)
+            await race(stopping.wait(), self._connections.closed, self._apart.is_so, failed)
         # Whoever ended the wait, a failure must not look like a stop: the process ends with its
         # error.
         if self._supervisor.failure is not None:
             raise self._supervisor.failure
         if self._apart.error is not None:
             raise self._apart.error
-        if self._closed.is_set():
-            raise _ended_for_good()
-
-    async def _drain(
-        self,
-        nc: HardenedClient,
-        door: Doorway,
-        working: Sequence[asyncio.Task[None]],
-        services: ServiceRouter,
-    ) -> None:
-        """Finish the messages in hand, within :data:`DRAIN_S`; without a connection within
-        :data:`LOST_S`."""
-
-        async def finish() -> None:
-            # In this order nothing new comes in behind the work in hand: no session, then no
-            # message, then no request. The flush sends the last receipts.
-            await door.stop()
-            # Not gather(): the error of one worker must not end the wait for the others.
-            await asyncio.wait(working)
-            await services.drain()
-            await nc.flush()
-
-        async def lost() -> None:
-            lost_for = 0.0
-            while lost_for < LOST_S:
-                await asyncio.sleep(LOST_S / 10)
-                # A server that restarts is back within LOST_S (RECONNECT_S), and then the drain
-                # goes on.
-                lost_for = 0.0 if nc.is_connected else lost_for + LOST_S / 10
-
-        async with beside(finish(), lost(), name="stopping") as (finishing, losing):
-            ends = {finishing, losing}
-            await asyncio.wait(ends, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
-            if not finishing.done():
-                why = "no connection to NATS" if losing.done() else f"not within {DRAIN_S:g} s"
-                then = "a message that was not finished is delivered again"
-                log.warning("relay.unfinished", why=why, then=then)
-            elif (error := finishing.exception()) is not None:
-                log.warning("relay.unfinished", why=kind(error))
+        if self._connections.closed.is_set():
+            raise ended_for_good()
 
     def _on_lost(self) -> None:
-        """Come into the state *lost*, or have the start begin again."""
-        self._is_up.clear()
-        self._lost.set()
+        """Come into the state *lost*. A start begins again."""
         if self._ledgers is not None:
             self._ledgers.invalidate()
         if self._stream_store is not None:
@@ -580,8 +472,7 @@ class Relay:
             worker.on_lost()
 
     def _on_back(self) -> None:
-        """Read the ledgers again, and then leave the state *lost*. A start begins again."""
-        self._is_up.set()
+        """Read the ledgers again, and then leave the state *lost*."""
         if self._coming_back is not None:
             # The connection was lost once more. That reading may hold answers of the server before.
             self._coming_back.cancel()
