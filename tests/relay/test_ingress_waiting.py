@@ -3,25 +3,20 @@ order."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
-from sealbus.protocol.subjects import RELAY
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay import ingress_waiting
 from sealbus_broker.relay.arrivals import Place
 from sealbus_broker.relay.ingress_waiting import (
     BODIES_BYTES,
-    LATELY,
     LEAST_BYTES,
     SMALL_BYTES,
     TURN_BYTES,
     WAITING,
     Bodies,
-    Crowd,
     IngressWaiting,
     Pulled,
 )
@@ -150,47 +145,6 @@ def test_bots_that_come_again_and_again_do_not_starve_others() -> None:
         if waiting.take().pulled.place.session == "patient":
             break
     assert position < 20
-
-
-def crowd_of(*batches: dict[str, int]) -> Crowd:
-    """What a relay knows after these batches."""
-    crowd = Crowd()
-    for batch in batches:
-        crowd.note(Counter(batch))
-    return crowd
-
-
-def test_a_crowd_is_gone_after_many_envelopes_of_one_bot() -> None:
-    assert crowd_of().is_there, "at its start a relay knows of nobody"
-    assert crowd_of({"a": LATELY - 1}).is_there
-    assert not crowd_of({"a": LATELY}).is_there
-    assert crowd_of({"a": LATELY}, {"b": 1}).is_there
-    assert crowd_of({"b": 1}, {"a": LATELY}).is_there
-    assert not crowd_of({"b": 1}, {"a": LATELY}, {"a": LATELY}).is_there
-
-
-def greedy(**lately: int) -> set[str]:
-    """Those of these bots that are greedy."""
-    crowd = crowd_of(lately)
-    return {bot for bot in lately if crowd.is_greedy(bot)}
-
-
-def test_a_greedy_bot_sends_much_more_than_another() -> None:
-    assert greedy(a=LATELY) == set()
-    assert greedy(a=9, b=1) == {"a"}
-    assert greedy(a=8, b=1) == set()
-    assert greedy(a=300, b=400) == set()
-    assert greedy(a=300, b=400, c=1) == {"a", "b"}
-
-
-def test_a_greedy_bot_sends_a_quarter_of_all() -> None:
-    others = dict.fromkeys("bcdefghijk", 90)
-    assert greedy(a=301, **others, quiet=1) == {"a"}
-    assert greedy(a=300, **others, quiet=1) == set()
-
-
-def test_the_relays_own_messages_make_no_bot_greedy() -> None:
-    assert greedy(a=300, b=400, **{RELAY: 1}) == set()
 
 
 def bundle(bot: str, position: int, count: int, size: int = 200) -> Pulled:

@@ -12,8 +12,9 @@ from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_bundle
 from sealbus_broker.relay import holding, ingress_waiting
 from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay.ingress_waiting import SHARE, Crowd
+from sealbus_broker.relay.ingress_waiting import SHARE
 from sealbus_broker.relay.pulling import Pulling
+from sealbus_broker.relay.senders import Senders
 from tests.shells.stage import Stage
 from tests.shells.working import BOT, OTHER, Worker, is_given_back, left, send
 from tests.waiting import until
@@ -154,16 +155,16 @@ async def test_batch_has_the_shares_of_several_bots(worker: Worker) -> None:
 
 async def test_bundle_beside_equal_bots_is_taken_whole(worker: Worker) -> None:
     """Pieces would cost the relay half as much again, and no bot waits that sends little."""
-    worker.worker._neighbours = Crowd()
+    worker.worker._neighbours = Senders()
     worker.note_neighbours(**{BOT: 100, OTHER: 50})
-    worker.worker._crowd.note(dict.fromkeys([BOT, *(f"bot{number}" for number in range(9))], 100))
+    worker.worker._senders.note(dict.fromkeys([BOT, *(f"bot{number}" for number in range(9))], 100))
     (piece,) = worker.take_first(BOT)
     assert piece.envelopes == 64
 
 
 async def test_bundle_beside_a_bot_of_another_partition_is_taken_in_pieces(worker: Worker) -> None:
-    worker.worker._neighbours = Crowd()
-    worker.worker._crowd.note({BOT: 100, "afar": 1})
+    worker.worker._neighbours = Senders()
+    worker.worker._senders.note({BOT: 100, "afar": 1})
     (piece,) = worker.take_first(BOT)
     assert piece.envelopes == SHARE
 

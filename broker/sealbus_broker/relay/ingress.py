@@ -53,7 +53,6 @@ from sealbus_broker.relay.ingress_waiting import (
     SMALL_BYTES,
     WAITING,
     Bodies,
-    Crowd,
     IngressWaiting,
     Piece,
     Pulled,
@@ -62,6 +61,7 @@ from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import NONE_REFUSED, Process, Refusals
 from sealbus_broker.relay.pulling import Pulling
 from sealbus_broker.relay.rereading import Rereading
+from sealbus_broker.relay.senders import Senders
 from sealbus_broker.relay.stops import Stops
 from sealbus_broker.relay.turn import Turn
 
@@ -79,7 +79,7 @@ up to 64 KiB. So a batch of a bot's most expensive messages is done before the s
 again."""
 
 CROWDED: Final = 64
-"""How many envelopes a batch has while several bots send (:class:`~.ingress_waiting.Crowd`). A
+"""How many envelopes a batch has while several bots send (:mod:`~sealbus_broker.relay.senders`). A
 message that comes meanwhile waits for the batches before its own, and 64 ordinary envelopes take 5
 ms to judge and 20 ms to write."""
 
@@ -114,7 +114,7 @@ class IngressWorker:
         supervisor: Supervisor,
         last_try: LastTry | None = None,
         stops: Stops | None = None,
-        crowd: Crowd | None = None,
+        senders: Senders | None = None,
         bodies: Bodies | None = None,
         rereading: Rereading | None = None,
     ) -> None:
@@ -128,7 +128,7 @@ class IngressWorker:
             last_try: Judges suspects alone. Without it they are judged like other messages.
             stops: Knows how often messages were given back. Without it each delivery makes them
                 suspect.
-            crowd: Knows which bots send to the relay.
+            senders: Knows which bots send to the relay.
             bodies: Bounds the bytes of the messages that wait.
             rereading: Reads the messages whose bytes were not kept. The partitions of a relay share
                 these three.
@@ -147,8 +147,8 @@ class IngressWorker:
         self._changed = asyncio.Event()
         """Set when :meth:`run` has to look again: a message came, a batch or a request ended, a
         stop."""
-        self._crowd = Crowd() if crowd is None else crowd
-        self._neighbours = Crowd()
+        self._senders = Senders() if senders is None else senders
+        self._neighbours = Senders()
         """The bots of this partition. They wait longest for its batches."""
         self._holding = Holding(nc)
         """All messages in hand."""
@@ -217,7 +217,7 @@ class IngressWorker:
                         batches.create_task(self._work(self._take()), name="a batch")
                     elif may_begin and self._suspects and not self._under_way:
                         # Alone in this partition. LastTry waits for the batches of the others.
-                        alone = Piece(self._suspects.popleft(), None, True)
+                        alone = Piece.whole(self._suspects.popleft())
                         self._begin([alone])
                         batches.create_task(self._try_alone(alone), name="a message alone")
                     else:
@@ -292,7 +292,7 @@ class IngressWorker:
         """Take the next envelopes, up to a batch. The bots have turns."""
         taken: list[Piece] = []
         most, most_bytes = BATCH, BATCH_BYTES
-        if self._crowd.is_there:
+        if self._senders.are_several:
             most, most_bytes = CROWDED, CROWDED_BYTES
         had: Counter[str] = Counter()
         envelopes = 0
@@ -305,7 +305,7 @@ class IngressWorker:
                 self._suspect(pulled)
                 continue
             room = most - envelopes
-            if self._crowd.is_greedy(bot) or self._neighbours.is_greedy(bot):
+            if self._senders.is_greedy(bot) or self._neighbours.is_greedy(bot):
                 room = min(room, SHARE - had[bot])
                 # All others have had their turn since its last one in this batch.
                 if room <= 0:
@@ -315,8 +315,8 @@ class IngressWorker:
             had[bot] += piece.envelopes
             envelopes += piece.envelopes
             size += piece.size
-        for crowd in (self._crowd, self._neighbours):
-            crowd.note(had)
+        for senders in (self._senders, self._neighbours):
+            senders.note(had)
         self._begin(taken)
         return taken
 

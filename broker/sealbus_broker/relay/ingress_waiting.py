@@ -21,24 +21,19 @@ ever.
 the relay keeps only the place of a message, and reads its bytes from INGRESS again before it is
 judged (:mod:`sealbus_broker.relay.ingress`).
 
-:class:`Crowd` says who sends at present, in the partition or in the whole relay. Batches are short
-while several bots send, because the message of another bot waits for the batch before its own. They
-are shorter still for a bot that sends much more than another one.
-
 This module is pure: it reads no clock. On a lost connection nothing is moved: see
 :mod:`sealbus_broker.relay.ingress`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from sealbus.protocol.codec import is_bundle
 from sealbus.protocol.limits import MAX_BUNDLE
-from sealbus.protocol.subjects import RELAY
 from sealbus.protocol.value import value
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.relay.arrivals import Place, ingress_arrivals
@@ -62,18 +57,16 @@ TURN_BYTES: Final = 8 * 1024
 """After this many bytes of a bot the next bot has its turn."""
 
 SHARE: Final = 4
-"""How many envelopes of a greedy bot a batch may have (:meth:`Crowd.is_greedy`). Beside a flood of
-one bot, most batches have little else, and such a batch takes 1 to 2 ms. The envelopes of the bot
-that floods are taken more slowly then: 900 to 1,500 a second in place of 2,400 on two busy cores.
-Envelopes with many payloads are as fast as before, because the bytes bound their batches."""
+"""How many envelopes of a greedy bot a batch may have (:mod:`~sealbus_broker.relay.senders`).
+Beside a flood of one bot, most batches have little else, and such a batch takes 1 to 2 ms. The
+envelopes of the bot that floods are taken more slowly then: 900 to 1,500 a second in place of 2,400
+on two busy cores. Envelopes with many payloads are as fast as before, because the bytes bound their
+batches."""
 
 LEAST_BYTES: Final = TURN_BYTES // SHARE
 """An envelope counts at least this much, because each is stored by itself. With ``sync_interval:
 always`` the stream takes 0.26 ms for a small one. So a turn is over after four envelopes, and a
 batch has those of many bots."""
-
-LATELY: Final = 1024
-"""How many envelopes say who sends at present. In a flood they take about a second."""
 
 
 @dataclass(slots=True)
@@ -114,20 +107,22 @@ class Piece:
     """``None``: all, and the bytes have not been taken apart."""
     is_last: bool
     """Whether the message has no more."""
+    envelopes: int
+    """How many envelopes it has, or may have where its bytes were not kept."""
+    size: int
+    """How many bytes it has."""
 
-    @property
-    def envelopes(self) -> int:
-        """How many envelopes it has, or may have where its bytes were not kept."""
-        if self.arrivals is not None:
-            return len(self.arrivals)
-        return MAX_BUNDLE if self.pulled.is_bundle else 1
+    @classmethod
+    def whole(cls, pulled: Pulled) -> Piece:
+        """Return all of a message whose bytes have not been taken apart."""
+        return cls(pulled, None, True, MAX_BUNDLE if pulled.is_bundle else 1, pulled.size)
 
-    @property
-    def size(self) -> int:
-        """How many bytes it has."""
-        if self.arrivals is None:
-            return self.pulled.size
-        return sum([len(one.data) for one in self.arrivals])
+    @classmethod
+    def next_of(cls, pulled: Pulled, rest: list[Arrival], most: int) -> Piece:
+        """Return at most ``most`` of the envelopes that are left."""
+        taken = rest[:most]
+        size = sum([len(one.data) for one in taken])
+        return cls(pulled, taken, len(rest) <= most, len(taken), size)
 
 
 class Bodies:
@@ -216,13 +211,13 @@ class IngressWaiting:
         if pulled.rest is None and pulled.data is not None:
             pulled.rest, pulled.data = ingress_arrivals(pulled.place, pulled.data), None
         if pulled.rest is None:
-            piece = Piece(pulled, None, True)
+            piece = Piece.whole(pulled)
         else:
-            piece = Piece(pulled, pulled.rest[:most], len(pulled.rest) <= most)
+            piece = Piece.next_of(pulled, pulled.rest, most)
             pulled.rest = pulled.rest[most:]
         # Nobody knows how many envelopes there are where the bytes were not kept.
-        known = LEAST_BYTES * (1 if piece.arrivals is None else len(piece.arrivals))
-        self._credit[pulled.place.session] -= max(piece.size, known)
+        known = 1 if piece.arrivals is None else piece.envelopes
+        self._credit[pulled.place.session] -= max(piece.size, LEAST_BYTES * known)
         if piece.is_last:
             self.drop(pulled)
         return piece
@@ -242,42 +237,3 @@ class IngressWaiting:
         for memory in (self._bots, self._credit, self._new, self._others):
             memory.clear()
         self._count = 0
-
-
-class Crowd:
-    """Who sends at present: the last envelopes that were taken, counted by bot."""
-
-    def __init__(self) -> None:
-        self._all: Counter[str] = Counter()
-        """The last :data:`LATELY` envelopes at least, and fewer than twice as many."""
-        self._newest: Counter[str] = Counter()
-        """The newest of them, fewer than :data:`LATELY`."""
-        self._total = self._newest_total = 0
-        self._is_known = False
-        """Whether :data:`LATELY` envelopes were taken. Before, other bots may exist."""
-
-    def note(self, taken: Mapping[str, int]) -> None:
-        """Count the envelopes of a batch. The relay's own are none of a bot."""
-        for bot, envelopes in taken.items():
-            if bot == RELAY:
-                continue
-            self._newest[bot] += envelopes
-            self._all[bot] += envelopes
-            self._newest_total += envelopes
-            self._total += envelopes
-        if self._newest_total >= LATELY:
-            self._all, self._total = self._newest.copy(), self._newest_total
-            self._newest.clear()
-            self._newest_total = 0
-            self._is_known = True
-
-    @property
-    def is_there(self) -> bool:
-        """Whether another bot may be kept waiting by a long batch."""
-        return len(self._all) > 1 or not self._is_known
-
-    def is_greedy(self, bot: str) -> bool:
-        """Whether this bot sends a quarter of all envelopes, and more than eight times as many as
-        another one."""
-        count = self._all[bot]
-        return 4 * count >= self._total and any(8 * one < count for one in self._all.values())

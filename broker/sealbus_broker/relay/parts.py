@@ -33,7 +33,7 @@ from sealbus_broker.relay.clerk import Clerk
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import Health, Problem
 from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import Bodies, Crowd
+from sealbus_broker.relay.ingress_waiting import Bodies
 from sealbus_broker.relay.last_try import LastTry
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
@@ -42,6 +42,7 @@ from sealbus_broker.relay.pipeline import Pipeline
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.promises import Promises
 from sealbus_broker.relay.rereading import Rereading
+from sealbus_broker.relay.senders import Senders
 from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stops import Stops
@@ -117,7 +118,7 @@ class Parts:
             counters=counters,
             now_ms=now_ms,
         )
-        crowd = Crowd()
+        senders = Senders()
         bodies = Bodies()
         rereading = Rereading(nc)
 
@@ -129,7 +130,7 @@ class Parts:
                 supervisor=supervisor,
                 last_try=last_try,
                 stops=Stops(nc, self.stream_store, partition),
-                crowd=crowd,
+                senders=senders,
                 bodies=bodies,
                 rereading=rereading,
             )
