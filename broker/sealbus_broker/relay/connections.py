@@ -31,8 +31,8 @@ def ended_for_good() -> ConnectionFailed:
 class Connections:
     """The connections from the time when a relay connects until it leaves or stops.
 
-    nats-py calls :meth:`_on_lost` and :meth:`_on_back`, which alone change ``_is_up`` and set
-    ``_lost``.
+    The link of *messages* calls :meth:`_on_lost` and :meth:`_on_back` each time that the connection
+    is lost and back.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Connections:
         self._tls = tls
         self._tell_lost = on_lost
         self._tell_back = on_back
-        self._clients: list[HardenedClient] = []
-        """In the order in which they were connected."""
+        self._messages: HardenedClient | None = None
+        self._live: HardenedClient | None = None
         self.closed = asyncio.Event()
         """Set when one of them has ended for good, which nats-py does on some errors of the
         server."""
@@ -74,14 +74,14 @@ class Connections:
     async def connect(self) -> HardenedClient:
         """Connect *messages*, however long that takes."""
         link = Link("messages", self._on_lost, self._on_back)
-        client = await link.connect(
+        client = self._messages = await link.connect(
             self._servers,
             self._relay_seed,
             f"sealbus relay {self._relay} messages",
             self._tls,
             read_bytes=PULL_READ_BYTES,
         )
-        self._keep(client)
+        client.when_closed.add(self.closed.set)
         self._is_up.set()
         return client
 
@@ -89,19 +89,13 @@ class Connections:
         """Connect *live*, however long that takes."""
         link = Link("live messages", lambda: None, lambda: None)
         name = f"sealbus relay {self._relay} live"
-        client = await link.connect(self._servers, self._relay_seed, name, self._tls)
-        self._keep(client)
+        client = self._live = await link.connect(self._servers, self._relay_seed, name, self._tls)
+        client.when_closed.add(self.closed.set)
         return client
 
-    def _keep(self, client: HardenedClient) -> None:
-        client.when_closed.add(self.closed.set)
-        self._clients.append(client)
-
-    async def unbroken(
-        self, nc: HardenedClient, work: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
-        """Do ``work`` on ``nc``, which is *messages*. Where it is lost, wait until it is back, and
-        begin anew.
+    async def unbroken(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do ``work`` on *messages*, which is connected. Where it is lost, wait until it is back,
+        and begin anew.
 
         The answers are lost with the connection, and the server that comes back may have lost its
         streams in memory. So neither an error nor a success of such an attempt counts.
@@ -109,6 +103,9 @@ class Connections:
         Raises:
             ConnectionFailed: NATS ends a connection for good.
         """
+
+        nc = self._messages
+        assert nc is not None
 
         async def attempt() -> None:
             await self._is_up.wait()
@@ -126,9 +123,10 @@ class Connections:
             raise error
 
     async def close(self) -> None:
-        """Close those that are there, the last one first."""
-        for client in reversed(self._clients):
-            await disconnect(client)
+        """Close those that are there."""
+        for client in (self._live, self._messages):
+            if client is not None:
+                await disconnect(client)
 
     def _on_lost(self) -> None:
         self._is_up.clear()

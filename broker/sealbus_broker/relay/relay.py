@@ -325,7 +325,7 @@ class Relay:
 
         while True:
             try:
-                await self._connections.unbroken(nc, prepare)
+                await self._connections.unbroken(prepare)
                 break
             except (StreamsAway, NatsError, TimeoutError) as failed:
                 # An election, or nodes that are still to start. A supervisor that starts the relay
@@ -386,7 +386,7 @@ class Relay:
             if self._apart.error is not None:
                 raise self._apart.error
         # So that NATS knows of all these subscriptions before a bot comes in.
-        await until_stopped(stopping, self._connections.unbroken(nc, nc.flush))
+        await until_stopped(stopping, self._connections.unbroken(nc.flush))
         # From here on a lost connection concerns them.
         self._stream_store = parts.stream_store
         self._workers = parts.workers
