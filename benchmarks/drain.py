@@ -37,6 +37,7 @@ from benchmarks.crowd import Crowd, Route
 from benchmarks.generator import PATIENCE_S, POLL_S, Generator, Packet, login
 from benchmarks.workload import orders
 from sealbus import Bot, SealbusError
+from sealbus.nats.acks import read_ack
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.seal import Verifier
@@ -167,14 +168,14 @@ async def stored(bus: Bus, since: int, bots: Collection[str]) -> list[tuple[str,
         last = since
         while last < state["last_seq"]:
             message = await subscription.next_msg(PATIENCE_S)
-            last = message.metadata.sequence.stream
-            _, stamp = split_delivery(message.data)
-            stored_ms = int(message.metadata.timestamp.timestamp() * 1000)
-            if is_void(open_stamp(stamp, bus.bus_keys, verifier), stored_ms):
-                continue
+            ack = read_ack(message.reply.encode())
+            assert ack is not None, "JetStream delivers with an acknowledgement subject"
+            last = ack.sequence
             owner, _, nonce = (message.headers or {})["Nats-Msg-Id"].partition(".")
             if owner in bots:
-                found.append((owner, nonce))
+                _, stamp = split_delivery(message.data)
+                if not is_void(open_stamp(stamp, bus.bus_keys, verifier), ack.stored_ms):
+                    found.append((owner, nonce))
     return found
 
 
