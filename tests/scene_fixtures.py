@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from sealbus_broker.nats.config import NatsConfig
     from tests.oidc.issuer import Issuer
     from tests.scene import Scene
 
@@ -21,9 +22,24 @@ PATIENT = 60
 """How many questions a client may leave unanswered, one each second, in place of three."""
 
 
+def render_patiently(config: NatsConfig) -> str:
+    """The configuration of a nats-server that waits a minute for a silent client.
+
+    A node of a cluster is as it is, because the same setting is for the connections between nodes.
+    """
+    from sealbus_broker.nats.config import PING_MAX, render
+
+    text = render(config)
+    if config.cluster is not None:
+        return text
+    before, line, after = text.partition(f"ping_max: {PING_MAX}\n")
+    assert line
+    return f"{before}ping_max: {PATIENT}\n{after}"
+
+
 @pytest.fixture(autouse=True)
 def patient_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A nats-server of a test waits a minute for a silent client.
+    """Have the servers that a test starts by itself wait a minute for a silent client.
 
     The product's server waits for four seconds. On a busy machine a test's own process may have no
     turn for longer. Then the server would end connections that the test did not cut. Tests about
@@ -31,13 +47,7 @@ def patient_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """
     if request.node.get_closest_marker("processes") is None:
         return
-    from sealbus_broker.nats.config import PING_MAX, NatsConfig, render
     from sealbus_broker.server import process
-
-    def render_patiently(config: NatsConfig) -> str:
-        before, line, after = render(config).partition(f"ping_max: {PING_MAX}\n")
-        assert line
-        return f"{before}ping_max: {PATIENT}\n{after}"
 
     monkeypatch.setattr(process, "render", render_patiently)
 

@@ -10,7 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from sealbus.protocol.admission import AdmissionText
@@ -65,10 +65,10 @@ class RawSession:
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.wait((answered, self._listening), return_when=asyncio.FIRST_COMPLETED)
         if not answered.done():
-            await self._listening  # it has failed, and says how
-            raise AssertionError("the session is closed")
+            assert not self._listening.cancelled(), "the session is closed"
+            self._listening.result()  # it has failed, and says how
 
-    async def _listen(self) -> None:
+    async def _listen(self) -> NoReturn:
         while True:
             verb, *words = (line := await read_line(self._reader)).split(" ")
             if verb in ("MSG", "HMSG"):
@@ -146,5 +146,9 @@ async def _open(
     options = {"verbose": False, "pedantic": False, "headers": True}
     options |= login(info["nonce"].encode())
     session = RawSession(reader, writer)
-    await session.ask(f"CONNECT {json.dumps(options)}")
+    try:
+        await session.ask(f"CONNECT {json.dumps(options)}")
+    except BaseException:
+        await session.close()
+        raise
     return session

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.nats.config import NatsConfig, render
+from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.server import process
 from tests.client.certificates import Authority
@@ -35,6 +35,7 @@ from tests.door.matrix import (
 )
 from tests.door.raw_session import RawSession, open_bot, open_relay, pub, sub
 from tests.scene import LIMITS, Scene, bot_rule, raise_curtain
+from tests.scene_fixtures import render_patiently
 from tests.waiting import until
 
 SEEDS = range(5)
@@ -273,7 +274,7 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     )
 
     def with_tls(config: NatsConfig) -> str:
-        return render(config) + listener
+        return render_patiently(config) + listener
 
     monkeypatch.setattr(process, "render", with_tls)
     # nats-py makes its context so. The relay of the scene connects by it.

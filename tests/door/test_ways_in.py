@@ -16,10 +16,11 @@ from structlog.testing import capture_logs
 
 from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.seal import sign_connect
-from sealbus_broker.nats.config import NatsConfig, render
+from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.server import process
 from tests.ports import free_port
 from tests.scene import Scene, raise_curtain
+from tests.scene_fixtures import render_patiently
 from tests.waiting import PATIENCE_S
 
 
@@ -75,7 +76,7 @@ async def open_scene(
 
     def with_websocket(config: NatsConfig) -> str:
         listener = f'websocket {{ listen: "127.0.0.1:{web_port}", no_tls: true }}\n'
-        return render(config) + listener
+        return render_patiently(config) + listener
 
     monkeypatch.setattr(process, "render", with_websocket)
     scene = await raise_curtain(tmp_path)

@@ -15,6 +15,7 @@ from tests.faults.greedy.attacker import Field
 from tests.faults.greedy.attacking import Attacks, flood, sealed
 
 FLOODS: Final = Attacks()
+"""The floods by name."""
 
 PIECE: Final = 256 * 1024
 """The bytes of a flood that are sent at once."""
