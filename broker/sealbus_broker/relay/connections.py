@@ -103,7 +103,6 @@ class Connections:
         Raises:
             ConnectionFailed: NATS ends a connection for good.
         """
-
         nc = self._messages
         assert nc is not None
 
