@@ -1,7 +1,7 @@
 """The two connections of a relay, and work that has to be done on one connection as a whole.
 
-**messages** carries everything but live messages. Where it is lost, the relay judges nothing, and
-begins anew what it was preparing. **live** brings live messages. In a flood of them everything that
+**messages** carries everything but live messages. Where it is lost, the relay judges nothing. A
+relay that prepares begins anew. **live** brings live messages. In a flood of them everything that
 comes on it waits. nats-py connects it again by itself, and nothing else is lost with it. The door
 has a connection of its own, in its own process.
 """

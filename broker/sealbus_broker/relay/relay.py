@@ -446,13 +446,11 @@ class Relay:
         self, stopping: asyncio.Event, door: Doorway, ready: Callable[[], None]
     ) -> None:
         """Wait for the end, whoever brings it about; call ``ready`` once the door is open."""
-        failed = self._supervisor.failed
+        ends = self._connections.closed, self._apart.is_so, self._supervisor.failed
         with contextlib.suppress(Interrupted):
-            await race(
-                door.opened.wait(), stopping, self._connections.closed, self._apart.is_so, failed
-            )
+            await race(door.opened.wait(), stopping, *ends)
             ready()
-            await race(stopping.wait(), self._connections.closed, self._apart.is_so, failed)
+            await race(stopping.wait(), *ends)
         # Whoever ended the wait, a failure must not look like a stop: the process ends with its
         # error.
         if self._supervisor.failure is not None:
