@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 if TYPE_CHECKING:
     from sealbus_broker.nats.config import NatsConfig
     from tests.oidc.issuer import Issuer
@@ -50,6 +52,22 @@ def patient_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     from sealbus_broker.server import process
 
     monkeypatch.setattr(process, "render", render_patiently)
+
+
+@pytest.fixture(autouse=True)
+def patient_bots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have bots wait two minutes for a relay and for an answer, unless the test names a time.
+
+    The library's ten and five seconds are over on a busy machine while a test's relay starts.
+    """
+    if request.node.get_closest_marker("processes") is None:
+        return
+    from sealbus import Bot
+
+    monkeypatch.setattr(Bot.connect, "__defaults__", (PATIENCE_S,))
+    named = Bot.request.__kwdefaults__
+    assert named is not None
+    monkeypatch.setitem(named, "timeout", PATIENCE_S)
 
 
 @pytest.fixture

@@ -142,8 +142,8 @@ async def main():
     await writing
     turning.cancel()
 async def write():
-    for number in range(20_000):
-        await output.put_line(f'{number}')
+    for number in range(2_000):
+        await output.put_line(f'{number:100}')
 asyncio.run(main())
 """
     slow = python(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -151,7 +151,7 @@ asyncio.run(main())
     # By now stdout is full, because nobody has read from it.
     assert slow.stderr.readline() == b"turning\n"
     out, _ = slow.communicate(timeout=PATIENCE_S)
-    assert out.decode().split() == [f"{number}" for number in range(20_000)]
+    assert out.decode().split() == [f"{number}" for number in range(2_000)]
     assert slow.returncode == 0
 
 

@@ -109,22 +109,27 @@ def p99(samples: Sequence[float]) -> float:
     return statistics.quantiles(samples, n=100)[98] if len(samples) > 1 else 0.0
 
 
-async def play(kind: str, quiet_s: float, flood_s: float, honest: int) -> Outcome:
-    """One flood on a bus of its own, for ``flood_s`` at most."""
+async def play(
+    kind: str, quiet_s: float, flood_s: float, honest: int, *, polite: bool = True
+) -> Outcome:
+    """One flood on a bus of its own, for ``flood_s`` at most.
+
+    A ``polite`` attacker has the processor time that others leave. On a full machine that is none.
+    """
     names = [f"honest-{number}" for number in range(honest)]
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, SERVER_ENVIRONMENT):
         async with Stage(Path(folder) / "bus", names) as stage:
-            return await _play(stage, kind, quiet_s, flood_s)
+            return await _play(stage, kind, quiet_s, flood_s, polite)
 
 
-async def _play(stage: Stage, kind: str, quiet_s: float, flood_s: float) -> Outcome:
+async def _play(stage: Stage, kind: str, quiet_s: float, flood_s: float, polite: bool) -> Outcome:
     await stage.start_relay()
     async with Crowd(stage, SPEAK_S, ASK_S) as crowd:
         await asyncio.sleep(min(2.0, quiet_s / 2))  # the beginning is slower than the rest
         crowd.notes = quiet = Notes()
         await asyncio.sleep(quiet_s)
         credentials = str(stage.bus.credentials(GREEDY))
-        attacker = Attacker.start(kind, stage.port, credentials, flood_s)
+        attacker = Attacker.start(kind, stage.port, credentials, flood_s, polite=polite)
         try:
             assert await attacker.hear() == "begun"
             crowd.notes = flooded = Notes()

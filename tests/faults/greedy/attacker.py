@@ -178,11 +178,16 @@ class Attacker:
         self._pipe = pipe
 
     @classmethod
-    def start(cls, name: str, port: int, credentials: str, seconds: float) -> Self:
-        """Start it. It begins by itself when it is prepared."""
+    def start(
+        cls, name: str, port: int, credentials: str, seconds: float, *, polite: bool = True
+    ) -> Self:
+        """Start it. It begins by itself when it is prepared.
+
+        If ``polite``, the bus and the honest bots come first where all share one machine.
+        """
         ours, theirs = PROCESSES.Pipe()
         process = PROCESSES.Process(
-            target=play, args=(name, port, credentials, seconds, theirs), daemon=True
+            target=play, args=(name, port, credentials, seconds, polite, theirs), daemon=True
         )
         process.start()
         theirs.close()
@@ -205,11 +210,14 @@ class Attacker:
         self._pipe.close()
 
 
-def play(name: str, port: int, credentials: str, seconds: float, pipe: Connection) -> None:
+def play(
+    name: str, port: int, credentials: str, seconds: float, polite: bool, pipe: Connection
+) -> None:
     """The process's work: one attack."""
     from tests.faults.greedy.attacks import ATTACKS
 
-    os.nice(19)  # so the bus and the honest bots come first where all share one machine
+    if polite:
+        os.nice(19)
     attack = Field(port, Credentials.load(credentials), seconds, lambda: pipe.send("begun"))
     asyncio.run(_carry_out(ATTACKS[name], attack))
     pipe.send(dict(attack.counts))
