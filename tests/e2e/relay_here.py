@@ -15,7 +15,7 @@ from tests.waiting import PATIENCE_S
 def make_relay(shop: Shop) -> Relay:
     """A relay of ``shop`` that has not started."""
     policy = shop.bus.policy(shop.secrets.bus.public)
-    return Relay(servers=[shop.url], secrets=shop.secrets, policy=policy, name="relay")
+    return Relay(servers=list(shop.urls), secrets=shop.secrets, policy=policy, name="relay")
 
 
 @asynccontextmanager

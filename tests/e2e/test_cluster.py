@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sealbus import Bot, Message, SealbusError
 from sealbus_broker.nats.streams import STREAMS
+from sealbus_broker.relay import live_leader
 from tests.asking import answered
 from tests.cli.command import sealbus_beside
 from tests.e2e.nodes import NODES, ClusterShop
+from tests.e2e.relay_here import a_relay
 from tests.e2e.shop import order
 from tests.waiting import PATIENCE_S, until
+
+SKU = {"sku": "ABC-0001"}
 
 
 @pytest.fixture
@@ -95,6 +102,50 @@ async def test_ping_is_red_without_a_majority(cluster: ClusterShop) -> None:
     await cluster.restart_node(2)
     async with cluster.bot("order") as bot:
         await bot.publish("orders.placed", order(1), timeout=PATIENCE_S)
+
+
+async def test_live_begins_anew_where_a_node_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All nodes are killed, and one does not come back. The two others have empty copies of LIVE,
+    which elect no leader without the third."""
+    monkeypatch.setattr(live_leader, "AFTER_S", 1.0)
+    async with ClusterShop(tmp_path / "shop") as cluster, a_relay(cluster):
+        await cluster.wait_until_current()
+        inventory = cluster.bot("inventory")
+
+        @inventory.reply("stock.check")
+        async def level(message: Message) -> dict[str, object]:
+            return {"sku": message.payload["sku"], "available": 7}
+
+        async with inventory, cluster.bot("order") as asker:
+            assert (await asker.request("stock.check", SKU)).payload["available"] == 7
+            for node in range(NODES):
+                cluster.signal_node(node, signal.SIGKILL)
+            for node in range(NODES - 1):
+                await cluster.restart_node(node)
+            await until(partial(is_answered, asker), "a request is answered")
+            await cluster.restart_node(NODES - 1)
+            await until(partial(is_on_all_nodes, cluster), "LIVE is on all nodes")
+            assert (await asker.request("stock.check", SKU)).payload["available"] == 7
+
+
+async def is_answered(asker: Bot) -> bool:
+    try:
+        answer = await asker.request("stock.check", SKU, timeout=5)
+    except SealbusError:
+        return False
+    return bool(answer.payload["available"] == 7)
+
+
+async def is_on_all_nodes(cluster: ClusterShop) -> bool:
+    nc = await cluster.nats()
+    try:
+        answer = await answered(nc, "$JS.API.STREAM.INFO.LIVE")
+    finally:
+        await nc.close()
+    replicas = json.loads(answer.data)["cluster"].get("replicas", [])
+    return len(replicas) == NODES - 1 and all(one["current"] for one in replicas)
 
 
 async def ping(cluster: ClusterShop) -> dict[str, Any]:

@@ -208,6 +208,17 @@ def is_missing(answer: Json) -> bool:
     return bool(answer.get("error", {}).get("code") == NOT_FOUND)
 
 
+def has_no_leader(info: Json) -> bool:
+    """Whether an answer to STREAM.INFO says that the stream has no leader. A single server is one.
+
+    A node that has a copy may answer with the state of that copy, without a leader's name.
+    """
+    if "error" in info:
+        return info["error"].get("err_code") in NO_LEADER
+    cluster = info.get("cluster")
+    return cluster is not None and not cluster.get("leader")
+
+
 def time_ms(text: str) -> int:
     """Return the milliseconds since 1970 of a time that nats-server writes."""
     return time_us(text) // 1000

@@ -7,7 +7,7 @@ invalid (:mod:`sealbus_broker.relay.ledger`), and nothing is judged.
 After a reconnect each ledger is read by itself. On a cluster one stream may have no leader for
 minutes: LIVE is in memory, so a node that starts again has an empty copy, and does not count in an
 election until it has caught up. If another node is lost before that, LIVE waits for that node
-(measured, 2.15.1). The other messages go on meanwhile.
+(measured, 2.15.1), or begins anew (:mod:`~.live_leader`). The other messages go on meanwhile.
 
 A ledger is dated by nats-server, and a verdict by the relay. So the clocks are compared before the
 ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.clocks`). INGRESS is

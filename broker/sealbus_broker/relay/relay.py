@@ -72,6 +72,7 @@ from sealbus_broker.relay.following import Following, too_old
 from sealbus_broker.relay.health import Problem, no_problems
 from sealbus_broker.relay.ledgers import Ledgers
 from sealbus_broker.relay.live import LiveWorker
+from sealbus_broker.relay.live_leader import LiveLeader
 from sealbus_broker.relay.live_sessions import LiveSessions
 from sealbus_broker.relay.partitions import Workers
 from sealbus_broker.relay.parts import Parts
@@ -252,9 +253,12 @@ class Relay:
         # orders.
         door = self.door = self._make_door(self._door_orders, self._supervisor)
         # Not keep(): the door starts its process again by itself, so an end of run() is final.
-        keeping = self._supervisor.must("the door", door.run(), until=door.stopping)
+        working = [self._supervisor.must("the door", door.run(), until=door.stopping)]
         try:
             nc = await until_stopped(stopping, connections.connect())
+            # From here on, because a relay that starts waits for LIVE's ledger.
+            watch = partial(LiveLeader(nc, self._policy).watch, stopping)
+            working.append(self._supervisor.keep("watching LIVE's leader", watch, until=stopping))
             ledgers = Ledgers(nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart)
             await until_stopped(stopping, self._prepare(nc, ledgers))
             await ledgers.wait_for_age(stopping)
@@ -273,7 +277,7 @@ class Relay:
             await door.stop()
             # Where the door was never opened, its run() still waits for that, and only this ends
             # it.
-            await end(keeping)
+            await end(*working)
             await connections.close()
 
     async def _give_up(self) -> None:
