@@ -10,8 +10,10 @@ from unittest.mock import sentinel
 import pytest
 
 from sealbus.protocol.streams import LIVE
-from sealbus_broker.errors import ClocksApart
+from sealbus_broker.errors import ClocksApart, StreamsAway
 from sealbus_broker.gate.policy import DeliveryClass
+from sealbus_broker.nats.jetstream import Json, unanswered
+from sealbus_broker.relay import clocks
 from sealbus_broker.relay import ledgers as module
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledger import Ledger, LedgerState
@@ -97,6 +99,33 @@ async def test_the_clock_of_each_leader_counts(
         await ledgers.read()
 
 
+def a_reader(monkeypatch: pytest.MonkeyPatch, look: Json) -> Ledgers:
+    """Ledgers of which LIVE's has come to 10. The next look at LIVE finds ``look``, and reading it
+    again gives a ledger from 7,000 on."""
+
+    async def clock(*_: object) -> Json:
+        return {"ts": "1970-01-01T00:00:00Z"}
+
+    async def info(*_: object) -> Json:
+        return look
+
+    async def state(*_: object, **__: object) -> LedgerState:
+        return LedgerState(7_000, 3)
+
+    async def made(*_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr(module, "ask_well", clock)
+    monkeypatch.setattr(module, "ask", info)
+    monkeypatch.setattr(module, "ledger_state", state)
+    monkeypatch.setattr(module, "provision", made)
+    limits = SimpleNamespace(clock_skew_ms=60_000)
+    policy = cast("Any", lambda: SimpleNamespace(limits=limits))
+    policy.windows = None
+    ledgers = Ledgers(nc=sentinel.not_used, policy=policy, now_ms=lambda: 0, apart=Apart())
+    ledgers.by_delivery[DeliveryClass.LIVE].set_state(None, 10, 0)
+    return ledgers
+
+
 @pytest.mark.parametrize("stored", [False, True])
 async def test_live_that_began_anew_is_read_again(
     monkeypatch: pytest.MonkeyPatch, stored: bool
@@ -105,32 +134,66 @@ async def test_live_that_began_anew_is_read_again(
 
     ``stored``: the answer to a message has shown it first.
     """
-
-    async def info(*_: object) -> dict[str, Any]:
-        return {"ts": "1970-01-01T00:00:00Z", "state": {"last_seq": 3}}
-
-    async def state(*_: object, **__: object) -> LedgerState:
-        return LedgerState(7_000, 3)
-
-    async def made(*_: object, **__: object) -> None:
-        stopping.set()
-
-    stopping = asyncio.Event()
-    monkeypatch.setattr(module, "ask_well", info)
-    monkeypatch.setattr(module, "ledger_state", state)
-    monkeypatch.setattr(module, "provision", made)
-    limits = SimpleNamespace(clock_skew_ms=60_000)
-    policy = cast("Any", lambda: SimpleNamespace(limits=limits))
-    policy.windows = None
-    ledgers = Ledgers(nc=sentinel.not_used, policy=policy, now_ms=lambda: 0, apart=Apart())
+    ledgers = a_reader(monkeypatch, {"state": {"last_seq": 3}})
     live = ledgers.by_delivery[DeliveryClass.LIVE]
-    live.set_state(None, 10, 0)
     if stored:
         assert live.is_of_another(1, 10)
         assert not live.is_valid
+    await ledgers._look_at_live()
+    assert (live.since_ms, live.last_sequence, live.is_valid) == (7_000, 3, True)
+
+
+async def test_live_that_goes_on_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledgers = a_reader(monkeypatch, {"state": {"last_seq": 10}})
+    await ledgers._look_at_live()
+    assert ledgers.by_delivery[DeliveryClass.LIVE].since_ms is None
+
+
+NO_LEADER: list[Json] = [
+    {"cluster": {"name": "shop"}, "state": {"last_seq": 10}},
+    {"error": {"code": 503, "err_code": 10008}},
+    {"error": {"code": 404, "err_code": 10059}},
+]
+
+
+@pytest.mark.parametrize("look", NO_LEADER, ids=["no leader", "not available", "missing"])
+async def test_live_that_may_begin_anew_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, look: Json
+) -> None:
+    """Any relay may make it again, and this one may not take a message by the ledger before."""
+    ledgers = a_reader(monkeypatch, look)
+    live = ledgers.by_delivery[DeliveryClass.LIVE]
+
+    async def away(*_: object, **__: object) -> None:
+        raise unanswered("JetStream does not answer")
+
+    monkeypatch.setattr(module, "provision", away)
+    with pytest.raises(StreamsAway):
+        await ledgers._look_at_live()
+    assert not live.is_valid
+
+
+async def test_clocks_are_compared_while_live_has_no_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledgers = a_reader(monkeypatch, NO_LEADER[0])
+    stopping, looks = asyncio.Event(), 0
+
+    async def away(*_: object, **__: object) -> None:
+        raise unanswered("JetStream does not answer")
+
+    async def clock(*_: object) -> Json:
+        nonlocal looks
+        looks += 1
+        if looks == 3 * len(module.DATING):
+            stopping.set()
+        return {"ts": "1970-01-01T00:00:00Z"}
+
+    monkeypatch.setattr(clocks, "LOOK_S", 0)
+    monkeypatch.setattr(module, "provision", away)
+    monkeypatch.setattr(module, "ask_well", clock)
     async with asyncio.timeout(PATIENCE_S):
         await ledgers.compare_clocks(stopping)
-    assert (live.since_ms, live.last_sequence, live.is_valid) == (7_000, 3, True)
 
 
 def test_only_a_ledger_in_memory_is_replaced() -> None:

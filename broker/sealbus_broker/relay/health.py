@@ -93,8 +93,8 @@ RESTART: Final = (
 
 NO_LEADER: Final = (
     "if a node was lost just now, an election takes some seconds. More than half of the nodes that"
-    " keep it have to run. LIVE is in memory, and also waits for a node that has its content. A relay"
-    " makes it again after 30 s: wait between two stops until `sealbus ping` is ok"
+    " keep it have to run. LIVE is in memory, and also waits for a node that has its content. After"
+    " 30 s a relay makes it again. Between two stops, wait until `sealbus ping` is ok"
 )
 
 SILENT_S: Final = 10.0

@@ -31,7 +31,7 @@ from sealbus.supervision import kind, outcome, pause
 from sealbus_broker.errors import ClocksApart, StreamsUnusable
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import ask_well
+from sealbus_broker.nats.jetstream import ask, ask_well, has_no_leader, is_missing, refused
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.policy.in_force import InForce
@@ -194,22 +194,29 @@ class Ledgers:
             await pause(clocks.LOOK_S, until=stopping)
 
     async def _look_at_live(self) -> None:
-        """Read LIVE's ledger again if the stream has begun anew.
+        """Read LIVE's ledger again if the stream has begun anew, or may soon.
 
         All copies of a stream in memory may be lost while this relay keeps its connection: two
         nodes start again, and then the third does before they have caught up. Another ledger would
-        then be taken for the one that was read.
+        then be taken for the one that was read. And a LIVE without a leader may be made again by
+        any relay (:mod:`~.live_leader`).
         """
         ledger = self.by_delivery[DeliveryClass.LIVE]
-        what = "the stream LIVE cannot be read"
         known = ledger.last_sequence
-        info = await ask_well(self._nc, f"STREAM.INFO.{LIVE}", None, ASK_AGAIN_S, what)
-        # The sequence was known before the question. So the same stream cannot have a smaller one.
-        if ledger.is_valid and info["state"]["last_seq"] < known <= ledger.last_sequence:
+        info = await ask(self._nc, f"STREAM.INFO.{LIVE}", None, ASK_AGAIN_S)
+        is_gone = has_no_leader(info) or is_missing(info)
+        if not is_gone:
+            if "error" in info:
+                raise refused("the stream LIVE cannot be read", info["error"])
+            # The sequence was known before the question. So the same stream cannot have a smaller
+            # one.
+            is_gone = info["state"]["last_seq"] < known <= ledger.last_sequence
+        if is_gone and ledger.is_valid:
             ledger.invalidate()
         # A message that was stored may have shown it before (:meth:`Ledger.is_of_another`).
         if not ledger.is_valid:
-            await self._insist(DeliveryClass.LIVE)
+            # Once: the next look at all clocks does not wait for a leader of LIVE.
+            await self._read_again(ledger)
 
     async def wait_for_age(self, stopping: asyncio.Event) -> None:
         """On a new bus, wait until no sender's clock can be behind the beginning of a ledger.
