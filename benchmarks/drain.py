@@ -4,13 +4,15 @@
 
     python -m benchmarks.drain [--messages 1000000] [--burst 64] [--bots 64] [--json]
 
-The messages of ``--bots`` bots wait in INGRESS while no relay is there, ``--burst`` in each
-envelope. Then one starts. First a twentieth of them is drained: that is the usual rate. Then all of
-them are. Meanwhile two other bots publish a message each second, one of them in the partition with
-the most messages and one in that with the fewest. Rates and times count from the first verdict on.
-The program reports the two rates and their ratio, the times of the other bots' messages, and
-whether all messages were stored once and in the order in which their bot sent them. Progress goes
-to standard error. It exits with 1 if a message was lost, doubled or out of order.
+First the messages of ``--bots`` bots come while a relay judges, ``--burst`` in each envelope, a
+fifth of ``--messages``. That is done once more at the end, and both together are the usual rate. In
+between, all of ``--messages`` wait in INGRESS while no relay is there, and one starts. Meanwhile
+two other bots publish a message each second, one of them in the partition with the most messages
+and one in that with the fewest. The rate of the backlog and these times count from the first
+verdict on. The program reports the two rates and their ratio, the same of the relay's processor
+time, the times of the other bots' messages, and whether all messages were stored once and in the
+order in which their bot sent them. Progress goes to standard error. It exits with 1 if a message
+was lost, doubled or out of order.
 
 The backlog of one bot is bounded by ``limits.ingress_messages``, 256 by default. A million messages
 of 64 bots stay below that, and those of fewer bots do not. The policy raises the limit for those.
@@ -34,7 +36,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from benchmarks.bus import Bus
 from benchmarks.crowd import Crowd, Route
-from benchmarks.generator import PATIENCE_S, POLL_S, Generator, Packet, login
+from benchmarks.generator import PATIENCE_S, POLL_S, Cost, Generator, Packet, Used, login
 from benchmarks.workload import orders
 from sealbus import Bot, SealbusError
 from sealbus.nats.acks import read_ack
@@ -61,8 +63,9 @@ AT_ONCE: Final = 2000
 """Envelopes that are published before it waits until they are stored. nats-server drops messages
 that it would have to buffer beyond 10,000."""
 
-USUAL: Final = 20
-"""The usual rate is that of this part of the backlog."""
+USUAL: Final = 5
+"""The usual rate is that of so many messages as this part of the backlog. That is some seconds: the
+rate of a single second varies by a half."""
 
 STRANGER_S: Final = 1.0
 """The time between two messages of a stranger."""
@@ -98,12 +101,12 @@ async def drain(
     count: int,
     burst: int,
     begin: Callable[[], None] = lambda: None,
-) -> tuple[float, list[tuple[str, str]]]:
+) -> tuple[Cost, list[tuple[str, str]]]:
     """Have ``count`` messages wait, and then be judged by a relay that starts. ``begin`` is called
     with its first verdict.
 
-    Returns the messages a second from then on, and the bot and the nonce of each envelope in the
-    order in which they were sent.
+    Returns the cost from then on, and the bot and the nonce of each envelope in the order in which
+    they were sent.
 
     Raises ``TimeoutError`` if no relay judges.
     """
@@ -123,7 +126,7 @@ async def drain(
         while (await generator.state(INGRESS))["messages"] >= len(nonces):
             began = time.monotonic()
             await asyncio.sleep(POLL_S)
-    told = began
+    told, used = began, Used.so_far(bus)
     begin()
 
     def tell() -> None:
@@ -133,7 +136,8 @@ async def drain(
             say(f"    {told - began:.0f} s")
 
     await generator.until_judged(tell)
-    return len(nonces) * burst / (time.monotonic() - began), nonces
+    seconds = time.monotonic() - began
+    return Used.so_far(bus).cost(used, len(nonces) * burst, seconds), nonces
 
 
 def _id(packet: Packet) -> tuple[str, str]:
@@ -205,10 +209,10 @@ async def measure(folder: Path, count: int, burst: int, senders: int) -> dict[st
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(Bus(folder / "bus", crowd(senders).plan(SCHEMA)))
         generator = await stack.enter_async_context(Generator(bus, sending, size=SIZE))
-        await drain(generator, bus, count // USUAL, burst)  # the first one warms up
         say("the usual rate")
-        usual, _ = await drain(generator, bus, count // USUAL, burst)
-        say(f"    {usual:,.0f} messages a second")
+        await generator.cost(count // USUAL, burst, hold=False)  # the first one warms up
+        before = await generator.cost(count // USUAL, burst, hold=False)
+        say(f"    {before.rate:,.0f} messages a second")
         since = (await generator.state(ACCEPTED))["last_seq"]
         times: dict[str, list[float]] = {}
         asking: list[asyncio.Task[None]] = []
@@ -223,24 +227,32 @@ async def measure(folder: Path, count: int, burst: int, senders: int) -> dict[st
 
         say("the backlog")
         try:
-            rate, nonces = await drain(generator, bus, count, burst, begin)
+            drained, nonces = await drain(generator, bus, count, burst, begin)
         finally:
             await asyncio.sleep(POLL_S)
             await end(*asking)
-        say(f"    {rate:,.0f} messages a second")
+        say(f"    {drained.rate:,.0f} messages a second")
         found = await stored(bus, since, {one.bot for one in sending})
         copies = Counter(found)
         say(
             f"    {len(nonces):,} envelopes sent, {len(copies):,} stored,"
             f" {sum(copies.values()) - len(copies):,} of them again"
         )
+        say("the usual rate, once more")
+        after = await generator.cost(count // USUAL, burst, hold=False)
+        say(f"    {after.rate:,.0f} messages a second")
+        usual = (before.messages + after.messages) / (before.seconds + after.seconds)
+        usual_us = (before.us + after.us) / 2
     return {
         "messages": len(nonces) * burst,
         "in_an_envelope": burst,
         "senders": senders,
         "usual_rate": round(usual),
-        "rate": round(rate),
-        "ratio": round(rate / usual, 3),
+        "rate": round(drained.rate),
+        "ratio": round(drained.rate / usual, 3),
+        "usual_processor_us": round(usual_us, 1),
+        "processor_us": round(drained.us, 1),
+        "processor_ratio": round(usual_us / drained.us, 3),
         "stored_once": len(found) == len(set(found)) == len(nonces),
         "in_order": by_bot(found) == by_bot(nonces),
         "strangers_worst_s": {
