@@ -185,7 +185,7 @@ async def test_missing_message_is_said_directly(bus: Ground) -> None:
 
 async def test_stream_without_direct_reads_answers_none(bus: Ground) -> None:
     with pytest.raises((NoRespondersError, NatsTimeoutError)):
-        await bus.relay.request("$JS.API.DIRECT.GET.INGRESS", b'{"seq":1}', 0.5)
+        await bus.relay.request("$JS.API.DIRECT.GET.HEALTH", b'{"seq":1}', 0.5)
 
 
 async def test_message_is_read_by_the_api(bus: Ground) -> None:

@@ -36,14 +36,23 @@ def answer(data: bytes) -> dict[str, Any]:
     return {"message": {"subject": SUBJECT, "time": "1970-01-01T00:00:00Z", "data": body}}
 
 
+HERE = {"Nats-Subject": SUBJECT, "Nats-Time-Stamp": "1970-01-01T00:00:00Z"}
+LAGS = {"Status": "404"}
+
+
 class Server:
-    """Answers with the errors that it has, and then with a message."""
+    """Its leader answers with the errors that it has, and then with a message. Its other replicas
+    answer with the headers that they have."""
 
-    def __init__(self, errors: int) -> None:
+    def __init__(self, errors: int = 0, headers: dict[str, str] | None = None) -> None:
         self.errors = errors
+        self.headers = LAGS if headers is None else headers
         self.asked = 0
+        """How often the leader was asked."""
 
-    async def request(self, *_: Any) -> Any:
+    async def request(self, subject: str, *_: Any) -> Any:
+        if "DIRECT" in subject:
+            return SimpleNamespace(headers=self.headers, data=b"raw")
         self.asked += 1
         given = NO_LEADER if self.asked <= self.errors else answer(b"stored")
         return SimpleNamespace(data=json.dumps(given).encode())
@@ -83,3 +92,25 @@ async def test_messages_are_read_once_there_is_a_leader(monkeypatch: pytest.Monk
         server.errors = server.asked + 1
         assert await patiently(reading.read(pulled(9))) == b"stored"
     assert len(lines) == 2, "another outage is told, too"
+
+
+async def test_any_replica_is_asked_first() -> None:
+    server = Server(headers=HERE)
+    assert await Rereading(cast("Any", server)).read(pulled(1)) == b"raw"
+    assert server.asked == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        LAGS,
+        HERE | {"Nats-Subject": "ingress.16.0.another"},
+        HERE | {"Nats-Time-Stamp": "1970-01-01T00:00:01Z"},
+    ],
+    ids=["no headers", "lags behind", "another bot", "another time"],
+)
+async def test_leader_is_asked_where_a_replica_has_another_message(headers: dict[str, str]) -> None:
+    server = Server(headers=headers)
+    assert await Rereading(cast("Any", server)).read(pulled(1)) == b"stored"
+    assert server.asked == 1

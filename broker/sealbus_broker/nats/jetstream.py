@@ -42,6 +42,12 @@ API: Final = "$JS.API"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+SUBJECT_HEADER: Final = "Nats-Subject"
+TIME_HEADER: Final = "Nats-Time-Stamp"
+"""The headers in which a replica states the subject and the time of a message (:func:`direct_get`).
+nats-server writes them behind those of the message, and the last one of a name counts
+(:func:`sealbus.nats.parser.read_headers`)."""
+
 NOT_FOUND: Final = 404
 """JetStream's code for a stream, consumer or message that does not exist."""
 
@@ -176,8 +182,8 @@ async def direct_get(nc: Client, stream: str, sequence: int, timeout_s: float) -
     """Ask any replica of ``stream`` for the message at ``sequence``. It may lag behind the leader.
 
     Returns:
-        The message, with its subject and its time in the headers ``Nats-Subject`` and
-        ``Nats-Time-Stamp``. Where the replica does not have it, the header ``Status`` is 404.
+        The message, with its subject and its time in :data:`SUBJECT_HEADER` and
+        :data:`TIME_HEADER`. Where the replica does not have it, the header ``Status`` is 404.
     """
     body = json.dumps({"seq": sequence}).encode()
     return await nc.request(f"{API}.DIRECT.GET.{stream}", body, timeout_s)

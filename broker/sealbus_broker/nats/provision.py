@@ -80,8 +80,8 @@ _MAY_CHANGE: Final = frozenset(
 """The fields that a start may change in a live stream. They follow the policy, except
 ``allow_atomic``, which earlier versions switched on."""
 
-_MAY_CHANGE_IN_INGRESS: Final = frozenset({"max_msgs_per_subject"})
-"""Likewise, in INGRESS alone."""
+_MAY_CHANGE_IN_INGRESS: Final = frozenset({"max_msgs_per_subject", "allow_direct"})
+"""Likewise, in INGRESS alone. Earlier versions left ``allow_direct`` off."""
 
 COMPLETE_SINCE: Final = "sealbus-complete-since"
 """The name in a stream's metadata under which provisioning writes from when on the stream knows all

@@ -222,6 +222,8 @@ def stream_configs(policy: Policy, least: Windows = NO_WINDOWS) -> tuple[Json, .
             # The gate quarantines an old message as stale, so the stream must not lose it.
             "max_age": 0,
             "duplicate_window": _MIN_WINDOW_NS,
+            # A relay reads messages of a large backlog a second time.
+            "allow_direct": True,
         },
         _plain(ACCEPTED, f"{ACCEPTED_PREFIX}.>")
         | {

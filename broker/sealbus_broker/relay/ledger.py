@@ -38,6 +38,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import (
     API,
     NOT_FOUND,
+    TIME_HEADER,
     ask,
     ask_well,
     direct_get,
@@ -240,7 +241,7 @@ class Ledger:
                     headers = answer.headers or {}
                     if headers.get("Status") != str(NOT_FOUND):
                         # Any other status has no time. The KeyError leads to another question.
-                        return Copy(answer.data, time_ms(headers["Nats-Time-Stamp"]))
+                        return Copy(answer.data, time_ms(headers[TIME_HEADER]))
                     # A replica that answers directly may lag behind. The stream's leader knows.
                     leader = f"{API}.STREAM.MSG.GET.{self.stream}"
                     again = self._nc.request(leader, body, READ_TIMEOUT_S)

@@ -5,6 +5,10 @@ The relay still has the *place* of such a message, which the server stated when 
 the bytes are those that were delivered. If they are gone, another relay has settled the message, or
 the stream was lost and began anew. Then nothing is left to judge.
 
+Any replica answers with the bytes as they are. The stream's leader answers in JSON and base64, and
+Python takes 0.37 ms to read a bundle of 36 KB out of that, half as long as judging it. But a
+replica may lag behind. So only the leader says that a message is gone.
+
 **A lost connection.** The question has no answer, and is asked again until it has one.
 """
 
@@ -21,7 +25,15 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API, is_missing, refused, time_ms
+from sealbus_broker.nats.jetstream import (
+    API,
+    SUBJECT_HEADER,
+    TIME_HEADER,
+    direct_get,
+    is_missing,
+    refused,
+    time_ms,
+)
 from sealbus_broker.relay.ingress_waiting import Pulled
 
 log = get_logger(__name__)
@@ -36,7 +48,8 @@ RETRY_S: Final = 0.5
 
 READS_AT_ONCE: Final = 2
 """How many messages are asked for at the same time: one is read while another is on its way. Each
-may have 768 KiB with its base64, beside the messages that are pulled (``pulling.PULL_BYTES``), and
+may have 768 KiB with the leader's base64, beside the messages that are pulled
+(``pulling.PULL_BYTES``), and
 nats-server closes a connection for which more than ``config.MAX_PENDING_BYTES`` wait."""
 
 
@@ -71,7 +84,19 @@ class Rereading:
     async def _ask(self, pulled: Pulled) -> bytes | None:
         """Raises :class:`StreamsUnusable` where JetStream answers with another error than that the
         message does not exist."""
-        body = json.dumps({"seq": pulled.place.position}).encode()
+        position = pulled.place.position
+        expected = pulled.subject.decode("utf-8", "replace"), pulled.place.stored_ms
+        answer = await direct_get(self._nc, INGRESS, position, READ_S)
+        headers = answer.headers or {}
+        if SUBJECT_HEADER in headers:
+            # A stream that began anew may have another message at this place.
+            found = headers[SUBJECT_HEADER], time_ms(headers[TIME_HEADER])
+            if found == expected:
+                return answer.data
+        return await self._ask_leader(position, expected)
+
+    async def _ask_leader(self, position: int, expected: tuple[str, int]) -> bytes | None:
+        body = json.dumps({"seq": position}).encode()
         subject = f"{API}.STREAM.MSG.GET.{INGRESS}"
         answer = json.loads((await self._nc.request(subject, body, READ_S)).data)
         if is_missing(answer):
@@ -79,9 +104,7 @@ class Rereading:
         if "error" in answer:
             raise refused("INGRESS cannot be read", answer["error"])
         message = answer["message"]
-        # A stream that began anew may have another message at this place.
-        found = message["subject"].encode(), time_ms(message["time"])
-        if found != (pulled.subject, pulled.place.stored_ms):
+        if (message["subject"], time_ms(message["time"])) != expected:
             return None
         return base64.b64decode(message.get("data", ""))
 

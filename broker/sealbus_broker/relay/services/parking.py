@@ -22,7 +22,7 @@ from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import direct_get
+from sealbus_broker.nats.jetstream import SUBJECT_HEADER, direct_get
 from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.services.in_hand import READ_S, InHand
 from sealbus_broker.relay.stream_store import StreamStore
@@ -80,7 +80,7 @@ class Parking:
         sequence = asked["sequence"]
         place = (await self._in_hand.held(bot, consumer, sequence)).place
         stored = await direct_get(self._nc, ACCEPTED, sequence, READ_S)
-        subject = (stored.headers or {}).get("Nats-Subject")
+        subject = (stored.headers or {}).get(SUBJECT_HEADER)
         if subject is None:
             log.warning("message.expired", bot=bot, consumer=consumer, sequence=sequence)
             return {"record": None}
