@@ -193,6 +193,16 @@ async def test_no_message_goes_on_with_bytes_of_the_next_connection(
     assert (heard, server.sessions) == ([b"hi"], 2)
 
 
+@pytest.mark.parametrize(("size", "is_behind"), [(50, False), (51, True), (100, True)])
+async def test_a_connection_is_behind_after_a_large_read(*, size: int, is_behind: bool) -> None:
+    transport, reader = Transport(100), asyncio.StreamReader()
+    transport._io_reader = reader
+    reader.feed_data(bytes(size))
+    assert not transport.is_behind
+    assert await transport.read(1000) == bytes(size)
+    assert transport.is_behind is is_behind
+
+
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
 async def test_a_late_answer_to_a_flush_leaves_the_client_reading(
     talker: tuple[Talker, HardenedClient], how: str

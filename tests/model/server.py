@@ -85,6 +85,7 @@ class Wire:
         self.is_connected = True
         self.server_id = "1"
         self.unsent_bytes = 0
+        self.is_behind = False
         self.when_closed: set[Callable[[], None]] = set()
         self.on_write: Callable[[Frame], None] = lambda _: None
         """Called with each frame: an attacker who reads the wire."""

@@ -40,6 +40,7 @@ class Kept:
         self.frames: list[bytes] = []
         self.sequence = 20
         """The sequence of the last entry."""
+        self.is_behind = False
 
     async def store(self, entries: Sequence[StreamMessage]) -> list[Stored]:
         self.entries += entries
@@ -169,21 +170,38 @@ def giving_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "GIVE_WAY_S", -1)
 
 
-@pytest.mark.usefixtures("giving_way")
-async def test_a_slow_batch_gives_way_between_two_messages() -> None:
-    kept, turns = Kept(), 0
+async def turns_of_others(kept: Kept) -> tuple[int, int]:
+    """The turns of the event loop that other work has while twenty messages are judged, and how
+    many of them it has while no other batch may be judged."""
+    one, turns, held = a_pipeline(kept, a_ledger()), 0, 0
 
     async def another() -> None:
-        nonlocal turns
+        nonlocal turns, held
         while not kept.entries:
             turns += 1
+            held += one._judging.locked()
             await asyncio.sleep(0)
 
     working = asyncio.create_task(another())
     await asyncio.sleep(0)
-    await a_pipeline(kept, a_ledger()).process(orders(*range(20)), Turn())
+    await one.process(orders(*range(20)), Turn())
     await working
-    assert turns >= 20
+    return turns, held
+
+
+@pytest.mark.usefixtures("giving_way")
+async def test_a_slow_batch_gives_way_between_two_messages() -> None:
+    turns, held = await turns_of_others(Kept())
+    assert 20 <= turns < 40
+    assert held == 0
+
+
+@pytest.mark.usefixtures("giving_way")
+async def test_a_connection_that_is_behind_has_more_turns() -> None:
+    kept = Kept()
+    kept.is_behind = True
+    turns, held = await turns_of_others(kept)
+    assert turns >= held == 20 * pipeline.CATCH_UP_TURNS
 
 
 @pytest.mark.usefixtures("giving_way")

@@ -63,6 +63,13 @@ partitions waiting for 2 ms at a time. A turn of the event loop takes 50 µs, a 
 batch is judged at a time: otherwise those of all partitions would take a turn of the event loop
 together, and each pull and each receipt would wait for all of them."""
 
+CATCH_UP_TURNS: Final = 6
+"""How many turns of the event loop at most the connection has between two slices of judging, while
+it brings more than one turn reads. In a backlog the messages of strangers come behind the others,
+which the server sends as fast as it can. So a relay reads 1.5 MiB to a slice, and has seen a
+backlog of half a gigabyte after two seconds. With one turn that took five, and twelve turns brought
+no more."""
+
 PART_S: Final = 0.5
 """After this time the messages that are judged are stored, and the rest of the batch is judged by a
 new time. A verdict is used for a quarter of its shelf life, which is 1.25 s for a live message. An
@@ -178,7 +185,8 @@ class Pipeline:
         self._meters = RateMeters() if meters is None else meters
         """The rates and shares of each bot."""
         self._judging = asyncio.Lock()
-        """Held by the batch that is being judged, for :data:`GIVE_WAY_S` at a time."""
+        """Held by the batch that is being judged, for :data:`GIVE_WAY_S` at a time, and while the
+        connection catches up."""
         self._storing = Storing(
             stream_store=stream_store,
             key=key,
@@ -246,12 +254,21 @@ class Pipeline:
                     now = time.monotonic()
                     if now > gives_way:
                         break
+                # Under the lock: else another batch would be judged in these turns.
+                await self._catch_up()
             if now - judged_at > PART_S:
                 # The first of them must still be young when it is stored.
                 break
             # Whoever reads, writes or acknowledges goes first.
             await asyncio.sleep(0)
         return _Part(items, ledger)
+
+    async def _catch_up(self) -> None:
+        """Let the connection read on while it is behind, for :data:`CATCH_UP_TURNS` at most."""
+        for _ in range(CATCH_UP_TURNS):
+            if not self._nc.is_behind:
+                break
+            await asyncio.sleep(0)
 
     async def _carry_out(self, part: _Part) -> list[Item]:
         """Store and answer the messages of a part; return the refused ones that may be told."""

@@ -225,6 +225,11 @@ class HardenedClient(WatchedClient):
             writer.transport.get_write_buffer_size() if writer is not None else 0
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more bytes have come than were read: see :attr:`.Transport.is_behind`."""
+        return getattr(self._transport, "is_behind", False)
+
     def _leave(self) -> None:
         self._leaving = False
         if self._pending and self.is_connected:  # otherwise nats-py sends it after reconnecting

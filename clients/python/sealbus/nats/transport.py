@@ -35,6 +35,11 @@ class Transport(TcpTransport):
     tls_first = False
     """Whether TLS has to come before the first byte of the server."""
 
+    is_behind = False
+    """Whether the last read was a large one, of more than half of what one turn of the event loop
+    reads. Then more have come, or will soon. It need not be a full one, because uvloop takes
+    256,000 bytes from a socket at a time."""
+
     def __init__(self, read_bytes: int) -> None:
         """``read_bytes``: how many bytes are read in one turn of the event loop."""
         super().__init__()  # type: ignore[no-untyped-call]  # nats-py's
@@ -58,6 +63,7 @@ class Transport(TcpTransport):
         would hold the event loop for a tenth of a second at a time.
         """
         data: bytes = await super().read(self._read_bytes)
+        self.is_behind = 2 * len(data) > self._read_bytes
         if len(data) == self._read_bytes:
             await asyncio.sleep(0)
         return data
