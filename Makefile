@@ -22,6 +22,8 @@ PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 # expression for pytest's -k. The tests of one file run in one process, because it takes longer to
 # start several.
 IS_PATH := $(wildcard $(firstword $(subst ::, ,$(T))))
+# These tests measure processor time, so nothing runs beside them. Other work fills the caches.
+ALONE := tests/performance
 TESTS := $(if $(findstring .py,$(T)),,$(PARALLEL)) $(if $(IS_PATH),$(T),$(if $(T),-k "$(T)"))
 BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
@@ -111,7 +113,8 @@ attack: $(READY) ## try some 300 attacks, most on a running bus; ARGS=--without-
 
 .PHONY: test
 test: $(if $(T),$(READY),check) ## check, and run all tests; T=tests/gate runs these tests alone
-	$(BIN) -m pytest $(TESTS) $(ARGS)
+	$(BIN) -m pytest $(TESTS) $(if $(T),,--ignore $(ALONE)) $(ARGS)
+	$(if $(T),,$(BIN) -m pytest $(ALONE) $(ARGS))
 	$(if $(T),,@$(MAKE) -s fuzz-short)
 
 .PHONY: test-fast
@@ -122,7 +125,7 @@ test-fast: $(READY) ## run only quick tests, without a server (20 s); T as for t
 .PHONY: coverage
 coverage: $(READY) ## measure which code the tests run; writes build/coverage/index.html
 	@mkdir -p build
-	$(BIN) -m pytest $(PARALLEL) --ignore tests/performance --cov --cov-report term \
+	$(BIN) -m pytest $(PARALLEL) --ignore $(ALONE) --cov --cov-report term \
 	    --cov-report html $(ARGS)
 
 .PHONY: docs
