@@ -1,4 +1,4 @@
-"""LIVE begins anew if JetStream says for long enough that it has no leader."""
+"""LIVE is deleted if JetStream says for long enough that it has no leader."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 from sealbus.protocol.streams import LIVE
 from sealbus_broker.errors import StreamsAway
 from sealbus_broker.nats.jetstream import Json, unanswered
-from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay import live_leader
 from sealbus_broker.relay.live_leader import AFTER_S, LiveLeader
-from tests.gate.world import POLICY
 
 LED: Json = {"cluster": {"leader": "node-1"}}
 SINGLE: Json = {"state": {}}
@@ -27,8 +25,8 @@ class JetStream:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
         self.answer: Json | None = None
-        self.leader = LiveLeader(cast("Any", None), InForce(POLICY, lambda: 0.0))
-        for name in ("ask", "ask_well", "provision"):
+        self.leader = LiveLeader(cast("Any", None))
+        for name in ("ask", "ask_well"):
             monkeypatch.setattr(live_leader, name, getattr(self, name))
 
     async def ask(self, *given: object) -> Json:
@@ -42,10 +40,6 @@ class JetStream:
         self.done.append("deleted")
         return {}
 
-    async def provision(self, *_: object, only: tuple[str], **__: object) -> None:
-        assert only == (LIVE,)
-        self.done.append("made")
-
     async def look(self, at: float, answer: Json | None) -> list[str]:
         self.answer = answer
         await self.leader.look(at)
@@ -58,20 +52,20 @@ def jetstream(monkeypatch: pytest.MonkeyPatch) -> JetStream:
 
 
 @pytest.mark.parametrize("answer", [WITHOUT, UNAVAILABLE])
-async def test_live_without_a_leader_begins_anew(jetstream: JetStream, answer: Json) -> None:
+async def test_live_without_a_leader_is_deleted(jetstream: JetStream, answer: Json) -> None:
     assert await jetstream.look(0, answer) == []
     assert await jetstream.look(AFTER_S - 0.1, answer) == []
-    assert await jetstream.look(AFTER_S, answer) == ["deleted", "made"]
+    assert await jetstream.look(AFTER_S, answer) == ["deleted"]
 
 
 async def test_time_begins_again_after_that(jetstream: JetStream) -> None:
     for at in (0, AFTER_S):
         await jetstream.look(at, WITHOUT)
-    assert await jetstream.look(AFTER_S + 1, WITHOUT) == ["deleted", "made"]
-    assert await jetstream.look(2 * AFTER_S, WITHOUT) == ["deleted", "made"]
+    assert await jetstream.look(AFTER_S + 1, WITHOUT) == ["deleted"]
+    assert await jetstream.look(2 * AFTER_S, WITHOUT) == ["deleted"]
 
 
-@pytest.mark.parametrize("answer", [LED, SINGLE])
+@pytest.mark.parametrize("answer", [LED, SINGLE, MISSING])
 async def test_live_with_a_leader_is_left_alone(jetstream: JetStream, answer: Json) -> None:
     await jetstream.look(0, answer)
     assert await jetstream.look(10 * AFTER_S, answer) == []
@@ -88,8 +82,3 @@ async def test_silence_deletes_nothing(jetstream: JetStream) -> None:
     with pytest.raises(StreamsAway):
         await jetstream.look(AFTER_S, None)
     assert await jetstream.look(AFTER_S + 1, WITHOUT) == []
-
-
-async def test_a_missing_live_is_made(jetstream: JetStream) -> None:
-    """The relay that deleted it has ended before it made it again."""
-    assert await jetstream.look(0, MISSING) == ["made"]

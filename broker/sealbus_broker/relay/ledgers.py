@@ -7,7 +7,8 @@ invalid (:mod:`sealbus_broker.relay.ledger`), and nothing is judged.
 After a reconnect each ledger is read by itself. On a cluster one stream may have no leader for
 minutes: LIVE is in memory, so a node that starts again has an empty copy, and does not count in an
 election until it has caught up. If another node is lost before that, LIVE waits for that node
-(measured, 2.15.1), or begins anew (:mod:`~.live_leader`). The other messages go on meanwhile.
+(measured, 2.15.1), or is deleted after a while (:mod:`~.live_leader`). The other messages go on
+meanwhile.
 
 A ledger is dated by nats-server, and a verdict by the relay. So the clocks are compared before the
 ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.clocks`). INGRESS is
@@ -198,8 +199,8 @@ class Ledgers:
 
         All copies of a stream in memory may be lost while this relay keeps its connection: two
         nodes start again, and then the third does before they have caught up. Another ledger would
-        then be taken for the one that was read. And a LIVE without a leader may be made again by
-        any relay (:mod:`~.live_leader`).
+        then be taken for the one that was read. And any relay may delete a LIVE without a leader
+        (:mod:`~.live_leader`).
         """
         ledger = self.by_delivery[DeliveryClass.LIVE]
         known = ledger.last_sequence
@@ -215,7 +216,8 @@ class Ledgers:
             ledger.invalidate()
         # A message that was stored may have shown it before (:meth:`Ledger.is_of_another`).
         if not ledger.is_valid:
-            # Once: the next look at all clocks does not wait for a leader of LIVE.
+            # This makes LIVE where it is missing. Once: the next look at all clocks does not wait
+            # for a leader of LIVE.
             await self._read_again(ledger)
 
     async def wait_for_age(self, stopping: asyncio.Event) -> None:

@@ -257,7 +257,7 @@ class Relay:
         try:
             nc = await until_stopped(stopping, connections.connect())
             # From here on, because a relay that starts waits for LIVE's ledger.
-            watch = partial(LiveLeader(nc, self._policy).watch, stopping)
+            watch = partial(LiveLeader(nc).watch, stopping)
             working.append(self._supervisor.keep("watching LIVE's leader", watch, until=stopping))
             ledgers = Ledgers(nc=nc, policy=self._policy, now_ms=clock_ms, apart=self._apart)
             await until_stopped(stopping, self._prepare(nc, ledgers))

@@ -49,8 +49,8 @@ RETRY_S: Final = 0.5
 READS_AT_ONCE: Final = 2
 """How many messages are asked for at the same time: one is read while another is on its way. Each
 may have 768 KiB with the leader's base64, beside the messages that are pulled
-(``pulling.PULL_BYTES``), and
-nats-server closes a connection for which more than ``config.MAX_PENDING_BYTES`` wait."""
+(``pulling.PULL_BYTES``), and nats-server closes a connection for which more than
+``config.MAX_PENDING_BYTES`` wait."""
 
 
 class Rereading:
