@@ -51,17 +51,18 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
-MOST_WORKERS = 8
-"""More workers would not be faster: the longest file takes as long as an eighth of all tests."""
+MOST_WORKERS = 6
+"""More workers would not be faster: six have two cores busy for three quarters of the time. And the
+more processes share a core, the longer each of them may have no turn."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Four workers for each core, because tests wait three quarters of the time, for a server or a
+    """Three workers for each core, because tests wait a part of the time, for a server or a
     deadline. Tests that only compute have one for each core: each worker collects all tests, which
     takes 5 s.
     """
-    a_core = 1 if "not processes" in config.option.markexpr else 4
+    a_core = 1 if "not processes" in config.option.markexpr else 3
     return min(MOST_WORKERS, a_core * (os.cpu_count() or 1))
 
 
