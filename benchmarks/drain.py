@@ -64,8 +64,8 @@ AT_ONCE: Final = 2000
 that it would have to buffer beyond 10,000."""
 
 USUAL: Final = 5
-"""The usual rate is that of so many messages as this part of the backlog. That is some seconds: the
-rate of a single second varies by a half."""
+"""The usual rate is measured with this part of the number of messages of the backlog. That takes
+some seconds, because the rate of a single second varies by a half."""
 
 STRANGER_S: Final = 1.0
 """The time between two messages of a stranger."""
@@ -93,6 +93,19 @@ def strangers(senders: Sequence[Route], others: Sequence[Route]) -> dict[str, Ro
     empty = min(range(PARTITIONS), key=lambda at: count[at])
     by_partition = {partition(PARTITIONS, one.bot): one for one in others}
     return {"full partition": by_partition[full], "emptier partition": by_partition[empty]}
+
+
+async def come(generator: Generator, count: int, burst: int) -> tuple[float, float]:
+    """Have ``count`` messages come while a relay judges. Returns the messages a second, and the
+    relay's processor time in µs a message."""
+    costs: list[Cost] = []
+    while (left := count - sum(one.messages for one in costs)) > 0:
+        costs.append(await generator.cost(min(AT_ONCE * burst, left), burst, hold=False))
+    messages = sum(one.messages for one in costs)
+    seconds = sum(one.seconds for one in costs)
+    used_s = sum(sum(one.relays_s) for one in costs)
+    say(f"    {messages / seconds:,.0f} messages a second")
+    return messages / seconds, used_s * 1e6 / messages
 
 
 async def drain(
@@ -210,9 +223,8 @@ async def measure(folder: Path, count: int, burst: int, senders: int) -> dict[st
         bus = await stack.enter_async_context(Bus(folder / "bus", crowd(senders).plan(SCHEMA)))
         generator = await stack.enter_async_context(Generator(bus, sending, size=SIZE))
         say("the usual rate")
-        await generator.cost(count // USUAL, burst, hold=False)  # the first one warms up
-        before = await generator.cost(count // USUAL, burst, hold=False)
-        say(f"    {before.rate:,.0f} messages a second")
+        await come(generator, count // USUAL, burst)  # the first one warms up
+        before = await come(generator, count // USUAL, burst)
         since = (await generator.state(ACCEPTED))["last_seq"]
         times: dict[str, list[float]] = {}
         asking: list[asyncio.Task[None]] = []
@@ -239,10 +251,8 @@ async def measure(folder: Path, count: int, burst: int, senders: int) -> dict[st
             f" {sum(copies.values()) - len(copies):,} of them again"
         )
         say("the usual rate, once more")
-        after = await generator.cost(count // USUAL, burst, hold=False)
-        say(f"    {after.rate:,.0f} messages a second")
-        usual = (before.messages + after.messages) / (before.seconds + after.seconds)
-        usual_us = (before.us + after.us) / 2
+        after = await come(generator, count // USUAL, burst)
+        usual, usual_us = ((one + other) / 2 for one, other in zip(before, after, strict=True))
     return {
         "messages": len(nonces) * burst,
         "in_an_envelope": burst,

@@ -120,6 +120,7 @@ async def test_live_begins_anew_where_a_node_stays_away(
 
         async with inventory, cluster.bot("order") as asker:
             assert (await asker.request("stock.check", SKU)).payload["available"] == 7
+            before = (await live(cluster))["created"]
             for node in range(NODES):
                 cluster.signal_node(node, signal.SIGKILL)
             for node in range(NODES - 1):
@@ -127,6 +128,7 @@ async def test_live_begins_anew_where_a_node_stays_away(
             await until(partial(is_answered, asker), "a request is answered")
             await cluster.restart_node(NODES - 1)
             await until(partial(is_on_all_nodes, cluster), "LIVE is on all nodes")
+            assert (await live(cluster))["created"] > before
             assert (await asker.request("stock.check", SKU)).payload["available"] == 7
 
 
@@ -138,13 +140,19 @@ async def is_answered(asker: Bot) -> bool:
     return bool(answer.payload["available"] == 7)
 
 
-async def is_on_all_nodes(cluster: ClusterShop) -> bool:
+async def live(cluster: ClusterShop) -> dict[str, Any]:
+    """The state of LIVE, as JetStream tells it."""
     nc = await cluster.nats()
     try:
         answer = await answered(nc, "$JS.API.STREAM.INFO.LIVE")
     finally:
         await nc.close()
-    replicas = json.loads(answer.data)["cluster"].get("replicas", [])
+    found: dict[str, Any] = json.loads(answer.data)
+    return found
+
+
+async def is_on_all_nodes(cluster: ClusterShop) -> bool:
+    replicas = (await live(cluster))["cluster"].get("replicas", [])
     return len(replicas) == NODES - 1 and all(one["current"] for one in replicas)
 
 

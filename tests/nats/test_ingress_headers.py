@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import partial
 
 import pytest
 from nats.aio.msg import Msg
 
+from sealbus_broker.nats.jetstream import time_ms
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.relay.arrivals import Place
+from sealbus_broker.relay.ingress_waiting import Pulled
+from sealbus_broker.relay.rereading import Rereading
 from tests.scene import Scene
-from tests.waiting import until
+from tests.waiting import patiently, until
 
 STORED, REFUSED, UNSENT = "stored", "refused", "unsent"
 
@@ -134,6 +139,35 @@ async def test_a_header_touches_its_own_message_alone(
     assert [await streams.stored(name) for name in ("ACCEPTED", "LIVE", "QUARANTINE")] == [0, 0, 0]
     assert not [msg.subject for msg in seen]
     await provision(streams.relay, streams.policy)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Status": "503"},
+        {"Nats-Subject": "ingress.16.0.another"},
+        {"Nats-Time-Stamp": "never"},
+        {"x": "y" * 60_000},  # JetStream takes 64 KiB at most
+    ],
+    ids=["none", "no answer", "another bot", "no time", "many"],
+)
+async def test_message_is_read_again_whatever_headers_it_has(
+    streams: Scene, headers: dict[str, str]
+) -> None:
+    """A relay that waits for it for ever would take no other message of the partition."""
+    thief = await streams.bot("thief")
+    await thief.nc.publish("send.thief", b"it", headers=headers)
+    await until(partial(has_one, streams), "the message is stored")
+    stored = (await streams.api("STREAM.MSG.GET.INGRESS", {"seq": 1}))["message"]
+    place = Place("thief", 1, 1, time_ms(stored["time"]))
+    block = base64.b64decode(stored.get("hdrs", ""))
+    pulled = Pulled.of(stored["subject"].encode(), b"", b"", place, 0.0, block)
+    assert await patiently(Rereading(streams.relay).read(pulled)) == b"it"
+
+
+async def has_one(streams: Scene) -> bool:
+    return await ingress(streams) == {"thief": 1}
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,6 @@ Measured: 55 to 60. The interpreter and the relay's imports take 45 of it.
 """
 
 ROUNDS: Final = 6
-MOST_ROUNDS: Final = 40
-"""While a cost is above its bound, there are so many rounds. Other work fills the caches of the
-processor, too, and may go on for longer than six rounds."""
-
 MESSAGES: Final = 600
 
 
@@ -69,9 +65,7 @@ async def measure(folder: Path) -> Measured:
         Generator(bus, crowd.routes()) as generator,
     ):
         await generator.cost(MESSAGES // 2)
-        for done in range(MOST_ROUNDS):
-            if done >= ROUNDS and min(single) <= SINGLE_MOST and min(burst) <= BURST_MOST:
-                break
+        for _ in range(ROUNDS):
             for burst_size, found in ((1, single), (TOGETHER, burst)):
                 verify.clear()
                 cost = await generator.cost(MESSAGES, burst_size, meanwhile=verify.some)

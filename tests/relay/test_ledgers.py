@@ -10,10 +10,9 @@ from unittest.mock import sentinel
 import pytest
 
 from sealbus.protocol.streams import LIVE
-from sealbus_broker.errors import ClocksApart, StreamsAway
+from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import DeliveryClass
-from sealbus_broker.nats.jetstream import Json, unanswered
-from sealbus_broker.relay import clocks
+from sealbus_broker.nats.jetstream import Json
 from sealbus_broker.relay import ledgers as module
 from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.ledger import Ledger, LedgerState
@@ -134,7 +133,7 @@ async def test_live_that_began_anew_is_read_again(
 
     ``stored``: the answer to a message has shown it first.
     """
-    ledgers = a_reader(monkeypatch, {"state": {"last_seq": 3}})
+    ledgers = a_reader(monkeypatch, {"created": "one", "state": {"last_seq": 3}})
     live = ledgers.by_delivery[DeliveryClass.LIVE]
     if stored:
         assert live.is_of_another(1, 10)
@@ -144,33 +143,55 @@ async def test_live_that_began_anew_is_read_again(
 
 
 async def test_live_that_goes_on_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    ledgers = a_reader(monkeypatch, {"state": {"last_seq": 10}})
-    await ledgers._look_at_live()
+    ledgers = a_reader(monkeypatch, {"created": "one", "state": {"last_seq": 10}})
+    for _ in range(2):
+        await ledgers._look_at_live()
     assert ledgers.by_delivery[DeliveryClass.LIVE].since_ms is None
+
+
+async def test_live_that_was_made_again_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although it has as many messages as before."""
+    look: Json = {"created": "one", "state": {"last_seq": 10}}
+    ledgers = a_reader(monkeypatch, look)
+    await ledgers._look_at_live()
+    look["created"] = "another time"
+    await ledgers._look_at_live()
+    assert ledgers.by_delivery[DeliveryClass.LIVE].since_ms == 7_000
 
 
 NO_LEADER: list[Json] = [
     {"cluster": {"name": "shop"}, "state": {"last_seq": 10}},
     {"error": {"code": 503, "err_code": 10008}},
-    {"error": {"code": 404, "err_code": 10059}},
 ]
+MISSING: Json = {"error": {"code": 404, "err_code": 10059}}
 
 
-@pytest.mark.parametrize("look", NO_LEADER, ids=["no leader", "not available", "missing"])
-async def test_live_that_may_begin_anew_is_read_again(
+@pytest.mark.parametrize("look", NO_LEADER, ids=["no leader", "not available"])
+async def test_ledger_of_a_live_without_a_leader_is_invalid(
     monkeypatch: pytest.MonkeyPatch, look: Json
 ) -> None:
-    """Any relay may make it again, and this one may not take a message by the ledger before."""
+    """Any relay may delete it, and this one may not take a message by the ledger before."""
     ledgers = a_reader(monkeypatch, look)
     live = ledgers.by_delivery[DeliveryClass.LIVE]
-
-    async def away(*_: object, **__: object) -> None:
-        raise unanswered("JetStream does not answer")
-
-    monkeypatch.setattr(module, "provision", away)
-    with pytest.raises(StreamsAway):
-        await ledgers._look_at_live()
+    await ledgers._look_at_live()
     assert not live.is_valid
+    look.clear()
+    look.update({"created": "one", "state": {"last_seq": 10}})
+    await ledgers._look_at_live()
+    assert (live.is_valid, live.since_ms) == (True, 7_000)
+
+
+async def test_a_missing_live_is_made_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledgers = a_reader(monkeypatch, MISSING)
+    made = list[object]()
+
+    async def make(*_: object, only: object, **__: object) -> None:
+        made.append(only)
+
+    monkeypatch.setattr(module, "provision", make)
+    await ledgers._look_at_live()
+    assert made == [(LIVE,)]
+    assert ledgers.by_delivery[DeliveryClass.LIVE].since_ms == 7_000
 
 
 async def test_clocks_are_compared_while_live_has_no_leader(
@@ -179,9 +200,6 @@ async def test_clocks_are_compared_while_live_has_no_leader(
     ledgers = a_reader(monkeypatch, NO_LEADER[0])
     stopping, looks = asyncio.Event(), 0
 
-    async def away(*_: object, **__: object) -> None:
-        raise unanswered("JetStream does not answer")
-
     async def clock(*_: object) -> Json:
         nonlocal looks
         looks += 1
@@ -189,8 +207,7 @@ async def test_clocks_are_compared_while_live_has_no_leader(
             stopping.set()
         return {"ts": "1970-01-01T00:00:00Z"}
 
-    monkeypatch.setattr(clocks, "LOOK_S", 0)
-    monkeypatch.setattr(module, "provision", away)
+    monkeypatch.setattr(module, "RETRY_S", 0)
     monkeypatch.setattr(module, "ask_well", clock)
     async with asyncio.timeout(PATIENCE_S):
         await ledgers.compare_clocks(stopping)

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from nats.errors import NoRespondersError
 from structlog.testing import capture_logs
 
 from sealbus.supervision import end
 from sealbus_broker.relay import rereading
 from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.ingress_waiting import Pulled
+from sealbus_broker.relay.ingress_waiting import SERVER_HEADERS, Pulled
 from sealbus_broker.relay.rereading import READS_AT_ONCE, Rereading
 from tests.waiting import PATIENCE_S, patiently, until
 
@@ -49,9 +50,15 @@ class Server:
         self.headers = LAGS if headers is None else headers
         self.asked = 0
         """How often the leader was asked."""
+        self.asked_any = 0
+        """How often any replica was asked."""
 
     async def request(self, subject: str, *_: Any) -> Any:
         if "DIRECT" in subject:
+            self.asked_any += 1
+            # As nats-py does.
+            if self.headers.get("Status") == "503":
+                raise NoRespondersError
             return SimpleNamespace(headers=self.headers, data=b"raw")
         self.asked += 1
         given = NO_LEADER if self.asked <= self.errors else answer(b"stored")
@@ -105,12 +112,21 @@ async def test_any_replica_is_asked_first() -> None:
     [
         {},
         LAGS,
+        HERE | {"Status": "503"},
         HERE | {"Nats-Subject": "ingress.16.0.another"},
         HERE | {"Nats-Time-Stamp": "1970-01-01T00:00:01Z"},
     ],
-    ids=["no headers", "lags behind", "another bot", "another time"],
+    ids=["no headers", "lags behind", "no answer, says the bot", "another bot", "another time"],
 )
 async def test_leader_is_asked_where_a_replica_has_another_message(headers: dict[str, str]) -> None:
     server = Server(headers=headers)
     assert await Rereading(cast("Any", server)).read(pulled(1)) == b"stored"
     assert server.asked == 1
+
+
+async def test_message_with_headers_is_read_from_the_leader() -> None:
+    """The answer of a replica begins with the headers of the bot, however many they are."""
+    server = Server(headers=HERE)
+    one = Pulled.of(SUBJECT.encode(), b"", b"", pulled(1).place, 0.0, bytes(SERVER_HEADERS + 1))
+    assert await Rereading(cast("Any", server)).read(one) == b"stored"
+    assert server.asked_any == 0

@@ -189,6 +189,28 @@ async def direct_get(nc: Client, stream: str, sequence: int, timeout_s: float) -
     return await nc.request(f"{API}.DIRECT.GET.{stream}", body, timeout_s)
 
 
+async def leader_get(nc: Client, stream: str, sequence: int, timeout_s: float) -> Json | None:
+    """Ask the leader of ``stream`` for the message at ``sequence``.
+
+    Returns:
+        The message as JetStream describes it, with its ``subject``, its ``time`` and its ``data``
+        in base64, or ``None`` where there is none.
+
+    Raises:
+        StreamsUnusable: JetStream answers with another error.
+        nats.errors.Error: It does not answer.
+    """
+    body = json.dumps({"seq": sequence}).encode()
+    subject = f"{API}.STREAM.MSG.GET.{stream}"
+    answer = json.loads((await nc.request(subject, body, timeout_s)).data)
+    if is_missing(answer):
+        return None
+    if "error" in answer:
+        raise refused(f"{stream} cannot be read", answer["error"])
+    message: Json = answer["message"]
+    return message
+
+
 async def last_on(nc: Client, stream: str, subject: str, timeout_s: float) -> bytes | None:
     """Ask the leader of ``stream`` for the last message on ``subject``, which is never stale.
 
@@ -215,9 +237,10 @@ def is_missing(answer: Json) -> bool:
 
 
 def has_no_leader(info: Json) -> bool:
-    """Whether an answer to STREAM.INFO says that the stream has no leader. A single server is one.
+    """Whether an answer to STREAM.INFO says that the stream has no leader. A single server leads
+    its streams itself.
 
-    A node that has a copy may answer with the state of that copy, without a leader's name.
+    A node with a copy may answer with the state of that copy, and without the name of a leader.
     """
     if "error" in info:
         return info["error"].get("err_code") in NO_LEADER

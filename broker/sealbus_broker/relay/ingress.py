@@ -279,7 +279,7 @@ class IngressWorker:
         place = read_place(subject, reply)
         # Else it is not from INGRESS, which only a relay's login can bring about. It is left alone.
         if place is not None:
-            pulled = Pulled.of(subject, reply, data, place, self._pulling.asked_at)
+            pulled = Pulled.of(subject, reply, data, place, self._pulling.asked_at, headers)
             # A copy of a message in hand waits nowhere: one verdict is enough.
             if self._holding.add(pulled):
                 self._received.put(pulled)

@@ -53,6 +53,10 @@ SMALL_BYTES: Final = 1024
 """The bytes of a message of at most this size are always kept, because it costs more to read them
 again. With 24 full windows they take 72 MiB."""
 
+SERVER_HEADERS: Final = 256
+"""The bytes of headers that a message has from nats-server, at most: the pin of its consumer, of
+some 60 bytes. More are from its bot."""
+
 TURN_BYTES: Final = 8 * 1024
 """After this many bytes of a bot the next bot has its turn."""
 
@@ -87,15 +91,26 @@ class Pulled:
     asked: float
     """The server delivered it here, or heard that it is still here, later than this (monotonic
     clock). See :mod:`~sealbus_broker.relay.holding`."""
+    has_headers: bool = False
+    """Whether its bot gave it headers."""
     kept: int = 0
     """How many bytes of it count in :class:`Bodies`."""
     rest: list[Arrival] | None = None
     """Its arrivals that were not taken yet, once it is opened."""
 
     @classmethod
-    def of(cls, subject: bytes, reply: bytes, data: bytes, place: Place, asked: float) -> Pulled:
+    def of(
+        cls,
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        place: Place,
+        asked: float,
+        headers: bytes = b"",
+    ) -> Pulled:
         """Return the message with these bytes, all of them kept."""
-        return cls(subject, reply, data, len(data), is_bundle(data), place, asked)
+        has_headers = len(headers) > SERVER_HEADERS
+        return cls(subject, reply, data, len(data), is_bundle(data), place, asked, has_headers)
 
 
 @value

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -34,15 +33,16 @@ from nats.errors import Error as NatsError
 from sealbus.protocol.subjects import GENESIS
 from sealbus.protocol.value import value
 from sealbus.waiting import Interrupted, race
+from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import (
-    API,
     NOT_FOUND,
     TIME_HEADER,
     ask,
     ask_well,
     direct_get,
     is_missing,
+    leader_get,
     refused,
     request,
     time_ms,
@@ -231,7 +231,6 @@ class Ledger:
 
     async def copy(self, sequence: int) -> Copy:
         """Read the message at ``sequence``. Asks until the server answers."""
-        body = json.dumps({"seq": sequence}).encode()
         while True:
             await self._not_invalid()
             try:
@@ -243,16 +242,13 @@ class Ledger:
                         # Any other status has no time. The KeyError leads to another question.
                         return Copy(answer.data, time_ms(headers[TIME_HEADER]))
                     # A replica that answers directly may lag behind. The stream's leader knows.
-                    leader = f"{API}.STREAM.MSG.GET.{self.stream}"
-                    again = self._nc.request(leader, body, READ_TIMEOUT_S)
-                    told = json.loads((await self._unless_lost(again)).data)
-                    if "error" not in told:
-                        message = told["message"]
-                        data = base64.b64decode(message.get("data", ""))
-                        return Copy(data, time_ms(message["time"]))
-                    if is_missing(told):
+                    again = leader_get(self._nc, self.stream, sequence, READ_TIMEOUT_S)
+                    message = await self._unless_lost(again)
+                    if message is None:
                         return Copy(b"", 0)
-            except (NatsError, OSError, TimeoutError, KeyError, ValueError) as error:
+                    data = base64.b64decode(message.get("data", ""))
+                    return Copy(data, time_ms(message["time"]))
+            except (NatsError, OSError, StreamsUnusable, KeyError, ValueError) as error:
                 log.warning("ledger.retried", error=type(error).__name__)
             await asyncio.sleep(RETRY_S)
 

@@ -87,6 +87,8 @@ class Ledgers:
         self._losses = 0
         """How often the connection was lost. A reading during which it changes counts for
         nothing."""
+        self._live_created: str | None = None
+        """When LIVE was made, as JetStream says. ``None``: before the first look."""
         accepted = Ledger(nc, ACCEPTED)
         live = Ledger(nc, LIVE, in_memory=True)
         self.by_delivery = MappingProxyType(
@@ -192,7 +194,8 @@ class Ledgers:
                     self._apart.tell(error)
                 elif error is not None and not isinstance(error, _EXPECTED):
                     raise error
-            await pause(clocks.LOOK_S, until=stopping)
+            is_valid = self.by_delivery[DeliveryClass.LIVE].is_valid
+            await pause(clocks.LOOK_S if is_valid else RETRY_S, until=stopping)
 
     async def _look_at_live(self) -> None:
         """Read LIVE's ledger again if the stream has begun anew, or may soon.
@@ -205,20 +208,26 @@ class Ledgers:
         ledger = self.by_delivery[DeliveryClass.LIVE]
         known = ledger.last_sequence
         info = await ask(self._nc, f"STREAM.INFO.{LIVE}", None, ASK_AGAIN_S)
-        is_gone = has_no_leader(info) or is_missing(info)
-        if not is_gone:
+        if has_no_leader(info):
+            # It is not read before the next look: that would take seconds, and hold up the clocks.
+            if ledger.is_valid:
+                ledger.invalidate()
+            return
+        if not is_missing(info):
             if "error" in info:
                 raise refused("the stream LIVE cannot be read", info["error"])
+            earlier, self._live_created = self._live_created, info["created"]
             # The sequence was known before the question. So the same stream cannot have a smaller
             # one.
-            is_gone = info["state"]["last_seq"] < known <= ledger.last_sequence
-        if is_gone and ledger.is_valid:
+            is_shorter = info["state"]["last_seq"] < known <= ledger.last_sequence
+            is_same = not is_shorter and earlier in (None, info["created"])
+            # A message that was stored may have shown it before (:meth:`Ledger.is_of_another`).
+            if is_same and ledger.is_valid:
+                return
+        if ledger.is_valid:
             ledger.invalidate()
-        # A message that was stored may have shown it before (:meth:`Ledger.is_of_another`).
-        if not ledger.is_valid:
-            # This makes LIVE where it is missing. Once: the next look at all clocks does not wait
-            # for a leader of LIVE.
-            await self._read_again(ledger)
+        # Once, with the stream where it is missing. The next look tries again.
+        await self._read_again(ledger)
 
     async def wait_for_age(self, stopping: asyncio.Event) -> None:
         """On a new bus, wait until no sender's clock can be behind the beginning of a ledger.

@@ -6,16 +6,18 @@ not come back. And if nodes start again too quickly one after the other, LIVE ma
 leader though all of them are there.
 
 JetStream itself has a leader then, and deletes LIVE. Each relay that reads LIVE's ledger makes the
-stream where there is none (:mod:`~.ledgers`). What LIVE held is lost, as after the restart of a
-single nats-server. No message is accepted twice, because the new ledger refuses all nonces that are
-as old as its beginning (:func:`~.ledger.ledger_state`).
+stream where there is none (:mod:`~.ledgers`). The content of LIVE is lost, as after the restart of
+a single nats-server. No message is accepted twice, because the new ledger refuses all nonces that
+are as old as its beginning (:func:`~.ledger.ledger_state`).
 
-All relays do so. If two of them do it at once, LIVE may begin anew twice, which loses no more.
+All relays look, and any of them may delete LIVE. A deletion has no condition, so a second one may
+meet the new LIVE. Then that one begins anew, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Final
 
@@ -26,19 +28,22 @@ from sealbus.protocol.streams import LIVE
 from sealbus.supervision import outcome, pause
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import ask, ask_well, has_no_leader
+from sealbus_broker.nats.jetstream import API, ask, ask_well, has_no_leader, is_missing, refused
 
 log = get_logger(__name__)
 
 AFTER_S: Final = 30.0
-"""How long LIVE may have no leader. That is three times as long as the longest election that was
-measured, and three times as long as a live message lives by default."""
+"""How long LIVE may have no leader. That is more than twice as long as the longest election that
+was measured, and three times as long as a live message lives by default."""
 
 LOOK_S: Final = 5.0
 """The pause between two looks."""
 
 ASK_S: Final = 2.0
 """How long JetStream may take for one answer."""
+
+DELETE_S: Final = 10.0
+"""How long JetStream may take to delete LIVE, on all nodes that keep it."""
 
 
 class LiveLeader:
@@ -67,18 +72,23 @@ class LiveLeader:
             now_s: The monotonic clock, in seconds.
 
         Raises:
-            StreamsUnusable: JetStream does not answer, or cannot delete it.
+            StreamsUnusable: JetStream has no leader, does not answer, or cannot delete LIVE.
+            nats.errors.Error: JetStream does not answer to the deletion.
         """
         missed_since, self._missed_since = self._missed_since, None
-        # Silence does not count: a relay that is cut off, or a NATS that is full, hears nothing of
-        # a LIVE that is well.
+        # A node that is cut off answers for its own copy of LIVE, and knows no leader. Only the
+        # leader of JetStream answers this question. So time counts only while JetStream is well,
+        # and silence does not count.
+        await ask_well(self._nc, "INFO", None, ASK_S, "JetStream is not well")
         info = await ask(self._nc, f"STREAM.INFO.{LIVE}", None, ASK_S)
         if not has_no_leader(info):
             return
-        self._missed_since = now_s if missed_since is None else missed_since
-        missed_s = now_s - self._missed_since
-        if missed_s >= AFTER_S:
-            log.warning("live.begins-anew", without_leader_s=round(missed_s, 1))
-            what = "the stream LIVE has no leader, and cannot be deleted"
-            await ask_well(self._nc, f"STREAM.DELETE.{LIVE}", None, ASK_S, what)
-            self._missed_since = None
+        if missed_since is None or now_s - missed_since < AFTER_S:
+            self._missed_since = now_s if missed_since is None else missed_since
+            return
+        log.warning("live.begins-anew", without_leader_s=round(now_s - missed_since, 1))
+        # Once: a second request could delete the LIVE that another relay has made meanwhile.
+        answer = await self._nc.request(f"{API}.STREAM.DELETE.{LIVE}", b"", DELETE_S)
+        told = json.loads(answer.data)
+        if "error" in told and not is_missing(told):
+            raise refused("the stream LIVE has no leader, and cannot be deleted", told["error"])

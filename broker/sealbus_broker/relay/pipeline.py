@@ -65,10 +65,10 @@ together, and each pull and each receipt would wait for all of them."""
 
 CATCH_UP_TURNS: Final = 6
 """How many turns of the event loop at most the connection has between two slices of judging, while
-it brings more than one turn reads. In a backlog the messages of strangers come behind the others,
-which the server sends as fast as it can. So a relay reads 1.5 MiB to a slice, and has seen a
-backlog of half a gigabyte after two seconds. With one turn that took five, and twelve turns brought
-no more."""
+its last read was large. In a backlog the messages of strangers come behind the others, which the
+server sends as fast as it can. So a relay reads up to 1.5 MiB to a slice, and has seen a backlog of
+half a gigabyte after two seconds. With one turn that took five, and twelve turns brought no
+more."""
 
 PART_S: Final = 0.5
 """After this time the messages that are judged are stored, and the rest of the batch is judged by a

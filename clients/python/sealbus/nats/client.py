@@ -227,7 +227,7 @@ class HardenedClient(WatchedClient):
 
     @property
     def is_behind(self) -> bool:
-        """Whether more bytes have come than were read: see :attr:`.Transport.is_behind`."""
+        """Whether more bytes are likely to wait: see :attr:`.Transport.is_behind`."""
         return getattr(self._transport, "is_behind", False)
 
     def _leave(self) -> None:

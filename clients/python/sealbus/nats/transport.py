@@ -36,8 +36,8 @@ class Transport(TcpTransport):
     """Whether TLS has to come before the first byte of the server."""
 
     is_behind = False
-    """Whether the last read was a large one, of more than half of what one turn of the event loop
-    reads. Then more have come, or will soon. It need not be a full one, because uvloop takes
+    """Whether the last read was a large one: more than half of the bytes that one turn of the event
+    loop reads. Then more are likely to wait. It need not be a full one, because uvloop takes
     256,000 bytes from a socket at a time."""
 
     def __init__(self, read_bytes: int) -> None:
