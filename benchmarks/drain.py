@@ -95,17 +95,24 @@ def strangers(senders: Sequence[Route], others: Sequence[Route]) -> dict[str, Ro
     return {"full partition": by_partition[full], "emptier partition": by_partition[empty]}
 
 
-async def come(generator: Generator, count: int, burst: int) -> tuple[float, float]:
-    """Have ``count`` messages come while a relay judges. Returns the messages a second, and the
-    relay's processor time in µs a message."""
+def total(costs: Sequence[Cost]) -> Cost:
+    """The cost of one relay for all of them together."""
+    return Cost(
+        sum(one.messages for one in costs),
+        (sum(sum(one.relays_s) for one in costs),),
+        sum(one.server_s for one in costs),
+        sum(one.seconds for one in costs),
+    )
+
+
+async def come(generator: Generator, count: int, burst: int) -> Cost:
+    """Have ``count`` messages come while a relay judges. Returns their cost."""
     costs: list[Cost] = []
     while (left := count - sum(one.messages for one in costs)) > 0:
         costs.append(await generator.cost(min(AT_ONCE * burst, left), burst, hold=False))
-    messages = sum(one.messages for one in costs)
-    seconds = sum(one.seconds for one in costs)
-    used_s = sum(sum(one.relays_s) for one in costs)
-    say(f"    {messages / seconds:,.0f} messages a second")
-    return messages / seconds, used_s * 1e6 / messages
+    found = total(costs)
+    say(f"    {found.rate:,.0f} messages a second")
+    return found
 
 
 async def drain(
@@ -252,17 +259,17 @@ async def measure(folder: Path, count: int, burst: int, senders: int) -> dict[st
         )
         say("the usual rate, once more")
         after = await come(generator, count // USUAL, burst)
-        usual, usual_us = ((one + other) / 2 for one, other in zip(before, after, strict=True))
+        usual = total([before, after])
     return {
         "messages": len(nonces) * burst,
         "in_an_envelope": burst,
         "senders": senders,
-        "usual_rate": round(usual),
+        "usual_rate": round(usual.rate),
         "rate": round(drained.rate),
-        "ratio": round(drained.rate / usual, 3),
-        "usual_processor_us": round(usual_us, 1),
+        "ratio": round(drained.rate / usual.rate, 3),
+        "usual_processor_us": round(usual.us, 1),
         "processor_us": round(drained.us, 1),
-        "processor_ratio": round(usual_us / drained.us, 3),
+        "processor_ratio": round(usual.us / drained.us, 3),
         "stored_once": len(found) == len(set(found)) == len(nonces),
         "in_order": by_bot(found) == by_bot(nonces),
         "strangers_worst_s": {
