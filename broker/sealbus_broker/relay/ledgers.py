@@ -210,8 +210,7 @@ class Ledgers:
         info = await ask(self._nc, f"STREAM.INFO.{LIVE}", None, ASK_AGAIN_S)
         if has_no_leader(info):
             # It is not read before the next look: that would take seconds, and hold up the clocks.
-            if ledger.is_valid:
-                ledger.invalidate()
+            ledger.invalidate()
             return
         if not is_missing(info):
             if "error" in info:
@@ -224,8 +223,7 @@ class Ledgers:
             # A message that was stored may have shown it before (:meth:`Ledger.is_of_another`).
             if is_same and ledger.is_valid:
                 return
-        if ledger.is_valid:
-            ledger.invalidate()
+        ledger.invalidate()
         # Once, with the stream where it is missing. The next look tries again.
         await self._read_again(ledger)
 
