@@ -12,9 +12,10 @@ from tests.cli.bus import RunningBus, running_bus
 from tests.cli.command import quickly
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hello(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
-    """The bus of the README's first commands."""
+    """The bus of the README's first commands, for all tests of a file. A bus that waits for the
+    next file would take processor time from all other tests."""
     with running_bus(tmp_path_factory.mktemp("hello")) as bus:
         yield bus
 
