@@ -140,21 +140,38 @@ def forked(
     ):
         stdin.write(given)
         stdin.seek(0)
-        process = _start(command, (stdin, stdout, stderr), cwd, environment)
-        try:
+        given_streams = (stdin, stdout, stderr)
+        with forked_into(given_streams, command, cwd=cwd, environment=environment) as process:
             yield Command(process, stdout, stderr)
-        finally:
-            process.kill()
-            process.join()
+
+
+@contextmanager
+def forked_into(
+    streams: Sequence[IO[bytes] | None],
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+) -> Iterator[ForkServerProcess]:
+    """Run a program with these standard streams. After the block it has ended.
+
+    ``None``: the program begins with this stream closed.
+    """
+    process = _start(command, streams, cwd, environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
 
 
 def _start(
     command: Sequence[str],
-    streams: Sequence[IO[bytes]],
+    streams: Sequence[IO[bytes] | None],
     cwd: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> ForkServerProcess:
-    descriptors = [_Descriptor(stream.fileno()) for stream in streams]
+    descriptors = [stream and _Descriptor(stream.fileno()) for stream in streams]
     given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment))
     process = PROCESSES.Process(target=_run, args=given, daemon=True)
     process.start()
@@ -177,15 +194,22 @@ def _received(copy: Any) -> int:
 
 
 def _run(
-    command: tuple[str, ...], descriptors: list[int], cwd: str, environment: dict[str, str]
+    command: tuple[str, ...], descriptors: list[int | None], cwd: str, environment: dict[str, str]
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     for standard, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, standard)
-        os.close(descriptor)
-    sys.stdin = os.fdopen(0, closefd=False)
+        if descriptor is None:
+            os.close(standard)
+        else:
+            os.dup2(descriptor, standard)
+            os.close(descriptor)
+    # As Python has them at its start.
+    stdin, stdout, stderr = descriptors
+    sys.stdin = None if stdin is None else os.fdopen(0, closefd=False)
+    sys.stdout = None if stdout is None else sys.stdout
+    sys.stderr = None if stderr is None else sys.stderr
     module, *arguments = command
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

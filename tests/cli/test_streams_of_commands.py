@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -27,7 +28,8 @@ from sealbus_broker.cli.bulk import IN_FLIGHT
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
 from tests.cli.bus import RunningBus, clean_environment, wait_until
-from tests.cli.command import SEALBUS
+from tests.cli.command import SEALBUS, Ran
+from tests.forked import forked_into
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 
@@ -51,7 +53,8 @@ class State:
 
 
 CLOSED = State("closed", "closed", "closed")
-IN_TURN = [
+STATES = [
+    CLOSED,
     State(stdout="full"),
     State(stderr="stuck"),
     State(stdout="broken"),
@@ -59,9 +62,6 @@ IN_TURN = [
     State(stdout="closed"),
     State(stderr="broken"),
 ]
-"""Each command has two of these besides :data:`CLOSED`, because each start takes a third of a
-second of a processor. The code that meets them is the same for all commands. ``ALL_STREAMS=1`` has
-all."""
 
 SERVING = [
     CLOSED,
@@ -77,30 +77,45 @@ def without(*closed: int) -> list[str]:
 
 
 @contextmanager
-def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """The prefix of a command and the arguments of ``Popen`` that put it into ``state``."""
+def opened(how: str, kept: IO[bytes] | None = None) -> Iterator[IO[bytes] | None]:
+    """A stream in this state. ``None``: it is closed. ``kept``: what a pipe would have."""
+    if how == "closed":
+        yield None
+        return
+    if how == "pipe":
+        yield kept
+        return
     with ExitStack() as stack:
-
-        def opened(how: str) -> Any:
-            if how == "pipe":
-                return subprocess.PIPE
-            if how in ("null", "closed"):
-                return subprocess.DEVNULL
-            if how == "full":
-                return stack.enter_context(FULL.open("wb"))
+        if how == "null":
+            yield stack.enter_context(Path(os.devnull).open("r+b"))
+        elif how == "full":
+            yield stack.enter_context(FULL.open("wb"))
+        else:
             reading, writing = os.pipe()
-            stack.callback(os.close, writing)
+            stream = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
             if how == "broken":
                 os.close(reading)
             else:
                 stack.callback(os.close, reading)
                 fill(writing)
-            return writing
+            yield stream
 
-        names = {"stdin": state.stdin, "stdout": state.stdout, "stderr": state.stderr}
-        closed = [number for number, how in enumerate(names.values()) if how == "closed"]
+
+@contextmanager
+def streams(state: State) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """The prefix of a command and the arguments of ``Popen`` that put it into ``state``."""
+    names = {"stdin": state.stdin, "stdout": state.stdout, "stderr": state.stderr}
+    closed = [number for number, how in enumerate(names.values()) if how == "closed"]
+    with ExitStack() as stack:
+
+        def given(how: str) -> Any:
+            stream = stack.enter_context(opened(how))
+            if how == "pipe":
+                return subprocess.PIPE
+            return subprocess.DEVNULL if stream is None else stream
+
         before = without(*closed) if closed else []
-        yield before, {name: opened(how) for name, how in names.items()}
+        yield before, {name: given(how) for name, how in names.items()}
 
 
 @contextmanager
@@ -265,6 +280,8 @@ CASES = {
     ),
     "quarantine show": Case(("quarantine", "show", "1", "--dir", "{folder}"), online=True),
 }
+STARTED = ("check", "keys show", "pub", "sub", "certs show")
+"""Commands that print lines or JSON, wait for the bus, or fail."""
 SERVERS = {
     "up": ("up", "--dir", "{folder}", "--port", "{port}"),
     "relay": ("relay", "--dir", "{folder}", "--name", "second"),
@@ -324,44 +341,95 @@ def expected(state: State, code: int, out: str) -> int:
     return 0 if state.stdout == "broken" else 1
 
 
+class Calls:
+    """The calls of one case. Each has a folder of its own, unless the case needs the bus."""
+
+    def __init__(self, case: Case, hello: RunningBus, folder: Path) -> None:
+        self._case = case
+        self._hello = hello
+        self._folder = folder
+        self._count = 0
+        self._lines = folder / "lines"
+        self._lines.write_text("\n".join(LINES))
+
+    def next(self) -> list[str]:
+        """The arguments of one more call."""
+        self._count += 1
+        folder = self._hello.folder / "mybus"
+        if not self._case.online:
+            folder = self._folder / f"{self._count}"
+            shutil.copytree(
+                self._hello.folder / "mybus",
+                folder,
+                ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock"),
+            )
+        given = {
+            "folder": folder,
+            "lines": self._lines,
+            "unique": f"streams-{self._folder.name}-{self._count}",
+        }
+        return [
+            word.replace("{}", "{{}}").format(**given) if "{" in word and ":" not in word else word
+            for word in self._case.arguments
+        ]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_command_with_broken_streams(
     name: str, hello: RunningBus, clock: None, tmp_path: Path
 ) -> None:
+    """Each command meets each state in a forked process, which is quick."""
     case = CASES[name]
-    turn = 2 * list(CASES).index(name) % len(IN_TURN)
-    states = [CLOSED, *(IN_TURN if "ALL_STREAMS" in os.environ else IN_TURN[turn : turn + 2])]
-    lines = tmp_path / "lines"
-    lines.write_text("\n".join(LINES))
-
-    def command(number: int) -> list[str]:
-        folder = hello.folder / "mybus"
-        if not case.online:
-            folder = tmp_path / f"{number}"
-            shutil.copytree(
-                hello.folder / "mybus",
-                folder,
-                ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock"),
-            )
-        given = {"folder": folder, "lines": lines, "unique": f"streams-{number}"}
-        return [
-            word.replace("{}", "{{}}").format(**given) if "{" in word and ":" not in word else word
-            for word in case.arguments
-        ]
-
-    normal = hello.run(*command(0))
+    calls = Calls(case, hello, tmp_path)
+    normal = hello.run(*calls.next())
     assert normal.code == case.code, normal.err
     with ExitStack() as stack:
+        running = []
+        for state in STATES:
+            out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            given = [
+                stack.enter_context(opened(how, kept))
+                for how, kept in ((state.stdin, None), (state.stdout, out), (state.stderr, err))
+            ]
+            process = stack.enter_context(
+                forked_into(
+                    given,
+                    ("sealbus_broker", *calls.next()),
+                    cwd=tmp_path,
+                    environment=clean_environment(),
+                )
+            )
+            running.append((state, process, err))
+        for state, process, err in running:
+            process.join(PATIENCE_S)
+            err.seek(0)
+            check(state, process.exitcode, err.read(), case, normal)
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_an_interpreter_with_broken_streams(
+    name: str, hello: RunningBus, clock: None, tmp_path: Path
+) -> None:
+    """Python starts and ends with them. That is the same for all commands."""
+    case = CASES[name]
+    calls = Calls(case, hello, tmp_path)
+    normal = hello.run(*calls.next())
+    with ExitStack() as stack:
         running = [
-            (state, stack.enter_context(started(state, [*SEALBUS, *command(number)])))
-            for number, state in enumerate(states, 1)
+            (state, stack.enter_context(started(state, [*SEALBUS, *calls.next()])))
+            for state in STATES
         ]
         for state, process in running:
             _, err = process.communicate(timeout=PATIENCE_S)
-            told = (err or b"").decode()
-            assert "Traceback" not in told, f"{state}: {told}"
-            assert "Exception ignored" not in told, f"{state}: {told}"
-            assert process.returncode == expected(state, case.code, normal.out), f"{state}: {told}"
+            check(state, process.returncode, err or b"", case, normal)
+
+
+def check(state: State, code: int | None, err: bytes, case: Case, normal: Ran) -> None:
+    """A command has ended as it should in ``state``."""
+    told = err.decode()
+    assert "Traceback" not in told, f"{state}: {told}"
+    assert "Exception ignored" not in told, f"{state}: {told}"
+    assert code == expected(state, case.code, normal.out), f"{state}: {told}"
 
 
 @pytest.mark.parametrize("state", SERVING, ids=str)
