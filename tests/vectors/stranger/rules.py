@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -111,6 +112,34 @@ class Rules:
     def slips(self, mistake: str) -> bool:
         """Whether this reader has the habit ``mistake``."""
         return self.mistake == mistake
+
+
+class Noting(Rules):
+    """A reader without a mistake that notes which mistakes would have changed its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: set[str] = set()
+        self.limit = _NotedLimits(self.limit, self.noted)
+
+    def must(self, rule: str, holds: object) -> None:
+        if not holds:
+            self.noted.add(rule)
+        super().must(rule, holds)
+
+    def slips(self, mistake: str) -> bool:
+        self.noted.add(mistake)
+        return super().slips(mistake)
+
+
+class _NotedLimits(dict[str, int]):
+    def __init__(self, limits: Mapping[str, int], noted: set[str]) -> None:
+        super().__init__(limits)
+        self._noted = noted
+
+    def __getitem__(self, name: str) -> int:
+        self._noted |= {f"{name} + 1", f"{name} - 1"}
+        return super().__getitem__(name)
 
 
 def mistakes() -> list[str]:
