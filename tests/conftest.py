@@ -52,15 +52,15 @@ def pytest_configure() -> None:
 
 
 MOST_WORKERS = 6
-"""More workers would not be faster: six have two cores busy for three quarters of the time. And the
-more processes share a core, the longer each of them may have no turn."""
+"""More workers would not be faster: six have two cores busy all the time. And the more processes
+share a core, the longer each of them may have no turn."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Three workers for each core, because tests wait a part of the time, for a server or a
     deadline. Tests that only compute have one for each core: each worker collects all tests, which
-    takes 5 s.
+    takes 10 s.
     """
     a_core = 1 if "not processes" in config.option.markexpr else 3
     return min(MOST_WORKERS, a_core * (os.cpu_count() or 1))
