@@ -211,10 +211,16 @@ async def test_answer_that_is_too_late_is_not_used(
     one = kept(stage, signer)
     opening = asyncio.create_task(one.session.open())
     await until(lambda: "has not answered" in str(one.session.explain()), "the cause is known")
+
+    def in_time(message: bytes) -> bytes:
+        monkeypatch.setattr(certifying, "LATE_S", PATIENCE_S)
+        return stage.keys["order"].sign(message)
+
+    signer.sign_now = in_time  # from the second call on
     hanging.go()
     async with asyncio.timeout(PATIENCE_S):
         await opening
-    assert len(signer.threads) > 1
+    assert len(signer.threads) == 2
     await one.session.close()
 
 
