@@ -171,7 +171,7 @@ def _start(
     cwd: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> ForkServerProcess:
-    descriptors = [stream and _Descriptor(stream.fileno()) for stream in streams]
+    descriptors = [None if stream is None else _Descriptor(stream.fileno()) for stream in streams]
     given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment))
     process = PROCESSES.Process(target=_run, args=given, daemon=True)
     process.start()
