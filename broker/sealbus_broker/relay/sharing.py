@@ -153,7 +153,7 @@ class Sharing:
         self._doors = Peers()
         """All doors, that of this relay too."""
         self._turns = [asyncio.Event() for _ in range(MOST_PARTITIONS)]
-        """For each index of a partition: set when its owner may have changed."""
+        """For each index of a partition: set when this relay may take it."""
         self._held: dict[Partition, asyncio.Event] = {}
         """The partitions in the states *taken*, *held* and *giving*. The event is set in the
         last."""
@@ -176,8 +176,10 @@ class Sharing:
         partitions count as held."""
         self._weighed: tuple[bytes, int, tuple[int, ...]] = b"", 0, ()
         """The digest of a policy, the number of partitions, and their weights by both."""
+        self._shared: tuple[frozenset[str], tuple[int, ...]] = frozenset(), ()
+        """The relays that share, and the weights by which they do."""
         self._owners: Sequence[str] = ()
-        """Who should have each partition. Empty: nobody."""
+        """Who should have each partition, by both. Empty: nobody."""
         self._has_greeted = False
         """Whether it has asked who is there. Before, it takes no partition."""
         self._namesakes = set[str]()
@@ -458,14 +460,20 @@ class Sharing:
         peers = self._peers.sharing()
         if not self._is_stopping:
             peers.append(self.id)
-        self._owners = assign(peers, self._weights()) if peers else ()
+        shared = frozenset(peers), self._weights()
+        # Most words change nothing, and one comes eight times a second.
+        if shared != self._shared:
+            self._shared = shared
+            self._owners = assign(*shared) if peers else ()
         self._orphans -= self._peers.held(self.number)
         for partition, given in self._held.items():
             # Where no relay wants it, a relay that stops gives it back for those that will come.
             if not self._owns(partition):
                 given.set()
-        for turn in self._turns:
-            turn.set()
+        held = self._held_by_others()
+        for index, turn in enumerate(self._turns):
+            if self._owns(Partition(self.number, index)) and index not in held:
+                turn.set()
 
     def _own_weights(self) -> tuple[int, ...]:
         """Return the number of bots that may publish, by partition. Each partition counts a little,
