@@ -28,6 +28,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 
 PROCESSES.set_forkserver_preload(
     [
+        "sealbus_broker.cli.door",
         "sealbus_broker.cli.main",
         *(
             f"sealbus_broker.cli.{command}"
@@ -57,6 +58,7 @@ PROCESSES.set_forkserver_preload(
         "anyio._backends._asyncio",
         "concurrent.futures.thread",
         "nkeys",
+        "tests.forked_door",
         "uvloop",
     ]
 )
@@ -69,15 +71,17 @@ class ForkedProgram:
     of a process in one thread, because Python reads the end of each only once.
     """
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, *, forks_door: bool = False) -> None:
         """Start it.
 
         Args:
             command: The module, and its arguments.
             log: The file to which stdout and stderr are appended.
+            forks_door: Whether its first door is forked too (:mod:`tests.forked_door`).
         """
         with Path(os.devnull).open("rb") as empty, log.open("ab") as output:
-            self._process = _start(command, (empty, output, output))
+            streams = (empty, output, output)
+            self._process = _start(command, streams, forks_door=forks_door)
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
@@ -170,9 +174,11 @@ def _start(
     streams: Sequence[IO[bytes] | None],
     cwd: Path | None = None,
     environment: Mapping[str, str] = os.environ,
+    *,
+    forks_door: bool = False,
 ) -> ForkServerProcess:
     descriptors = [None if stream is None else _Descriptor(stream.fileno()) for stream in streams]
-    given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment))
+    given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment), forks_door)
     process = PROCESSES.Process(target=_run, args=given, daemon=True)
     process.start()
     return process
@@ -194,7 +200,11 @@ def _received(copy: Any) -> int:
 
 
 def _run(
-    command: tuple[str, ...], descriptors: list[int | None], cwd: str, environment: dict[str, str]
+    command: tuple[str, ...],
+    descriptors: list[int | None],
+    cwd: str,
+    environment: dict[str, str],
+    forks_door: bool,
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -210,6 +220,10 @@ def _run(
     sys.stdin = None if stdin is None else os.fdopen(0, closefd=False)
     sys.stdout = None if stdout is None else sys.stdout
     sys.stderr = None if stderr is None else sys.stderr
+    if forks_door:
+        from tests.forked_door import fork_first_door
+
+        fork_first_door()
     module, *arguments = command
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

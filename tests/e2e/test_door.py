@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ from tests.e2e.shop import Shop, order, until
 from tests.forked import Program
 from tests.scene import a_policy, now_ms
 from tests.waiting import PATIENCE_S
+
+
+class Anew(Shop):
+    """Its doors are processes that Python starts anew."""
+
+    forks_doors = False
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """The example shop, with such doors."""
+    async with Anew(tmp_path / "shop") as running:
+        await running.start_relay()
+        yield running
 
 
 async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
