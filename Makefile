@@ -114,13 +114,12 @@ attack: $(READY) ## try some 300 attacks, most on a running bus; ARGS=--without-
 
 .PHONY: test
 test: $(READY) ## check, and run all tests; T=tests/gate runs these tests alone
-	$(if $(T),,@$(MAKE) -s -j2 check compiled)
+	$(if $(T),,@$(MAKE) -s -j2 check compiled fuzz-short)
 	$(BIN) -m pytest $(TESTS) $(if $(T),,--ignore $(ALONE)) $(ARGS)
 	$(if $(T),,$(BIN) -m pytest $(ALONE) $(ARGS) || [ $$? -eq 5 ])
-	$(if $(T),,@$(MAKE) -s fuzz-short)
 
-# Without it, in a fresh checkout, each worker would compile all tests by itself. It uses the core
-# that mypy leaves.
+# Without it, in a fresh checkout, each worker would compile all tests by itself. It and the fuzzer
+# use the core that mypy leaves.
 .PHONY: compiled
 compiled: $(READY)
 	@$(BIN) -m pytest --collect-only -qq $(ARGS) >/dev/null 2>&1 || true  # the tests show errors
