@@ -6,6 +6,7 @@ Bytes are hex. Long bytes of one letter are an object of head, filling and tail 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,14 +22,13 @@ def compact(data: bytes, fill: bytes = b"") -> str | dict[str, Any]:
     if len(data) < _LONG or not fill or fill * 100 not in data:
         return data.hex()
     start = data.index(fill * 100)
-    count = 0
-    while data.startswith(fill, start + count * len(fill)):
-        count += 1
+    filled = re.compile(b"(?:" + re.escape(fill) + b")+").match(data, start)
+    assert filled is not None
     return {
         "head": data[:start].hex(),
         "fill": fill.hex(),
-        "count": count,
-        "tail": data[start + count * len(fill) :].hex(),
+        "count": len(filled[0]) // len(fill),
+        "tail": data[filled.end() :].hex(),
     }
 
 
