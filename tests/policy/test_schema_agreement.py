@@ -8,6 +8,7 @@ standard.
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any, Final
 
 import jsonschema
@@ -157,13 +158,19 @@ def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         word: VALUES | inner | st.lists(st.sampled_from(NAMES), max_size=2)
         for word in (*FOREIGN, "propertys", "Required", "x-note")
     }
+    any_word = known | strange
     known_or_strange = (
         st.sampled_from(sorted(known))
         | st.sampled_from(sorted(known))
-        | st.sampled_from(sorted(known | strange))
+        | st.sampled_from(sorted(any_word))
     )
+
+    @cache
+    def with_words(*chosen: str) -> st.SearchStrategy[dict[str, Any]]:
+        return st.fixed_dictionaries({word: any_word[word] for word in chosen})
+
     return st.lists(known_or_strange, max_size=4, unique=True).flatmap(
-        lambda chosen: st.fixed_dictionaries({word: (known | strange)[word] for word in chosen})
+        lambda chosen: with_words(*chosen)
     )
 
 
