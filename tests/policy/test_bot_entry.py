@@ -174,12 +174,10 @@ def test_adding_and_removing_is_the_text_as_it_was(
 
 @given(policies())
 def test_removing_each_leaves_the_others(text: str) -> None:
+    before = read_yaml_tree("f", text).plain()
+    assert isinstance(before, dict)
     for name in bots_of(text):
-        before, now = (
-            read_yaml_tree("f", text).plain(),
-            read_yaml_tree("f", remove_bot(text, name)).plain(),
-        )
-        assert isinstance(before, dict)
+        now = read_yaml_tree("f", remove_bot(text, name)).plain()
         assert isinstance(now, dict)
         assert (now["bots"] or {}) == {
             one: value for one, value in before["bots"].items() if one != name

@@ -11,12 +11,18 @@ from pathlib import Path
 import pytest
 
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.policy.document import MAX_FILE_BYTES, Document, read_json, read_yaml
+from sealbus_broker.policy.document import (
+    MAX_FILE_BYTES,
+    Document,
+    parse_yaml,
+    read_json,
+    read_yaml,
+)
 from sealbus_broker.policy.json_tree import MAX_DEPTH as JSON_DEPTH
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.yaml_tree import MAX_DEPTH as YAML_DEPTH
-from tests.policy.folder import Folder, first_line
+from tests.policy.folder import POLICY, Folder, first_line, sound_policy
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -34,6 +40,16 @@ def test_a_missing_policy_says_how_to_make_one(bus: Folder) -> None:
     (bus.root / "policy.yaml").unlink()
     assert first_line(bus.problem()) == "policy.yaml: cannot be read: No such file or directory"
     assert bus.problem().hint == "make a new bus with `sealbus init`"
+
+
+def test_a_folder_that_is_read_again_gives_the_same_policy(bus: Folder) -> None:
+    bus.key("order")
+    for schema in ('{"type": "object"}', '{"type": "array"}', "{"):
+        bus.write("schemas/order.v1.json", schema)
+        again, anew = bus.load(), load(bus.root)
+        assert (again.problems, again.notes) == (anew.problems, anew.notes)
+        assert (again.policy and again.policy.digest) == (anew.policy and anew.policy.digest)
+    assert sound_policy() == parse_yaml("policy.yaml", POLICY.encode()), "reading changed it"
 
 
 def test_missing_schemas(bus: Folder) -> None:
