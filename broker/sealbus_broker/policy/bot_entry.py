@@ -50,8 +50,7 @@ def bots_of(text: str) -> list[str]:
 
     Raises :class:`InvalidInput` if the text cannot be read as a policy.
     """
-    bots = _plain(text).get("bots")
-    return list(bots) if isinstance(bots, dict) else []
+    return list(_bots(_plain(text)))
 
 
 def add_bot(text: str, bot: str, entry: BotEntry) -> str:
@@ -110,7 +109,7 @@ def remove_bot(text: str, bot: str) -> str:
     be edited here.
     """
     before = _plain(text)
-    if bot not in bots_of(text):
+    if bot not in _bots(before):
         raise InTheWay(f"policy.yaml declares no bot {bot}")
     node = _value(_root(text), "bots")
     if not isinstance(node, MappingNode) or node.flow_style:
@@ -136,6 +135,11 @@ def _plain(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InTheWay("policy.yaml is not a mapping", hint="`sealbus check` lists everything")
     return value
+
+
+def _bots(policy: dict[str, Any]) -> dict[str, Any]:
+    bots = policy.get("bots")
+    return bots if isinstance(bots, dict) else {}
 
 
 def _checked(text: str, wanted: dict[str, Any]) -> str:

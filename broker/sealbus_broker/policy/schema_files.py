@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urljoin
@@ -107,7 +108,7 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
 
     A reference would reach one of them by chance.
     """
-    owners: dict[str, tuple[str, KeyPath]] = {normal_uri(uri): (BASE, ()) for uri in METASCHEMAS}
+    owners: dict[str, tuple[str, KeyPath]] = dict.fromkeys(_standard(), (BASE, ()))
     owners |= {f"{BASE}{name}.json": (document.file, ()) for name, document in documents.items()}
     for name, document in documents.items():
         for path, uri in _identities(f"{BASE}{name}.json", document.value):
@@ -126,6 +127,12 @@ def _check_identities(documents: dict[str, Document], problems: list[Problem]) -
 
     for name, document in documents.items():
         _check_anchors(document, f"{BASE}{name}.json", problems)
+
+
+@cache
+def _standard() -> frozenset[str]:
+    """The URIs of the standard's own schemas. They never change, and each reading needs them."""
+    return frozenset(normal_uri(uri) for uri in METASCHEMAS)
 
 
 def _check_anchors(document: Document, base: str, problems: list[Problem]) -> None:
