@@ -1,11 +1,13 @@
 """Hypothesis's inputs for the parsers.
 
-They are JSON values, any msgpack, other spellings, and damaged bytes.
+They are JSON values, any msgpack, other spellings, and damaged bytes. Hypothesis checks each new
+strategy before its use, so the strategies of many draws are made once and kept.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import cache, lru_cache
 from typing import Any
 
 import msgpack
@@ -62,6 +64,17 @@ odd_values = st.recursive(
 """Any value of msgpack."""
 
 
+@lru_cache(maxsize=4096)  # a long run draws any number of integers
+def _one_of(*forms: bytes) -> st.SearchStrategy[bytes]:
+    return st.sampled_from(forms)
+
+
+@cache
+def _orders(count: int) -> st.SearchStrategy[list[int]]:
+    """The orders of so many things."""
+    return st.permutations(range(count))
+
+
 def _number(draw: Any, value: int) -> bytes:
     forms = [
         (0xCC, ">B", 0, 2**8),
@@ -82,7 +95,7 @@ def _number(draw: Any, value: int) -> bytes:
     ]
     if -32 <= value < 128:
         fitting.append(struct.pack(">b", value))
-    return bytes(draw(st.sampled_from(fitting)))
+    return bytes(draw(_one_of(*fitting)))
 
 
 def _sized(
@@ -95,7 +108,7 @@ def _sized(
     ]
     if short is not None and size < short[1]:
         forms.append(bytes([short[0] | size]))
-    return bytes(draw(st.sampled_from(forms)))
+    return bytes(draw(_one_of(*forms)))
 
 
 @st.composite
@@ -115,10 +128,27 @@ def spellings(draw: Any, value: Any) -> bytes:
             draw(spellings(item)) for item in value
         )
     if isinstance(value, dict):
-        pairs = draw(st.permutations(list(value.items())))
-        body = b"".join(draw(spellings(key)) + draw(spellings(item)) for key, item in pairs)
+        pairs = list(value.items())
+        order = draw(_orders(len(pairs)))
+        body = b"".join(
+            draw(spellings(key)) + draw(spellings(item))
+            for key, item in map(pairs.__getitem__, order)
+        )
         return _sized(draw, len(value), (None, 0xDE, 0xDF), (0x80, 16)) + body
     return bytes(msgpack.packb(value))
+
+
+_damages = st.integers(1, 3)
+_sizes = st.integers(1, 40)
+_bits = st.integers(0, 7)
+_added = st.binary(min_size=1, max_size=8)
+_kinds = st.sampled_from(["flip", "cut", "drop", "insert", "double", "overwrite", "append"])
+
+
+@cache
+def _place(size: int) -> st.SearchStrategy[int]:
+    """A place in so many bytes."""
+    return st.integers(0, size - 1)
 
 
 @st.composite
@@ -127,27 +157,25 @@ def damaged(draw: Any, data: bytes) -> bytes:
 
     A damage changes a bit, adds or removes a byte, or doubles, moves or cuts off a piece.
     """
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(_damages)):
         if not data:
             return data
-        at, size = draw(st.integers(0, len(data) - 1)), draw(st.integers(1, 40))
+        at, size = draw(_place(len(data))), draw(_sizes)
         piece = data[at : at + size]
-        kind = draw(
-            st.sampled_from(["flip", "cut", "drop", "insert", "double", "overwrite", "append"])
-        )
+        kind = draw(_kinds)
         if kind == "flip":
-            data = data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :]
+            data = data[:at] + bytes([data[at] ^ (1 << draw(_bits))]) + data[at + 1 :]
         elif kind == "cut":
             data = data[:at]
         elif kind == "drop":
             data = data[:at] + data[at + size :]
         elif kind == "insert":
-            data = data[:at] + draw(st.binary(min_size=1, max_size=8)) + data[at:]
+            data = data[:at] + draw(_added) + data[at:]
         elif kind == "double":
             data = data[:at] + piece + data[at:]
         elif kind == "overwrite":
-            other = draw(st.integers(0, len(data) - 1))
+            other = draw(_place(len(data)))
             data = data[:other] + piece + data[other + len(piece) :]
         else:
-            data += draw(st.binary(min_size=1, max_size=8))
+            data += draw(_added)
     return data
