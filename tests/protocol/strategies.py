@@ -71,7 +71,7 @@ def _one_of(*forms: bytes) -> st.SearchStrategy[bytes]:
 
 @cache
 def _orders(count: int) -> st.SearchStrategy[list[int]]:
-    """The orders of so many things."""
+    """The orders of ``count`` things."""
     return st.permutations(range(count))
 
 
@@ -147,7 +147,7 @@ _kinds = st.sampled_from(["flip", "cut", "drop", "insert", "double", "overwrite"
 
 @cache
 def _place(size: int) -> st.SearchStrategy[int]:
-    """A place in so many bytes."""
+    """A place in bytes of this size."""
     return st.integers(0, size - 1)
 
 
