@@ -9,21 +9,46 @@ streams and signals, and a test can kill it. But its interpreter does not start 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import runpy
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerProcess
+from multiprocessing import connection, popen_forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
 
-PROCESSES = multiprocessing.get_context("forkserver")
+
+class _Popen(popen_forkserver.Popen):
+    """Several threads may ask for the end of a process, although Python reads it only once."""
+
+    _reading = threading.Lock()
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if flag != os.WNOHANG:
+            connection.wait([self.sentinel])
+        with self._reading:
+            return super().poll()
+
+
+class _Process(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> popen_forkserver.Popen:  # noqa: N802  # its name there
+        return _Popen(process_obj)
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
+PROCESSES = _Context()
 """Makes all forked processes of the tests, because Python has one parent for all of them."""
 
 PROCESSES.set_forkserver_preload(
@@ -67,8 +92,7 @@ PROCESSES.set_forkserver_preload(
 class ForkedProgram:
     """A program that runs as ``python -m`` would run it, with an empty stdin.
 
-    It has the interface of ``asyncio.subprocess.Process``, as far as tests use it. Use all programs
-    of a process in one thread, because Python reads the end of each only once.
+    It has the interface of ``asyncio.subprocess.Process``, as far as tests use it.
     """
 
     def __init__(self, command: Sequence[str], log: Path, *, forks_door: bool = False) -> None:
