@@ -11,19 +11,25 @@ from __future__ import annotations
 import asyncio
 import os
 import runpy
+import select
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, popen_forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
+
+from tests.forked_door import fork_first_door, forks_door
+from tests.waiting import PATIENCE_S
 
 
 class _Popen(popen_forkserver.Popen):
@@ -60,6 +66,7 @@ PROCESSES.set_forkserver_preload(
             for command in (
                 "bot",
                 "bots",
+                "certs",
                 "check",
                 "init",
                 "inspect",
@@ -89,36 +96,21 @@ PROCESSES.set_forkserver_preload(
 )
 
 
-class ForkedProgram:
-    """A program that runs as ``python -m`` would run it, with an empty stdin.
+class _Forked:
+    """A program that runs as ``python -m`` would run it."""
 
-    It has the interface of ``asyncio.subprocess.Process``, as far as tests use it.
-    """
+    _process: ForkServerProcess
 
-    def __init__(self, command: Sequence[str], log: Path, *, forks_door: bool = False) -> None:
-        """Start it.
-
-        Args:
-            command: The module, and its arguments.
-            log: The file to which stdout and stderr are appended.
-            forks_door: Whether its first door is forked too (:mod:`tests.forked_door`).
-        """
-        with Path(os.devnull).open("rb") as empty, log.open("ab") as output:
-            streams = (empty, output, output)
-            self._process = _start(command, streams, forks_door=forks_door)
+    @property
+    def pid(self) -> int:
+        """The process."""
         assert self._process.pid is not None
-        self.pid: int = self._process.pid
+        return self._process.pid
 
     @property
     def returncode(self) -> int | None:
         """The exit code, or the negative number of the signal that ended it. ``None`` before."""
         return self._process.exitcode
-
-    async def wait(self) -> int:
-        """Wait until it has ended, and return the exit code."""
-        while (code := self.returncode) is None:  # noqa: ASYNC110  # another process
-            await asyncio.sleep(0.005)
-        return code
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
@@ -132,6 +124,134 @@ class ForkedProgram:
     def kill(self) -> None:
         """Kill it, as in a crash."""
         self.send_signal(signal.SIGKILL)
+
+
+class ForkedProgram(_Forked):
+    """A program with an empty stdin.
+
+    It has the interface of ``asyncio.subprocess.Process``, as far as tests use it.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        """Start it.
+
+        Args:
+            command: The module, and its arguments.
+            log: The file to which stdout and stderr are appended.
+        """
+        with Path(os.devnull).open("rb") as empty, log.open("ab") as output:
+            self._process = _start(command, (empty, output, output))
+
+    async def wait(self) -> int:
+        """Wait until it has ended, and return the exit code."""
+        while (code := self.returncode) is None:  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.005)
+        return code
+
+
+class ForkedPopen(_Forked):
+    """A program with pipes. It has the interface of ``subprocess.Popen``, as far as tests use it.
+
+    Its pipes have no buffer.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] = os.environ,
+        stdin: IO[bytes] | int | None = None,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            command: The module, and its arguments.
+            cwd: The folder that it starts in.
+            env: Its environment.
+            stdin: A file or its descriptor, ``PIPE``, ``DEVNULL``, or ``None`` for the stream of
+                this process.
+            stdout: The same.
+            stderr: The same.
+        """
+        with ExitStack() as theirs:
+            ends = [
+                _ends(given, standard, theirs)
+                for standard, given in enumerate((stdin, stdout, stderr))
+            ]
+            self._process = _start(command, [their for their, _ in ends], cwd, env)
+        self.stdin, self.stdout, self.stderr = (our for _, our in ends)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self.wait()
+
+    def poll(self) -> int | None:
+        """The exit code, or ``None`` while it runs."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended, and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended within ``timeout`` seconds.
+        """
+        self._process.join(timeout)
+        if (code := self.returncode) is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
+        return code
+
+    def communicate(self, timeout: float = PATIENCE_S) -> tuple[bytes, bytes]:
+        """Close its stdin, read its other pipes to their ends, and wait until it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended within ``timeout`` seconds.
+        """
+        end = time.monotonic() + timeout
+        if self.stdin is not None:
+            self.stdin.close()
+        told: dict[IO[bytes] | None, bytes] = {self.stdout: b"", self.stderr: b""}
+        unread = [pipe for pipe in told if pipe is not None]
+        while unread:
+            ready, _, _ = select.select(unread, (), (), max(0, end - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(self._process.name, timeout)
+            for pipe in ready:
+                told[pipe] += (more := os.read(pipe.fileno(), 65536))
+                if not more:
+                    unread.remove(pipe)
+        self._close()
+        self.wait(max(0, end - time.monotonic()))
+        return told[self.stdout], told[self.stderr]
+
+    def _close(self) -> None:
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _ends(
+    given: IO[bytes] | int | None, standard: int, theirs: ExitStack
+) -> tuple[IO[bytes] | int, IO[bytes] | None]:
+    """The program's end of a stream, and that of this process if it is a pipe.
+
+    ``theirs`` closes what only the program needs.
+    """
+    if given is None:
+        return standard, None
+    if given == subprocess.DEVNULL:
+        return theirs.enter_context(Path(os.devnull).open("r+b", buffering=0)), None
+    if given != subprocess.PIPE:
+        return given, None
+    read, write = os.pipe()
+    reading, writing = os.fdopen(read, "rb", 0), os.fdopen(write, "wb", 0)
+    their, our = (reading, writing) if standard == 0 else (writing, reading)
+    return theirs.enter_context(their), our
 
 
 Program = asyncio.subprocess.Process | ForkedProgram
@@ -195,14 +315,15 @@ def forked_into(
 
 def _start(
     command: Sequence[str],
-    streams: Sequence[IO[bytes] | None],
+    streams: Sequence[IO[bytes] | int | None],
     cwd: Path | None = None,
     environment: Mapping[str, str] = os.environ,
-    *,
-    forks_door: bool = False,
 ) -> ForkServerProcess:
-    descriptors = [None if stream is None else _Descriptor(stream.fileno()) for stream in streams]
-    given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment), forks_door)
+    descriptors = [
+        None if it is None else _Descriptor(it if isinstance(it, int) else it.fileno())
+        for it in streams
+    ]
+    given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment))
     process = PROCESSES.Process(target=_run, args=given, daemon=True)
     process.start()
     return process
@@ -224,11 +345,7 @@ def _received(copy: Any) -> int:
 
 
 def _run(
-    command: tuple[str, ...],
-    descriptors: list[int | None],
-    cwd: str,
-    environment: dict[str, str],
-    forks_door: bool,
+    command: tuple[str, ...], descriptors: list[int | None], cwd: str, environment: dict[str, str]
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -244,9 +361,7 @@ def _run(
     sys.stdin = None if stdin is None else os.fdopen(0, closefd=False)
     sys.stdout = None if stdout is None else sys.stdout
     sys.stderr = None if stderr is None else sys.stderr
-    if forks_door:
-        from tests.forked_door import fork_first_door
-
+    if forks_door(command, environment):
         fork_first_door()
     module, *arguments = command
     sys.argv = [module, *arguments]

@@ -14,10 +14,19 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from sealbus_broker.cli import door
 from sealbus_broker.door.process import COMMAND
+
+ANEW: Final = "TESTS_START_DOORS_ANEW"
+"""The variable of the environment with which Python starts each door anew, for tests of doors."""
+
+
+def forks_door(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether this command runs a relay whose first door is to be forked."""
+    return not {"relay", "up"}.isdisjoint(command) and ANEW not in environment
 
 
 class ForkedDoor:
@@ -30,9 +39,6 @@ class ForkedDoor:
         """Fork the process. Nothing else may run in this one yet."""
         self._line, line = socket.socketpair()
         """The process has the other end open until it ends."""
-        # Otherwise both processes would write what is in the buffers.
-        sys.stdout.flush()
-        sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
             self._line.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cli.command import SEALBUS, Ran, quickly, sealbus, wait_for
+from tests.cli.command import Ran, quickly, sealbus, wait_for
+from tests.forked import ForkedPopen
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 
@@ -33,12 +33,12 @@ class RunningBus:
     folder: Path
     """The folder that has ``mybus`` in it."""
     port: int
-    process: subprocess.Popen[bytes]
+    process: ForkedPopen
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start a command in the folder above the bus."""
+    def start(self, *arguments: str, **options: Any) -> ForkedPopen:
+        """Start a command in the folder above the bus, with these options of ``ForkedPopen``."""
         options.setdefault("env", clean_environment())
-        return subprocess.Popen([*SEALBUS, *arguments], cwd=self.folder, **options)
+        return ForkedPopen(("sealbus_broker", *arguments), cwd=self.folder, **options)
 
     def run(self, *arguments: str, given: bytes | None = None) -> Ran:
         """Run a command to its end: in this process where that is possible.
@@ -69,8 +69,8 @@ def running_bus(folder: Path) -> Iterator[RunningBus]:
     assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=folder).code == 0
     log = folder / "up.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*SEALBUS, "up", "--port", str(port)],
+        process = ForkedPopen(
+            ("sealbus_broker", "up", "--port", str(port)),
             cwd=folder,
             stdout=output,
             stderr=output,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import SEALBUS, wait_for
+from tests.cli.command import wait_for
+from tests.forked import ForkedPopen
 from tests.waiting import PATIENCE_S
 
 
@@ -33,9 +34,8 @@ def up(folder: Path, *arguments: str) -> Iterator[Path]:
     """A running bus. Yields its log."""
     log = folder / "up.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*SEALBUS, "up", *arguments], cwd=folder, stdout=output, stderr=output
-        )
+        command = ("sealbus_broker", "up", *arguments)
+        process = ForkedPopen(command, cwd=folder, stdout=output, stderr=output)
     try:
         wait_for(log, "is up at")
         yield log

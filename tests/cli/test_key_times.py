@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ import pytest
 from tests.cli.bus import RunningBus, running_bus, wait_until
 from tests.cli.command import Ran, quickly, wait_for
 from tests.cli.folders import everything
+from tests.forked import ForkedPopen
 from tests.waiting import PATIENCE_S
 
 
@@ -231,7 +231,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
         yield bus
 
 
-def listening(bus: RunningBus, log: Path) -> subprocess.Popen[bytes]:
+def listening(bus: RunningBus, log: Path) -> ForkedPopen:
     """A bot that is connected until it is stopped."""
     with log.open("wb") as output:
         process = bus.start("sub", "greetings.sent", "--as", "listener", stderr=output)
@@ -239,7 +239,7 @@ def listening(bus: RunningBus, log: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def ended(process: subprocess.Popen[bytes]) -> None:
+def ended(process: ForkedPopen) -> None:
     """Stop a bot."""
     process.send_signal(signal.SIGTERM)
     process.wait(PATIENCE_S)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 from pathlib import Path
 
-from tests.cli.command import SEALBUS, sealbus, wait_for
+from tests.cli.command import sealbus
+from tests.cli.folders import up
 from tests.ports import free_port
-from tests.waiting import PATIENCE_S
 
 LIMITS = ("accepted_bytes", "ingress_bytes", "quarantine_bytes", "live_bytes")
 
@@ -25,17 +23,10 @@ def test_a_bus_whose_limits_were_lowered_starts(tmp_path: Path) -> None:
             if "\nlimits:" in text
             else f"{text}\nlimits:{sizes}\n"
         )
-        log = tmp_path / "up.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*SEALBUS, "up", "--port", str(port)], cwd=tmp_path, stdout=output, stderr=output
+        with up(tmp_path, "--port", str(port)):
+            assert (
+                sealbus(
+                    "pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path
+                ).code
+                == 0
             )
-        wait_for(log, "is up at")
-        assert (
-            sealbus(
-                "pub", "greetings.sent", '{"text": "hello"}', "--as", "greeter", cwd=tmp_path
-            ).code
-            == 0
-        )
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 0

@@ -22,7 +22,8 @@ from sealbus_broker.cli.bulk import Sending
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.bus import RunningBus, clean_environment, running_bus
-from tests.cli.command import SEALBUS, sealbus
+from tests.cli.command import sealbus
+from tests.forked import ForkedPopen
 from tests.gate.world import burst, stamp
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
@@ -166,7 +167,6 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            bufsize=0,
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -219,7 +219,6 @@ async def test_a_line_that_is_stopped_without_verdict_is_named(tmp_path: Path) -
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            bufsize=0,
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -251,8 +250,8 @@ def test_a_signal_ends_it_while_it_waits_for_the_bus(tmp_path: Path, how: tuple[
         sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{free_port()}", cwd=tmp_path).code
         == 0
     )
-    process = subprocess.Popen(
-        [*SEALBUS, *HELLO, *how, "--timeout", "120"],
+    process = ForkedPopen(
+        ("sealbus_broker", *HELLO, *how, "--timeout", "120"),
         cwd=tmp_path,
         env=clean_environment(),
         stdin=subprocess.PIPE,
@@ -327,7 +326,6 @@ def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path
         "--json",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        bufsize=0,
     )
     assert first.stdout is not None
     before = [first.stdout.readline() for _ in range(10)]

@@ -59,8 +59,6 @@ class Shop:
 
     relay_module: tuple[str, ...] = ("sealbus_broker",)
     """The module that starts a relay, and its first arguments."""
-    forks_doors: bool = True
-    """Whether the first door of each relay is forked as well."""
 
     def __init__(self, folder: Path, make_folder: Callable[[Path], None] | None = None) -> None:
         """Make the folder of the bus.
@@ -131,9 +129,7 @@ class Shop:
             before = output.tell()
         command = (*self.relay_module, "relay", "--dir", str(self.bus.path))
         servers = [part for url in self.urls for part in ("--server", url)]
-        relay = ForkedProgram(
-            (*command, *servers, "--name", name), log, forks_door=self.forks_doors
-        )
+        relay = ForkedProgram((*command, *servers, "--name", name), log)
         self.relays.append(relay)
 
         def is_up() -> bool:

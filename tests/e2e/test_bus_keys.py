@@ -173,7 +173,7 @@ async def test_relay_with_an_old_file_serves_until_its_key_ends(shop: Shop, tmp_
     shutil.copytree(shop.bus.path, other, ignore=shutil.ignore_patterns("jetstream", "*.log"))
     log = other / "other.log"
     command = ("sealbus_broker", "relay", "--dir", str(other), "--server", shop.url)
-    shop.relays.append(ForkedProgram((*command, "--name", "other"), log, forks_door=True))
+    shop.relays.append(ForkedProgram((*command, "--name", "other"), log))
     await until(lambda: log.exists() and b"is up at" in log.read_bytes(), "it is up")
     async with traffic(shop, renew_s=0.5) as seen:
         made = rotate(shop, after_ms=3_000, overlap_ms=15_000)
@@ -290,7 +290,7 @@ async def test_relay_that_starts_with_an_ended_key_seals_nothing(
     async with sealing_keys(shop) as keys:
         keys.clear()
         command = ("sealbus_broker", "relay", "--dir", str(old), "--server", shop.url)
-        shop.relays.append(ForkedProgram(command, log, forks_door=True))
+        shop.relays.append(ForkedProgram(command, log))
         await until(lambda: log.exists() and b"bus-key.ended" in log.read_bytes(), "it leaves NATS")
         assert made.bus.public.raw not in keys
     assert b"is up at" not in log.read_bytes()

@@ -126,7 +126,7 @@ async def test_revocation_waits_while_a_majority_is_away(spread: Spread) -> None
     where = ("--dir", str(spread.shop.bus.path), "--server", spread.shop.urls[left])
     command = ("sealbus_broker", "keys", "revoke", "order", "--wait", "--timeout", "600", *where)
     log = spread.shop.bus.path / "revoke.log"
-    running = ForkedProgram(command, log, forks_door=True)
+    running = ForkedProgram(command, log)
     await until(lambda: state(bot) is not BotState.CONNECTED, "its session has ended")
     said = b"waiting for relay: JetStream to list and remove durable subscriptions"
     await until(lambda: said in log.read_bytes(), log.read_text)

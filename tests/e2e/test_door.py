@@ -9,7 +9,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,15 @@ from sealbus_broker.errors import DoorFailed
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.e2e.shop import Shop, order, until
 from tests.forked import Program
+from tests.forked_door import ANEW
 from tests.scene import a_policy, now_ms
 from tests.waiting import PATIENCE_S
 
 
-class Anew(Shop):
-    """Its doors are processes that Python starts anew."""
-
-    forks_doors = False
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """The example shop, with such doors."""
-    async with Anew(tmp_path / "shop") as running:
-        await running.start_relay()
-        yield running
+@pytest.fixture(autouse=True)
+def doors_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python start the doors, as on a real bus."""
+    monkeypatch.setenv(ANEW, "yes")
 
 
 async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:

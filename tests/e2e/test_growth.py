@@ -49,7 +49,7 @@ class GrowingBus:
         """Run ``sealbus up``, and stop it with SIGTERM."""
         before = self.log.stat().st_size if self.log.exists() else 0
         command = ("sealbus_broker", "up", "--dir", str(self.path), *options)
-        running = ForkedProgram(command, self.log, forks_door=True)
+        running = ForkedProgram(command, self.log)
         try:
 
             def is_up() -> bool:

@@ -67,7 +67,7 @@ class Sites:
     async def relay(self, url: str, name: str) -> ForkedProgram:
         log = self.folder / f"{name}.log"
         command = ("sealbus_broker", "relay", "--dir", str(self.path), "--name", name)
-        relay = ForkedProgram((*command, "--server", url), log, forks_door=True)
+        relay = ForkedProgram((*command, "--server", url), log)
 
         async def stop() -> None:
             if relay.returncode is None:
