@@ -149,6 +149,52 @@ class ForkedProgram(_Forked):
         return code
 
 
+class ForkedProcess(ForkedProgram):
+    """A program with an empty stdin, whose stdout and stderr are read beside the event loop.
+
+    It has the interface of ``asyncio.subprocess.Process``, as far as tests use it.
+    """
+
+    def __init__(
+        self, started: ForkedPopen, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader
+    ) -> None:
+        self._process = started._process
+        self.stdout = stdout
+        self.stderr = stderr
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """Start it.
+
+        Args:
+            command: The module, and its arguments.
+            cwd: The folder that it starts in. The default is that of this process.
+            env: Its environment.
+        """
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        started = ForkedPopen(command, cwd=cwd, env=env, stdin=none, stdout=pipe, stderr=pipe)
+        return cls(started, await _reader(started.stdout), await _reader(started.stderr))
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        """Read its streams to their ends, and wait until it has ended."""
+        stdout, stderr = await asyncio.gather(self.stdout.read(), self.stderr.read())
+        await self.wait()
+        return stdout, stderr
+
+
+async def _reader(pipe: IO[bytes] | None) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
+    return reader
+
+
 class ForkedPopen(_Forked):
     """A program with pipes. It has the interface of ``subprocess.Popen``, as far as tests use it.
 
@@ -159,7 +205,7 @@ class ForkedPopen(_Forked):
         self,
         command: Sequence[str],
         *,
-        cwd: Path,
+        cwd: Path | None = None,
         env: Mapping[str, str] = os.environ,
         stdin: IO[bytes] | int | None = None,
         stdout: IO[bytes] | int | None = None,
@@ -169,7 +215,7 @@ class ForkedPopen(_Forked):
 
         Args:
             command: The module, and its arguments.
-            cwd: The folder that it starts in.
+            cwd: The folder that it starts in. The default is that of this process.
             env: Its environment.
             stdin: A file or its descriptor, ``PIPE``, ``DEVNULL``, or ``None`` for the stream of
                 this process.

@@ -22,6 +22,7 @@ from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside
 from tests.cli.test_streams_of_commands import State, expected, started
 from tests.e2e.shop import Shop
+from tests.forked import ForkedProcess
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -307,13 +308,9 @@ async def test_a_wait_ends_early(copied: tuple[Shop, Path], how: str) -> None:
 
     await nc.subscribe(RELOAD_SUBJECT, cb=count)
     await nc.flush()
-    process = await asyncio.create_subprocess_exec(
-        *(*SEALBUS, "reload", "--dir", str(copy), "--server", shop.url),
-        *("--wait", "--timeout", f"{PATIENCE_S:g}" if how == "interrupted" else "2"),
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    timeout = f"{PATIENCE_S:g}" if how == "interrupted" else "2"
+    command = ("sealbus_broker", "reload", "--server", shop.url, "--wait", "--timeout", timeout)
+    process = await ForkedProcess.start(command, cwd=copy, env=clean_environment())
     await until(lambda: asked >= 2, "it waits")
     await nc.close()
     if how == "interrupted":

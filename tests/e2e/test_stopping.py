@@ -16,35 +16,22 @@ import pytest
 from sealbus import Bot, BotState, ConnectionFailed, Message, NotConnected, Unresolved, Verdict
 from sealbus.nats.client import HardenedClient
 from tests.e2e.shop import Shop, order, state
+from tests.forked import ForkedProcess
 from tests.waiting import PATIENCE_S, until
 
 START = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
 
 
 @asynccontextmanager
-async def stoppable(
-    scene: str, shop: Shop, *more: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def stoppable(scene: str, shop: Shop, *more: str) -> AsyncIterator[ForkedProcess]:
     """Run the inventory bot in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "tests.e2e.stoppable",
-            scene,
-            str(shop.bus.credentials("inventory")),
-            *more,
-        ),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    credentials = str(shop.bus.credentials("inventory"))
+    process = await ForkedProcess.start(("tests.e2e.stoppable", scene, credentials, *more))
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        process.kill()
+        await process.communicate()
 
 
 async def says(stream: asyncio.StreamReader | None, what: bytes) -> None:
@@ -58,7 +45,7 @@ async def says(stream: asyncio.StreamReader | None, what: bytes) -> None:
             seen += b"\n" + line.rstrip(b"\n")
 
 
-async def ends(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+async def ends(process: asyncio.subprocess.Process | ForkedProcess) -> tuple[int | None, str]:
     """Wait for the end. Returns the exit code, and the part of stderr that was not read before."""
     async with asyncio.timeout(PATIENCE_S):
         _, stderr = await process.communicate()

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.shop import Shop, order
+from tests.forked import ForkedProcess
 from tests.listening import listening
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
@@ -34,22 +34,15 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 class Process:
     """A `sealbus` command whose stderr is read line by line."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: ForkedProcess) -> None:
         self.process = process
         self.said = ""
 
     @classmethod
     async def start(cls, *arguments: str, cwd: Path | None = None) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sealbus_broker", *arguments),
-            cwd=cwd,
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        return cls(process)
+        return cls(await ForkedProcess.start(("sealbus_broker", *arguments), cwd=cwd))
 
     async def says(self, text: str) -> None:
-        assert self.process.stderr is not None
         async with asyncio.timeout(PATIENCE_S):
             while text not in self.said:
                 line = await self.process.stderr.readline()
@@ -57,10 +50,10 @@ class Process:
                 self.said += line.decode()
 
     async def ends(self) -> int:
-        assert self.process.stderr is not None
         try:
             async with asyncio.timeout(PATIENCE_S):
-                self.said += (await self.process.stderr.read()).decode()
+                _, rest = await self.process.communicate()
+                self.said += rest.decode()
                 code = await self.process.wait()
         finally:
             if self.process.returncode is None:
