@@ -20,6 +20,8 @@ from sealbus_broker.cli.workers import Workers
 from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.server.process import Disk
+from tests.cli.command import sealbus_beside
+from tests.forked import ForkedProgram
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -31,7 +33,7 @@ NAMES = ("relay-1", "relay-2")
 class Up:
     """A running ``sealbus up --workers 2``."""
 
-    def __init__(self, folder: Path, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, folder: Path, process: ForkedProgram, log: Path) -> None:
         self.folder = folder
         self.process = process
         self.log = log
@@ -39,19 +41,12 @@ class Up:
     @classmethod
     async def start(cls, folder: Path) -> Up:
         """Start it, and wait until the bus is up."""
-        program = (sys.executable, "-m", "sealbus_broker")
         url = f"nats://127.0.0.1:{free_port()}"
-        making = await asyncio.create_subprocess_exec(
-            *program, "init", "hello", "--dir", str(folder), "--server", url
-        )
-        assert await making.wait() == 0
+        options = ("--dir", str(folder))
+        made = await sealbus_beside("init", "hello", *options, "--server", url, cwd=folder.parent)
+        assert made.code == 0
         log = folder.parent / "log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(*program, "up", "--dir", str(folder), "--workers", "2"),
-                stdout=output,
-                stderr=output,
-            )
+        process = ForkedProgram(("sealbus_broker", "up", *options, "--workers", "2"), log)
         up = cls(folder, process, log)
         await until(lambda: "is up at" in log.read_text(), log.read_text)
         return up
@@ -71,20 +66,13 @@ class Up:
 
     async def ping(self, *options: str) -> dict[str, Any]:
         """What ``sealbus ping`` finds."""
-        command = (sys.executable, "-m", "sealbus_broker", "ping", "--dir", str(self.folder))
-        process = await asyncio.create_subprocess_exec(
-            *command, "--json", *options, stdout=asyncio.subprocess.PIPE
-        )
-        told, _ = await process.communicate()
-        found: dict[str, Any] = json.loads(told)
+        ran = await sealbus_beside("ping", "--json", *options, cwd=self.folder)
+        found: dict[str, Any] = json.loads(ran.out)
         return found
 
     async def told_by_ping(self) -> str:
         """What ``sealbus ping`` tells people."""
-        command = (sys.executable, "-m", "sealbus_broker", "ping", "--dir", str(self.folder))
-        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-        _, told = await process.communicate()
-        return told.decode()
+        return (await sealbus_beside("ping", cwd=self.folder)).err
 
     async def shares(self) -> None:
         """Wait until both hold partitions."""

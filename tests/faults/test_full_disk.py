@@ -16,9 +16,10 @@ import pytest
 
 from sealbus import Bot, ConnectionFailed, Unresolved
 from sealbus_broker.nats.streams import PARTITIONS, partition_consumer
-from tests.cli.command import SEALBUS, Ran, sealbus_beside
+from tests.cli.command import Ran, sealbus_beside
 from tests.e2e.shop import Shop, order
 from tests.faults.stored import stored_orders
+from tests.forked import ForkedProgram
 from tests.small_disk import fill, mounted
 from tests.waiting import PATIENCE_S, until
 
@@ -135,12 +136,8 @@ async def test_each_message_has_its_verdict_after_a_full_disk(shop: Shop, disk: 
 async def up(shop: Shop) -> AsyncIterator[Path]:
     """`sealbus up` that is ready. Yields its log."""
     log = shop.bus.path / "relay.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *(*SEALBUS, "up", "--dir", str(shop.bus.path), "--port", str(shop.port)),
-            stdout=output,
-            stderr=output,
-        )
+    command = ("sealbus_broker", "up", "--dir", str(shop.bus.path), "--port", str(shop.port))
+    process = ForkedProgram(command, log)
     try:
         await until(lambda: "relay.started" in log.read_text(), "the bus is up")
         yield log

@@ -17,7 +17,8 @@ from sealbus_broker.nats.streams import file_bytes
 from sealbus_broker.relay.health import Level
 from sealbus_broker.server.process import NatsServer
 from tests.cli.bus import clean_environment
-from tests.cli.command import SEALBUS, sealbus, wait_for
+from tests.cli.command import sealbus, wait_for
+from tests.forked import ForkedPopen
 from tests.ports import free_port
 from tests.small_disk import mounted
 from tests.waiting import PATIENCE_S
@@ -62,8 +63,8 @@ def test_up_and_ping_warn_of_it_until_there_is_room(tmp_path: Path, disk: Path) 
         return ran.code, json.loads(ran.out)
 
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*SEALBUS, "up", "--dir", "mybus"],
+        process = ForkedPopen(
+            ("sealbus_broker", "up", "--dir", "mybus"),
             cwd=tmp_path,
             stdout=output,
             stderr=output,

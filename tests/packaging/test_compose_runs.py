@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.command import SEALBUS, Ran, sealbus
 from tests.packaging.containers import read_compose, sealbus_commands
 from tests.packaging.release import ROOT
 from tests.packaging.test_repository import SEED
@@ -29,7 +30,6 @@ from tests.waiting import PATIENCE_S
 COMPOSE = read_compose(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 COMMANDS = sealbus_commands(COMPOSE)
-SEALBUS = [sys.executable, "-m", "sealbus_broker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,13 @@ class Machine:
         text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.client_port}")
         return re.sub(r"(?<=[:=])8222\b", str(self.monitor_port), text)
 
-    def sealbus(self, name: str) -> list[str]:
-        """The whole command of a service or a health check."""
-        return SEALBUS + [self.here(argument) for argument in COMMANDS[name]]
+    def arguments(self, name: str) -> list[str]:
+        """The arguments of a service or a health check."""
+        return [self.here(argument) for argument in COMMANDS[name]]
 
-    def run(self, name: str) -> subprocess.CompletedProcess[str]:
+    def run(self, name: str) -> Ran:
         """Run a command that ends on its own."""
-        return subprocess.run(
-            self.sealbus(name), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
+        return sealbus(*self.arguments(name), cwd=self.folder)
 
     @property
     def seeds(self) -> Path:
@@ -120,36 +118,30 @@ def _nats_is_healthy(machine: Machine) -> bool:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_line_knows_every_flag(name: str) -> None:
     subcommand, *arguments = COMMANDS[name]
-    done = subprocess.run(
-        [*SEALBUS, subcommand, "--help"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = sealbus(subcommand, "--help", cwd=ROOT)
+    assert done.code == 0, done.err
     for argument in arguments:
         flag = argument.partition("=")[0]
-        assert re.search(rf"{flag}(?![\w-])", done.stdout), flag
+        assert re.search(rf"{flag}(?![\w-])", done.out), flag
 
 
 def test_prepare_makes_the_seeds_once_and_keeps_them(machine: Machine) -> None:
     first = machine.run("prepare")
-    assert first.returncode == 0, first.stderr
+    assert first.code == 0, first.err
     seeds = machine.seeds.read_bytes()
     assert SEED.search(seeds)
     assert stat.S_IMODE(machine.seeds.stat().st_mode) == 0o600
     machine.nats_conf.write_text("damaged")
 
     again = machine.run("prepare")
-    assert again.returncode == 0, again.stderr
+    assert again.code == 0, again.err
     assert machine.seeds.read_bytes() == seeds
     assert "damaged" not in machine.nats_conf.read_text()
 
 
 def test_prepare_shows_no_seed_to_nats_nor_to_the_log(machine: Machine) -> None:
     done = machine.run("prepare")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     shown = [
         file for folder in ("nats-config", "data") for file in (machine.folder / folder).rglob("*")
     ]
@@ -159,19 +151,19 @@ def test_prepare_shows_no_seed_to_nats_nor_to_the_log(machine: Machine) -> None:
         assert not SEED.search(file.read_bytes())
         assert file.read_bytes() != authority
     assert stat.S_IMODE((machine.nats_conf.parent / "bus.key").stat().st_mode) == 0o600
-    assert not SEED.search((done.stdout + done.stderr).encode())
+    assert not SEED.search((done.out + done.err).encode())
 
 
 def test_prepare_says_the_bus_key_that_credentials_need(machine: Machine) -> None:
     done = machine.run("prepare")
-    assert re.search(r"\bN[A-Z2-7]{55}\b", done.stdout)
+    assert re.search(r"\bN[A-Z2-7]{55}\b", done.out)
 
 
 def test_prepare_keeps_certificates_that_are_valid(machine: Machine) -> None:
     files = [machine.seeds.parent / name for name in ("ca.pem", "bus.pem", "bus.key")]
-    assert machine.run("prepare").returncode == 0
+    assert machine.run("prepare").code == 0
     before = [file.read_bytes() for file in files]
-    assert machine.run("prepare").returncode == 0
+    assert machine.run("prepare").code == 0
     assert [file.read_bytes() for file in files] == before
     copies = [machine.nats_conf.parent / file.name for file in files]
     assert [copy.read_bytes() for copy in copies] == before
@@ -182,7 +174,7 @@ def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None
 
     ``docker compose logs`` would not show it.
     """
-    assert machine.run("prepare").returncode == 0
+    assert machine.run("prepare").code == 0
     assert not re.search(
         r"^\s*(log_file|logfile|pid_file|pidfile)\b", machine.nats_conf.read_text(), re.MULTILINE
     )
@@ -197,42 +189,40 @@ def _a_bot_is_heard(machine: Machine) -> bool:
             subprocess.run(["cp", "-R", bus / name, own], check=True)
         for name in ("ca.pem", "ca.key"):
             subprocess.run(["cp", "-p", bus / ".sealbus" / name, own / ".sealbus"], check=True)
-        made = [*SEALBUS, "keys", "new", "order", "--dir", str(own)]
-        subprocess.run(made, check=True, capture_output=True, timeout=PATIENCE_S)
+        assert sealbus("keys", "new", "order", cwd=own).code == 0
         # In a container, both are one mount.
         subprocess.run(["cp", own / "keys/order.yaml", bus / "keys"], check=True)
     server = f"--servers=tls://127.0.0.1:{machine.client_port}"
-    publish = ["pub", "orders.placed", "{}", "--as", "order", "--dir", str(own), server]
-    ran = subprocess.run([*SEALBUS, *publish], capture_output=True, timeout=PATIENCE_S, check=False)
-    return ran.returncode == 3  # it is refused, because the schema asks for more
+    ran = sealbus("pub", "orders.placed", "{}", "--as", "order", server, cwd=own)
+    return ran.code == 3  # it is refused, because the schema asks for more
 
 
 def test_the_services_come_up_healthy_and_stop_cleanly(
     machine: Machine, processes: ExitStack
 ) -> None:
     prepared = machine.run("prepare")
-    assert prepared.returncode == 0, prepared.stderr
+    assert prepared.code == 0, prepared.err
     program, *arguments = [machine.here(part) for part in SERVICES["nats"]["command"]]
     # of this environment: the same version as the image, which test_compose checks
     nats_server = str(Path(sys.executable).with_name(program))
 
     before = machine.run("relay health")
-    assert before.returncode == 1, "healthy without a NATS"
-    assert before.stderr.startswith("error: ")
+    assert before.code == 1, "healthy without a NATS"
+    assert before.err.startswith("error: ")
 
     nats_log = machine.folder / "nats.log"
     nats = _start([nats_server, *arguments], nats_log, processes)
     _wait_until(lambda: _nats_is_healthy(machine), nats, nats_log)
     assert any((machine.folder / "data").iterdir()), "JetStream stores elsewhere than on its volume"
-    assert machine.run("relay health").returncode == 1, "healthy without a relay"
+    assert machine.run("relay health").code == 1, "healthy without a relay"
 
     relay_log = machine.folder / "relay.log"
-    relay = _start(machine.sealbus("relay"), relay_log, processes)
-    _wait_until(lambda: machine.run("relay health").returncode == 0, relay, relay_log)
+    relay = _start([*SEALBUS, *machine.arguments("relay")], relay_log, processes)
+    _wait_until(lambda: machine.run("relay health").code == 0, relay, relay_log)
 
     _wait_until(lambda: _a_bot_is_heard(machine), relay, relay_log)
 
     relay.send_signal(signal.SIGTERM)
     assert relay.wait(timeout=PATIENCE_S) == 0, relay_log.read_text()
-    assert machine.run("relay health").returncode == 1, "healthy after the relay has gone"
+    assert machine.run("relay health").code == 1, "healthy after the relay has gone"
     assert not SEED.search(relay_log.read_bytes() + nats_log.read_bytes())
