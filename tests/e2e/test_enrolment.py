@@ -20,6 +20,7 @@ from sealbus_broker.server.process import find_binary
 from tests.cli.bus import clean_environment, wait_until
 from tests.cli.command import SEALBUS, Ran, sealbus, wait_for
 from tests.cli.folders import up
+from tests.forked import ForkedPopen
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
 
@@ -54,14 +55,12 @@ class Bus:
         return sealbus("join", "-", *arguments, cwd=self.host, given=token)
 
     @contextmanager
-    def joining(
-        self, token: str, *arguments: str
-    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    def joining(self, token: str, *arguments: str) -> Iterator[tuple[ForkedPopen, Path]]:
         """`sealbus join` while it runs, and the file with its words."""
         words = self.host / f"words-{len(list(self.host.iterdir()))}"
         with words.open("wb") as output:
-            process = subprocess.Popen(
-                [*SEALBUS, "join", token, *arguments],
+            process = ForkedPopen(
+                ("sealbus_broker", "join", token, *arguments),
                 cwd=self.host,
                 stdout=output,
                 stderr=output,
