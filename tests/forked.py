@@ -28,7 +28,6 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.forked_door import fork_first_door, forks_door
 from tests.waiting import PATIENCE_S
 
 
@@ -407,7 +406,10 @@ def _run(
     sys.stdin = None if stdin is None else os.fdopen(0, closefd=False)
     sys.stdout = None if stdout is None else sys.stdout
     sys.stderr = None if stderr is None else sys.stderr
-    if forks_door(command, environment):
+    # With a closed stream, the files of the door would have the numbers of standard streams.
+    if None not in descriptors and not {"up", "relay"}.isdisjoint(command):
+        from tests.forked_door import fork_first_door  # which the fork server has imported
+
         fork_first_door()
     module, *arguments = command
     sys.argv = [module, *arguments]

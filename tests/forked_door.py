@@ -14,19 +14,13 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sealbus_broker.cli import door
 from sealbus_broker.door.process import COMMAND
 
 ANEW: Final = "TESTS_START_DOORS_ANEW"
-"""The variable of the environment with which Python starts each door anew, for tests of doors."""
-
-
-def forks_door(command: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether this command runs a relay whose first door is to be forked."""
-    return not {"relay", "up"}.isdisjoint(command) and ANEW not in environment
+"""The variable of the environment with which Python starts all doors, for tests of doors."""
 
 
 class ForkedDoor:
@@ -34,6 +28,7 @@ class ForkedDoor:
 
     stdin: asyncio.StreamWriter
     stdout: asyncio.StreamReader
+    _said: asyncio.StreamWriter
 
     def __init__(self) -> None:
         """Fork the process. Nothing else may run in this one yet."""
@@ -52,9 +47,8 @@ class ForkedDoor:
         given, stdin = socket.socketpair()
         said, stdout = socket.socketpair()
         with stdin, stdout:
-            socket.send_fds(
-                self._line, [relay.encode()], [*map(socket.socket.fileno, (stdin, stdout)), signs]
-            )
+            streams = stdin.fileno(), stdout.fileno()
+            socket.send_fds(self._line, [relay.encode()], [*streams, signs])
         _, self.stdin = await asyncio.open_unix_connection(sock=given)
         self.stdout, self._said = await asyncio.open_unix_connection(sock=said)
         asyncio.get_running_loop().add_reader(self._line, self._end)
@@ -88,18 +82,19 @@ def _be_door(line: socket.socket) -> int:
     os.close(stdin)
     os.close(stdout)
     sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.argv = [door.__name__, relay.decode(), str(signs)]
     try:
         return door.main()
     except Exception:  # noqa: BLE001  # this process must not go on as a relay
         traceback.print_exc()
         return 1
-    finally:
-        sys.stderr.flush()
 
 
 def fork_first_door() -> None:
-    """Fork the process of the first door that this process starts."""
+    """Fork the process of the first door that this process starts, unless :data:`ANEW` is set."""
+    if ANEW in os.environ:
+        return
     first = [ForkedDoor()]
     create = asyncio.create_subprocess_exec
 
