@@ -82,6 +82,7 @@ STARTERS = frozenset(
         "tests.faults.revocations",
         "tests.faults.yard",
         "tests.e2e.shop",
+        "tests.fork_server",
         "tests.forked",
         "tests.packaging.release",
         "tests.ports",

@@ -1,98 +1,32 @@
-"""Processes that are forked from one that has imported Sealbus already.
+"""Programs that are forked (:mod:`tests.fork_server`), with the interfaces that tests know.
 
-To fork takes hundredths of a second. To start Python and to import a relay takes a third of a
-second of a processor. A forked process is a process like any other: it has its own memory, its own
-streams and signals, and a test can kill it. But its interpreter does not start and end as that of
-``python -m`` does. A test of this start or end uses ``subprocess``.
+================ =================================== ===============================
+class            has the interface of                its output
+================ =================================== ===============================
+`ForkedProgram`  ``asyncio.subprocess.Process``      a file
+`ForkedProcess`  ``asyncio.subprocess.Process``      pipes, beside the event loop
+`ForkedPopen`    ``subprocess.Popen``                files or pipes
+================ =================================== ===============================
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import runpy
 import select
 import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, popen_forkserver
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import DupFd
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
+from tests.fork_server import start
 from tests.waiting import PATIENCE_S
-
-
-class _Popen(popen_forkserver.Popen):
-    """Several threads may ask for the end of a process, although Python reads it only once."""
-
-    _reading = threading.Lock()
-
-    def poll(self, flag: int = os.WNOHANG) -> int | None:
-        if flag != os.WNOHANG:
-            connection.wait([self.sentinel])
-        with self._reading:
-            return super().poll()
-
-
-class _Process(ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> popen_forkserver.Popen:  # noqa: N802  # its name there
-        return _Popen(process_obj)
-
-
-class _Context(ForkServerContext):
-    Process = _Process
-
-
-PROCESSES = _Context()
-"""Makes all forked processes of the tests, because Python has one parent for all of them."""
-
-PROCESSES.set_forkserver_preload(
-    [
-        "sealbus_broker.cli.door",
-        "sealbus_broker.cli.main",
-        *(
-            f"sealbus_broker.cli.{command}"
-            for command in (
-                "bot",
-                "bots",
-                "certs",
-                "check",
-                "init",
-                "inspect",
-                "invite",
-                "invites",
-                "join",
-                "keys",
-                "mirror",
-                "ping",
-                "prepare",
-                "quarantine",
-                "reload",
-                "serve",
-                "subscriptions",
-            )
-        ),
-        "tests.faults.histories.actors",
-        "tests.faults.market",
-        "tests.faults.yard",
-        # A relay imports these while it starts.
-        "anyio._backends._asyncio",
-        "concurrent.futures.thread",
-        "nkeys",
-        "tests.forked_door",
-        "uvloop",
-    ]
-)
 
 
 class _Forked:
@@ -139,7 +73,7 @@ class ForkedProgram(_Forked):
             log: The file to which stdout and stderr are appended.
         """
         with Path(os.devnull).open("rb") as empty, log.open("ab") as output:
-            self._process = _start(command, (empty, output, output))
+            self._process = start(command, (empty, output, output))
 
     async def wait(self) -> int:
         """Wait until it has ended, and return the exit code."""
@@ -226,7 +160,7 @@ class ForkedPopen(_Forked):
                 _ends(given, standard, theirs)
                 for standard, given in enumerate((stdin, stdout, stderr))
             ]
-            self._process = _start(command, [their for their, _ in ends], cwd, env)
+            self._process = start(command, [their for their, _ in ends], cwd, env)
         self.stdin, self.stdout, self.stderr = (our for _, our in ends)
 
     def __enter__(self) -> Self:
@@ -350,67 +284,9 @@ def forked_into(
 
     ``None``: the program begins with this stream closed.
     """
-    process = _start(command, streams, cwd, environment)
+    process = start(command, streams, cwd, environment)
     try:
         yield process
     finally:
         process.kill()
         process.join()
-
-
-def _start(
-    command: Sequence[str],
-    streams: Sequence[IO[bytes] | int | None],
-    cwd: Path | None = None,
-    environment: Mapping[str, str] = os.environ,
-) -> ForkServerProcess:
-    descriptors = [
-        None if it is None else _Descriptor(it if isinstance(it, int) else it.fileno())
-        for it in streams
-    ]
-    given = (tuple(command), descriptors, str(cwd or Path.cwd()), dict(environment))
-    process = PROCESSES.Process(target=_run, args=given, daemon=True)
-    process.start()
-    return process
-
-
-@dataclass(frozen=True)
-class _Descriptor:
-    """It arrives in the process as the number of its own copy."""
-
-    number: int
-
-    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
-        return _received, (DupFd(self.number),)
-
-
-def _received(copy: Any) -> int:
-    number: int = copy.detach()
-    return number
-
-
-def _run(
-    command: tuple[str, ...], descriptors: list[int | None], cwd: str, environment: dict[str, str]
-) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(cwd)
-    for standard, descriptor in enumerate(descriptors):
-        if descriptor is None:
-            os.close(standard)
-        else:
-            os.dup2(descriptor, standard)
-            os.close(descriptor)
-    # As Python has them at its start.
-    stdin, stdout, stderr = descriptors
-    sys.stdin = None if stdin is None else os.fdopen(0, closefd=False)
-    sys.stdout = None if stdout is None else sys.stdout
-    sys.stderr = None if stderr is None else sys.stderr
-    # With a closed stream, the files of the door would have the numbers of standard streams.
-    if None not in descriptors and not {"up", "relay"}.isdisjoint(command):
-        from tests.forked_door import fork_first_door  # which the fork server has imported
-
-        fork_first_door()
-    module, *arguments = command
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -34,7 +34,7 @@ from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import BusFile
 from tests.asking import answered
 from tests.e2e.shop import Shop
-from tests.forked import PROCESSES
+from tests.fork_server import PROCESSES
 
 LIMITS: Final = """\
   ttl: 2s

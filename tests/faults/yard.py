@@ -19,7 +19,7 @@ from sealbus import Bot, Message
 from sealbus_broker.cli.key_files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.e2e.shop import Shop
-from tests.forked import PROCESSES
+from tests.fork_server import PROCESSES
 
 SCHEMA = '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}'
 BOTS = """\

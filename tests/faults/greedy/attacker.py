@@ -28,7 +28,7 @@ from sealbus.protocol.keys import SigningKey
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES, SALT_BYTES
 from sealbus.protocol.seal import sign_connect
 from sealbus.sending.minting import new_nonce
-from tests.forked import PROCESSES
+from tests.fork_server import PROCESSES
 
 HOST: Final = "127.0.0.1"
 LOGIN_TRIES: Final = 100

@@ -21,7 +21,7 @@ from tests.faults.greedy.cases import SERVER_ENVIRONMENT, Case, Figure, Seen, re
 from tests.faults.greedy.crowd import Crowd, Notes
 from tests.faults.greedy.gauges import Gauges, read_log
 from tests.faults.greedy.stage import GREEDY, SLOW, Stage
-from tests.forked import PROCESSES
+from tests.fork_server import PROCESSES
 
 QUIET_SHARE: Final = 0.25
 QUIET_LEAST_S: Final = 0.25

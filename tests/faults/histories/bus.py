@@ -29,7 +29,8 @@ from tests.faults.histories.history import SENDER, SUBSCRIBER, Life, events
 from tests.faults.histories.relaying import clock_file
 from tests.faults.histories.schedule import NODES, Schedule
 from tests.faults.market import SCHEMA
-from tests.forked import PROCESSES, ForkedProgram
+from tests.fork_server import PROCESSES
+from tests.forked import ForkedProgram
 from tests.ports import free_port
 
 POLICY: Final = """\
