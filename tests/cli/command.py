@@ -9,9 +9,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sealbus_broker.cli.main import main
 from tests.forked import forked
@@ -114,6 +115,20 @@ def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
         sys.stdin, sys.argv = stdin, argv
         os.environ.update(before)
     return Ran(code, out.getvalue(), err.getvalue())
+
+
+TIMEOUTS_S: Final = (1, 10, 100)
+"""Time-outs of a command, to be tried one after the other. On a busy machine, a second may be over
+before the command has come as far as a test needs."""
+
+
+def with_time(run: Callable[[float], Ran], is_enough: Callable[[Ran], bool]) -> Ran:
+    """Run a command with a longer and longer time-out until ``is_enough``. Returns the last run."""
+    *shorter, longest = TIMEOUTS_S
+    for timeout_s in shorter:
+        if is_enough(ran := run(timeout_s)):
+            return ran
+    return run(longest)
 
 
 def _no_room() -> None:

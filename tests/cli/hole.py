@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from tests.cli.bus import RunningBus
+from tests.cli.command import TIMEOUTS_S
 from tests.listening import listening
+
+T = TypeVar("T")
 
 
 class Hole:
@@ -51,3 +55,26 @@ async def hole(bus: RunningBus, until: bytes, times: int = 1) -> AsyncIterator[H
     async with listening(made.serve) as port:
         made.url = f"nats://127.0.0.1:{port}"
         yield made
+
+
+async def ended_by_timeout(
+    bus: RunningBus,
+    until: bytes,
+    run: Callable[[str, str], Awaitable[T]],
+    *,
+    times: int = 1,
+) -> T:
+    """Run a command at a hole until its time-out ends it there.
+
+    Args:
+        bus: The bus behind the hole.
+        until: The bytes at which the hole falls silent.
+        run: Runs the command with this address of the bus and this time-out in seconds.
+        times: How often these bytes come.
+    """
+    for timeout_s in TIMEOUTS_S:
+        async with hole(bus, until, times) as way:
+            ended = await run(way.url, str(timeout_s))
+            if way.swallowed.is_set():
+                return ended
+    raise AssertionError(f"the command has not come as far as {until!r}")

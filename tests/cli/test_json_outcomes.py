@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,8 @@ import pytest
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
 from tests.cli.bus import RunningBus
-from tests.cli.command import quickly
-from tests.cli.hole import hole
+from tests.cli.command import Ran, quickly
+from tests.cli.hole import ended_by_timeout
 
 PUB = ("pub", "greetings.sent", "--as", "greeter")
 SUB = ("sub", "greetings.sent", "--as", "listener")
@@ -132,11 +131,11 @@ def test_each_outcome_is_an_object(hello: RunningBus, case: Case) -> None:
 async def test_outcome_without_verdict_is_an_object(
     hello: RunningBus, arguments: tuple[str, ...], until: bytes, wanted: dict[str, Any]
 ) -> None:
-    async with hole(hello, until) as way:
-        ran = functools.partial(hello.run, given=b'{"text": "a"}')
-        options = ("--server", way.url, "--timeout", "1", "--json")
-        done = await asyncio.to_thread(ran, *arguments, *options)
-        assert way.swallowed.is_set()
+    async def run(server: str, timeout_s: str) -> Ran:
+        options = ("--server", server, "--timeout", timeout_s, "--json")
+        return await asyncio.to_thread(hello.run, *arguments, *options, given=b'{"text": "a"}')
+
+    done = await ended_by_timeout(hello, until, run)
     (row,) = (json.loads(line) for line in done.out.splitlines())
     assert done.code == 1, done.err
     assert wanted.items() <= row.items()

@@ -11,7 +11,7 @@ import pytest
 
 from sealbus_broker.relay.health import PING_SUBJECT
 from tests.cli.bus import RunningBus
-from tests.cli.hole import hole
+from tests.cli.hole import ended_by_timeout, hole
 from tests.waiting import PATIENCE_S
 
 SUB_STATES = {
@@ -25,17 +25,19 @@ SUB_STATES = {
 
 @pytest.mark.parametrize("state", SUB_STATES)
 async def test_timeout_ends_sub_in_every_state(hello: RunningBus, state: str) -> None:
-    until, times = SUB_STATES[state]
-    async with hole(hello, until, times) as way:
+    async def run(server: str, timeout_s: str) -> tuple[int | None, bytes, bytes]:
         process = hello.start(
-            *("sub", "greetings.sent", "--as", "listener", "--server", way.url),
-            *("--timeout", "2", "--json"),
+            *("sub", "greetings.sent", "--as", "listener", "--server", server),
+            *("--timeout", timeout_s, "--json"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
-        assert way.swallowed.is_set()
-    assert process.returncode == 1, err.decode()
+        out, err = await asyncio.to_thread(process.communicate, timeout=2 * PATIENCE_S)
+        return process.returncode, out, err
+
+    until, times = SUB_STATES[state]
+    code, out, err = await ended_by_timeout(hello, until, run, times=times)
+    assert code == 1, err.decode()
     assert json.loads(out)["error"] == "ConnectionFailed"
     assert "waiting for greetings.sent" not in err.decode()
 

@@ -11,7 +11,8 @@ import pytest
 
 from sealbus.protocol.subjects import consumer_name
 from tests.cli.bus import RunningBus
-from tests.cli.hole import hole
+from tests.cli.command import Ran
+from tests.cli.hole import ended_by_timeout, hole
 from tests.waiting import PATIENCE_S
 
 
@@ -138,21 +139,29 @@ def test_a_bot_without_the_grant_learns_nothing(hello: RunningBus) -> None:
     assert (ran.code, ran.out) == (3, "")
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGTERM])
-async def test_removal_without_answer_says_where_to_look(
-    hello: RunningBus, place: str, number: signal.Signals | None
-) -> None:
+async def test_removal_without_answer_says_where_to_look(hello: RunningBus, place: str) -> None:
+    async def run(server: str, timeout_s: str) -> Ran:
+        command = ("subscriptions", "rm", place, "--yes", "--timeout", timeout_s)
+        return await asyncio.to_thread(hello.run, *command, "--server", server)
+
+    ran = await ended_by_timeout(hello, b"sealbus.subscriptions.remove", run)
+    assert ran.code == 1
+    assert f"{place} may be removed, or not: `sealbus subscriptions ls` tells" in ran.err
+    assert place in listed(hello)
+
+
+async def test_removal_that_is_stopped_says_the_same(hello: RunningBus, place: str) -> None:
     async with hole(hello, b"sealbus.subscriptions.remove") as way:
         process = hello.start(
-            *("subscriptions", "rm", place, "--yes", "--timeout", "2", "--server", way.url),
+            *("subscriptions", "rm", place, "--yes", "--server", way.url),
+            *("--timeout", f"{PATIENCE_S:g}"),
             stderr=subprocess.PIPE,
         )
         async with asyncio.timeout(PATIENCE_S):
             await way.swallowed.wait()
-        if number is not None:
-            process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
-    assert process.returncode == (1 if number is None else 128 + number)
+    assert process.returncode == 128 + signal.SIGTERM
     told = f"{place} may be removed, or not: `sealbus subscriptions ls` tells"
     assert told in err.decode()
     assert place in listed(hello)

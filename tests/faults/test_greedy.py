@@ -16,7 +16,9 @@ from tests.faults.greedy.trial import attack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-SECONDS = 0.5
+SECONDS, LONGER = 0.5, (5.0, 50.0)
+"""The length of an attack, and those to be tried where it did nothing. On a busy machine, half a
+second may be over before the attacker has had a turn."""
 SHORT = {"durable-subscriptions", "violations"}
 
 
@@ -24,7 +26,10 @@ SHORT = {"durable-subscriptions", "violations"}
     "case", [case for case in CASES if case.name in SHORT], ids=lambda case: case.name
 )
 async def test_one_bot_takes_no_more_than_its_bound(case: Case) -> None:
-    outcome = await attack(case, SECONDS)
+    outcome = await attack(case, SECONDS, polite=False)
+    for seconds in LONGER:
+        if not outcome.figures[0].value:
+            outcome = await attack(case, seconds, polite=False)
     assert [str(figure) for figure in outcome.figures if not figure.holds] == []
     assert outcome.figures[0].value > 0, "the attack did nothing"
     assert not outcome.attacked.refused

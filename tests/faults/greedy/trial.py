@@ -58,14 +58,19 @@ class Outcome:
         return found
 
 
-async def attack(case: Case, seconds: float, keep: Path | None = None) -> Outcome:
-    """Attack a bus of its own for ``seconds``. The bus stays in the folder ``keep``, if given."""
+async def attack(
+    case: Case, seconds: float, keep: Path | None = None, *, polite: bool = True
+) -> Outcome:
+    """Attack a bus of its own for ``seconds``. The bus stays in the folder ``keep``, if given.
+
+    A ``polite`` attacker has the processor time that others leave. On a full machine that is none.
+    """
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, SERVER_ENVIRONMENT):
         async with Stage((keep or Path(folder)) / case.name) as stage:
-            return await _attack(stage, case, seconds)
+            return await _attack(stage, case, seconds, polite=polite)
 
 
-async def _attack(stage: Stage, case: Case, seconds: float) -> Outcome:
+async def _attack(stage: Stage, case: Case, seconds: float, *, polite: bool) -> Outcome:
     relay = await stage.start_relay()
     assert stage.server.pid is not None
     processes = {
@@ -85,8 +90,9 @@ async def _attack(stage: Stage, case: Case, seconds: float) -> Outcome:
                 before, began = gauges.cpu(), time.monotonic()
                 await asyncio.sleep(quiet_s)
                 cpu_quiet = _rates(before, gauges.cpu(), time.monotonic() - began)
+                credentials = str(stage.bus.credentials(GREEDY))
                 attacker = Attacker.start(
-                    case.name, stage.port, str(stage.bus.credentials(GREEDY)), seconds
+                    case.name, stage.port, credentials, seconds, polite=polite
                 )
                 try:
                     assert await attacker.hear() == "begun"
