@@ -163,7 +163,7 @@ def test_a_message_without_verdict_is_found_by_its_nonce(tmp_path: Path) -> None
     """
     with running_bus(tmp_path) as bus:
         process = bus.start(
-            *(*HELLO, "--file", "-", "--json", "--timeout", "5"),
+            *(*HELLO, "--file", "-", "--json", "--timeout", "15"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
