@@ -113,6 +113,16 @@ async def test_session_that_does_not_move_is_cut_off(monkeypatch: pytest.MonkeyP
     assert server.told == [(RENEW, 1), (RENEW, 2), (KICK, 1)]
 
 
+async def test_login_that_was_under_way_is_asked_to_move_as_well() -> None:
+    """A bot was renewing its session by itself. It leaves the one that was asked for the other."""
+    first, second = row(1, "b"), row(2, "b", NOW)
+    server = Server([first], [first, second], [second], [])
+    sessions = server.sessions()
+    await sessions.obey(succession(narrow="b"))
+    assert server.told == [(RENEW, 1), (RENEW, 2)]
+    assert (sessions.ended, sessions.renewed) == (0, 2)
+
+
 async def test_sweep_ends_logins_that_were_under_way() -> None:
     late = [row(1, "a"), row(2, "b"), row(3, "c"), row(4, "a", SOON)]
     server = Server([], [], late)
