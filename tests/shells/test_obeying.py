@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from nats.errors import Error as NatsError
 
+from sealbus import Bot
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.sessions import Entry, Sessions
@@ -19,7 +20,7 @@ from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.testing.bus import NAME
 from sealbus_broker.testing.door import DoorInProcess
 from tests.shells.following_shop import WATCHER, Shop, hurry
-from tests.waiting import patiently, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +135,34 @@ async def test_login_with_a_late_answer_is_swept(
     await late
     (line,) = shop.events("sessions.ended")
     assert line["because"] == "admitted late"
+
+
+async def test_renewal_under_way_costs_no_session(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bot is leaving its session for a new one, by itself. Both have the right that is taken
+    away."""
+    decided, go_on, lost = asyncio.Event(), asyncio.Event(), list[str]()
+    answer = Admission._answer
+    bot = Bot(shop.bus.credentials("watcher"), renew_s=0.1)
+    bot.on_lost(lambda: lost.append("watcher"))
+
+    async def slowly(self: Admission, request: bytes) -> bytes:
+        response = await answer(self, request)
+        if not decided.is_set():
+            bot._session._renew_s = 2 * PATIENCE_S  # no renewal follows that nobody asks for
+            decided.set()
+            await go_on.wait()
+        return response
+
+    await shop.bus.connect(bot)
+    monkeypatch.setattr(Admission, "_answer", slowly)
+    await decided.wait()
+    following = asyncio.ensure_future(shop.follow(WATCHES, "subscribe: []"))
+    await until(lambda: shop.events("sessions.changed") != [], "the session before is asked")
+    go_on.set()
+    await following
+    assert (shop.events("sessions.ended"), lost) == ([], [])
 
 
 # ---- two changes ---------------------------------------------------------------------------------
