@@ -14,8 +14,8 @@ renewed nats-server asks the client to move (``LDM``, its *lame duck mode* for o
 of its own, and looks after its old sessions itself. So several relays may ask one bot to move.
 
 A login that was under way is old too, and may be in no list yet: nats-server lists a bot once it
-has the door's answer. Within :data:`SETTLE_S` it is listed, or refused. So there is one more look
-after that time.
+has the door's answer. Within :data:`SETTLE_S` it is listed, or refused. One that is listed while
+the others move is asked to move as well. After that time there is one more look, which ends it.
 
 **On a cluster** each session is told by its own node, and is old by the clock of that node. A node
 that does not answer is asked again until it does, or until all its old sessions have ended by their
