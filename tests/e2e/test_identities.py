@@ -174,7 +174,8 @@ async def test_void_issuer_key_has_bots_exchange_anew(shop: TokenShop) -> None:
             assert ran.code == 0, ran.err
 
     heard, sent = await in_step(shop, void)
-    assert heard == list(range(sent))
+    # The listener's session is ended as well. Messages that it had in hand come again, later.
+    assert sorted(heard) == list(range(sent))
 
 
 async def test_new_issuer_key_needs_no_restart(shop: TokenShop) -> None:

@@ -94,12 +94,18 @@ class Report:
     unbelieved: int = 0
     """How many deliveries the subscriber refused."""
     kinds: dict[str, Kind] = field(default_factory=dict)
+    losses: list[tuple[int, int]] = field(default_factory=list)
+    """The last message that had come, and the number of those sent, each time that the subscriber
+    lost its session. Those between may come later, because it may have had them in hand."""
 
     def compare(self, got: list[int]) -> None:
         """Count the faults of the subscription, which got these numbers."""
         self.lost = len(set(range(self.sent)) - set(got))
         self.doubled = len(got) - len(set(got))
-        self.reordered = sum(one > after for one, after in pairwise(got))
+        self.reordered = sum(
+            one > after and not any(last < after <= sent for last, sent in self.losses)
+            for one, after in pairwise(got)
+        )
 
     @property
     def is_good(self) -> bool:
@@ -133,6 +139,7 @@ class Scene:
         self._publishing, self._delivering = Stalls(), Stalls()
         self._greeter = self._bot("greeter")
         self._listener = self._bot("listener", pins=self._greeter)
+        self._listener.on_lost(self._note_loss)
         self._is_over = False
         self.changes: Mapping[str, Callable[[int], Awaitable[None]]] = {
             "edits": self._edit,
@@ -172,6 +179,9 @@ class Scene:
             self._sessions += 1
 
         return bot
+
+    def _note_loss(self, _: Bot) -> None:
+        self.report.losses.append((max(self._got, default=-1), self.report.sent))
 
     @asynccontextmanager
     async def _traffic(self) -> AsyncIterator[None]:

@@ -53,6 +53,15 @@ def test_a_broken_promise_is_counted(got: list[int], faults: tuple[int, int, int
     assert report.is_good is not any(faults)
 
 
+@pytest.mark.parametrize(
+    ("got", "reordered"), [([0, 1, 3, 2], 0), ([0, 1, 3, 4, 2], 0), ([0, 2, 3, 1], 1)]
+)
+def test_message_in_hand_at_a_loss_may_come_later(got: list[int], reordered: int) -> None:
+    report = Report(sent=len(got), losses=[(1, 2)])
+    report.compare(got)
+    assert report.reordered == reordered
+
+
 def test_message_of_a_pinned_sender_that_is_not_believed_is_counted() -> None:
     report = Report(unbelieved=1)
     assert not report.is_good
