@@ -470,9 +470,8 @@ class Sharing:
             # Where no relay wants it, a relay that stops gives it back for those that will come.
             if not self._owns(partition):
                 given.set()
-        held = self._held_by_others()
         for index, turn in enumerate(self._turns):
-            if self._owns(Partition(self.number, index)) and index not in held:
+            if self._wants(index):
                 turn.set()
 
     def _own_weights(self) -> tuple[int, ...]:
