@@ -159,8 +159,8 @@ class Sessions:
             listing = await list_sessions(self._nc, looks_for_missing=False)
         self._nodes = frozenset({*listing.nodes, *listing.silent})
         # An errand has no key of the bot in its name, and takes none of its places.
-        listed = {(one.node, one.number): one.bot for one in listing.sessions}
-        counted = {(one.node, one.number): one.bot for one in listing.sessions if one.key}
+        listed = {one.place: one.bot for one in listing.sessions}
+        counted = {one.place: one.bot for one in listing.sessions if one.key}
         self._listed = _of(self._listed, listing.silent) | listed
         self._counted = _of(self._counted, listing.silent) | counted
         self._counts = Counter(self._counted.values())

@@ -71,6 +71,11 @@ class LiveSession:
     told: Json
     """All that nats-server tells of it."""
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """The node and its number: which session of the bus it is."""
+        return self.node, self.number
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

@@ -272,7 +272,7 @@ class FloodWatch:
         before_us = self._listed_us
         return [
             Sent(
-                (one.node, one.number),
+                one.place,
                 self._who(one),
                 one.node in before_us and one.began_us > before_us[one.node],
                 int(one.told.get("in_msgs", 0)),

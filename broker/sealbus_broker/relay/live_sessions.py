@@ -151,7 +151,7 @@ class LiveSessions:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + GRACE_S
         must_go = succession.ended | succession.narrow
-        asked = {(one.node, one.number) for one in narrow}
+        asked = {one.place for one in narrow}
         while left := heard.old(listing := await self._list(), must_go):
             late = loop.time() >= end_s
             going = [
@@ -160,10 +160,8 @@ class LiveSessions:
                 if late or one.bot in succession.ended or (one.bot, one.key) in lost
             ]
             # Their logins were under way, for example because a bot was renewing its session.
-            unasked = [
-                one for one in left if one not in going and (one.node, one.number) not in asked
-            ]
-            asked |= {(one.node, one.number) for one in unasked}
+            unasked = [one for one in left if one not in going and one.place not in asked]
+            asked |= {one.place for one in unasked}
             self.ended += len(going) if late else 0
             self.renewed += len(unasked)
             self._nc.write([*_tell(kick_subject, going), *_tell(renew_subject, unasked)])
