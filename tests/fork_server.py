@@ -18,13 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, popen_forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
 
 
-class _Popen(popen_forkserver.Popen):
+class _End(popen_forkserver.Popen):
     """Several threads may ask for the end of a process, although Python reads it only once."""
 
     _reading = threading.Lock()
@@ -37,9 +36,7 @@ class _Popen(popen_forkserver.Popen):
 
 
 class _Process(ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> popen_forkserver.Popen:  # noqa: N802  # its name there
-        return _Popen(process_obj)
+    _Popen = staticmethod(_End)
 
 
 class _Context(ForkServerContext):

@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+from unittest import mock
 
 from sealbus_broker.cli import door
 from sealbus_broker.door.process import COMMAND
@@ -37,7 +38,7 @@ class ForkedDoor:
         self.pid = os.fork()
         if not self.pid:
             self._line.close()
-            os._exit(_be_door(line))
+            _be_door(line)
         line.close()
         self.returncode: int | None = None
         self._ended = asyncio.Event()
@@ -71,7 +72,18 @@ class ForkedDoor:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def _be_door(line: socket.socket) -> int:
+def _be_door(line: socket.socket) -> NoReturn:
+    """Be the door to the end of this process, which must not go on as a relay."""
+    code = None
+    try:
+        code = _run_door(line)
+    finally:
+        if code is None:
+            traceback.print_exc()
+        os._exit(1 if code is None else code)
+
+
+def _run_door(line: socket.socket) -> int:
     os.setsid()
     relay, descriptors, _, _ = socket.recv_fds(line, 64, 3)
     if not descriptors:
@@ -84,11 +96,7 @@ def _be_door(line: socket.socket) -> int:
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.argv = [door.__name__, relay.decode(), str(signs)]
-    try:
-        return door.main()
-    except Exception:  # noqa: BLE001  # this process must not go on as a relay
-        traceback.print_exc()
-        return 1
+    return door.main()
 
 
 def fork_first_door() -> None:
@@ -106,4 +114,4 @@ def fork_first_door() -> None:
         await forked.start(command[len(COMMAND)], signs)
         return forked
 
-    asyncio.create_subprocess_exec = create_or_take  # type: ignore[assignment]  # any options
+    mock.patch.object(asyncio, "create_subprocess_exec", create_or_take).start()
