@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sealbus_broker.relay.relay import Relay
 from sealbus_broker.server.process import NatsServer
 from tests.cli.command import sealbus
 from tests.e2e.edits import edit
+from tests.e2e.order import Loss, out_of_order
 from tests.e2e.shop import Shop
 from tests.oidc.issuer import Issuer
 from tests.waiting import PATIENCE_S, patiently, until
@@ -96,35 +97,45 @@ async def shop(tmp_path: Path, issuer: Issuer) -> AsyncIterator[TokenShop]:
         yield running
 
 
-async def in_step(
-    shop: TokenShop, act: Callable[[Bot], Any], **options: Any
-) -> tuple[list[int], int]:
-    """Publish without a pause while ``act`` runs. Returns what was heard, and how many were
-    sent."""
-    heard: list[int] = []
-    sent = 0
+@dataclass
+class Traffic:
+    """Numbered messages from the greeter to the listener."""
+
+    heard: list[int] = field(default_factory=list)
+    sent: int = 0
+    losses: list[Loss] = field(default_factory=list)
+    """The times at which the listener lost its session."""
+
+
+async def in_step(shop: TokenShop, act: Callable[[Bot], Any], **options: Any) -> Traffic:
+    """Publish without a pause while ``act`` runs."""
+    traffic = Traffic()
     listener, greeter = shop.keyless("listener", **options), shop.keyless("greeter", **options)
 
     @listener.subscribe("greetings.sent")
     async def hear(message: Message) -> None:
-        heard.append(int(message.payload["text"]))
+        traffic.heard.append(int(message.payload["text"]))
+
+    @listener.on_lost
+    def lost(_: Bot) -> None:
+        traffic.losses.append(Loss(max(traffic.heard, default=-1), traffic.sent))
 
     async with listener, greeter:
         stopping = asyncio.Event()
 
         async def publish() -> None:
-            nonlocal sent
             while not stopping.is_set():
-                await greeter.publish("greetings.sent", {"text": str(sent)}, timeout=PATIENCE_S)
-                sent += 1
+                greeting = {"text": str(traffic.sent)}
+                await greeter.publish("greetings.sent", greeting, timeout=PATIENCE_S)
+                traffic.sent += 1
 
         async with asyncio.TaskGroup() as tasks:
             publishing = tasks.create_task(publish())
-            await until(lambda: len(heard) > 5 or publishing.done(), "traffic flows")
+            await until(lambda: len(traffic.heard) > 5 or publishing.done(), "traffic flows")
             await act(greeter)
             stopping.set()
-        await until(lambda: len(heard) >= sent, "all have come")
-    return heard, sent
+        await until(lambda: len(traffic.heard) >= traffic.sent, "all have come")
+    return traffic
 
 
 async def test_bot_without_a_key_goes_through_several_exchanges(
@@ -154,12 +165,12 @@ async def test_bot_without_a_key_goes_through_several_exchanges(
         await until(count, lambda: f"{len(keys)} session keys")
 
     try:
-        heard, sent = await in_step(shop, several)
+        traffic = await in_step(shop, several)
     finally:
         stopping.set()
         with suppress(SealbusError):
             await running
-    assert heard == list(range(sent))
+    assert traffic.heard == list(range(traffic.sent))
     assert len(keys) > EXCHANGES
 
 
@@ -173,9 +184,10 @@ async def test_void_issuer_key_has_bots_exchange_anew(shop: TokenShop) -> None:
             )
             assert ran.code == 0, ran.err
 
-    heard, sent = await in_step(shop, void)
-    # The listener's session is ended as well. Messages that it had in hand come again, later.
-    assert sorted(heard) == list(range(sent))
+    traffic = await in_step(shop, void)
+    # The listener's session is ended as well.
+    assert sorted(traffic.heard) == list(range(traffic.sent))
+    assert out_of_order(traffic.heard, traffic.losses) == 0
 
 
 async def test_new_issuer_key_needs_no_restart(shop: TokenShop) -> None:
@@ -194,8 +206,8 @@ async def test_new_issuer_key_needs_no_restart(shop: TokenShop) -> None:
 
         await until(certifies, "the relay certifies with the new key")
 
-    heard, sent = await in_step(shop, renew)
-    assert heard == list(range(sent))
+    traffic = await in_step(shop, renew)
+    assert traffic.heard == list(range(traffic.sent))
 
 
 async def test_bot_whose_identity_is_taken_away_is_thrown_out(shop: TokenShop) -> None:

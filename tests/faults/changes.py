@@ -34,7 +34,6 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from random import Random  # noqa: TID251  # a seed makes a run repeatable
 from typing import Final
@@ -42,6 +41,7 @@ from typing import Final
 from sealbus import Bot, Credentials, Message, SealbusError
 from tests.cli.command import sealbus_beside
 from tests.cli.folders import up
+from tests.e2e.order import Loss, out_of_order
 from tests.e2e.stalls import Stalls
 from tests.e2e.tls_bus import made, port_of, renew
 from tests.faults.yard import say
@@ -94,18 +94,14 @@ class Report:
     unbelieved: int = 0
     """How many deliveries the subscriber refused."""
     kinds: dict[str, Kind] = field(default_factory=dict)
-    losses: list[tuple[int, int]] = field(default_factory=list)
-    """The last message that had come, and the number of those sent, each time that the subscriber
-    lost its session. Those between may come later, because it may have had them in hand."""
+    losses: list[Loss] = field(default_factory=list)
+    """The times at which the subscriber lost its session."""
 
     def compare(self, got: list[int]) -> None:
         """Count the faults of the subscription, which got these numbers."""
         self.lost = len(set(range(self.sent)) - set(got))
         self.doubled = len(got) - len(set(got))
-        self.reordered = sum(
-            one > after and not any(last < after <= sent for last, sent in self.losses)
-            for one, after in pairwise(got)
-        )
+        self.reordered = out_of_order(got, self.losses)
 
     @property
     def is_good(self) -> bool:
@@ -181,7 +177,7 @@ class Scene:
         return bot
 
     def _note_loss(self, _: Bot) -> None:
-        self.report.losses.append((max(self._got, default=-1), self.report.sent))
+        self.report.losses.append(Loss(max(self._got, default=-1), self.report.sent))
 
     @asynccontextmanager
     async def _traffic(self) -> AsyncIterator[None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.order import Loss
 from tests.faults.changes import COUNTS, Report, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
@@ -57,7 +58,7 @@ def test_a_broken_promise_is_counted(got: list[int], faults: tuple[int, int, int
     ("got", "reordered"), [([0, 1, 3, 2], 0), ([0, 1, 3, 4, 2], 0), ([0, 2, 3, 1], 1)]
 )
 def test_message_in_hand_at_a_loss_may_come_later(got: list[int], reordered: int) -> None:
-    report = Report(sent=len(got), losses=[(1, 2)])
+    report = Report(sent=len(got), losses=[Loss(1, 2)])
     report.compare(got)
     assert report.reordered == reordered
 
