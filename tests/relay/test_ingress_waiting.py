@@ -226,3 +226,40 @@ def test_bundle_whose_bytes_were_not_kept_costs_its_bytes(monkeypatch: pytest.Mo
         waiting.put(bundle("b", 10 + position, 2, 3 * TURN_BYTES))
     bots = [waiting.take().pulled.place.session for _ in range(8)]
     assert bots.count("a") > bots.count("b")
+
+
+def test_bot_that_rests_has_no_turns_and_keeps_its_order() -> None:
+    waiting = IngressWaiting()
+    for position in range(3):
+        waiting.put(pulled("a", position))
+    assert taken(waiting, 1) == [("a", 0)]
+    waiting.rest("a")
+    assert not waiting.has_turn
+    waiting.put(pulled("a", 3))
+    assert not waiting.has_turn
+    waiting.put(pulled("b", 10))
+    assert taken(waiting, 1) == [("b", 10)]
+    assert not waiting.has_turn
+    assert len(waiting) == 3
+    waiting.wake("a")
+    assert taken(waiting, 3) == [("a", 1), ("a", 2), ("a", 3)]
+
+
+def test_bot_that_rests_has_no_first_turn() -> None:
+    """Also where nothing of it waited when it began to rest."""
+    waiting = IngressWaiting()
+    waiting.rest("a")
+    waiting.put(pulled("a", 0))
+    assert not waiting.has_turn
+    waiting.wake("a")
+    assert taken(waiting, 1) == [("a", 0)]
+
+
+def test_bot_that_was_forgotten_meanwhile_rests_no_longer() -> None:
+    waiting = IngressWaiting()
+    waiting.put(pulled("a", 0))
+    waiting.rest("a")
+    waiting.clear()
+    waiting.wake("a")
+    waiting.put(pulled("a", 0))
+    assert taken(waiting, 1) == [("a", 0)]

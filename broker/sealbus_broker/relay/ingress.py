@@ -3,8 +3,9 @@
 **A message** goes through these places:
 
 ============= ==================================================================================
-received      pulled, and in no batch yet: ``_received``, where the bots have turns. Where the
-              relay has no room for its bytes, they are read again when it is in a batch
+received      pulled, and in no batch yet: ``_received``, where the bots have turns. One that is
+              greedy and refused too often rests meanwhile. Where the relay has no room for its
+              bytes, they are read again when it is in a batch
 suspect       delivered often, and to be judged alone: ``_suspects``
 under way     in a batch, or judged alone: at most :data:`IN_HAND` batches
 opened        some of its envelopes were in a batch, and the others are still in ``_received``. The
@@ -60,6 +61,7 @@ from sealbus_broker.relay.ingress_waiting import (
 from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
 from sealbus_broker.relay.pipeline import NONE_REFUSED, Process, Refusals
 from sealbus_broker.relay.pulling import Pulling
+from sealbus_broker.relay.refusal_pace import RefusalPace
 from sealbus_broker.relay.rereading import Rereading
 from sealbus_broker.relay.senders import Senders
 from sealbus_broker.relay.stops import Stops
@@ -154,6 +156,8 @@ class IngressWorker:
         """All messages in hand."""
         self._received = IngressWaiting(bodies)
         """Pulled, and in no batch yet."""
+        self._pace = RefusalPace()
+        """How long greedy bots rest that are refused."""
         self._untold = NONE_REFUSED
         """The refused envelopes of opened messages."""
         self._suspects: deque[Pulled] = deque()
@@ -210,7 +214,7 @@ class IngressWorker:
                     may_begin = is_open or self._pulling.is_for_work
                     if (
                         may_begin
-                        and self._received
+                        and self._received.has_turn
                         and self._under_way < IN_HAND
                         and not self._suspects_wait()
                     ):
@@ -297,7 +301,7 @@ class IngressWorker:
         had: Counter[str] = Counter()
         envelopes = 0
         size = 0
-        while self._received and envelopes < most and size < most_bytes:
+        while self._received.has_turn and envelopes < most and size < most_bytes:
             pulled = self._received.peek()
             bot = pulled.place.session
             if self._is_suspect(pulled.place):
@@ -305,7 +309,7 @@ class IngressWorker:
                 self._suspect(pulled)
                 continue
             room = most - envelopes
-            if self._senders.is_greedy(bot) or self._neighbours.is_greedy(bot):
+            if self._is_greedy(bot):
                 room = min(room, SHARE - had[bot])
                 # All others have had their turn since its last one in this batch.
                 if room <= 0:
@@ -319,6 +323,25 @@ class IngressWorker:
             senders.note(had)
         self._begin(taken)
         return taken
+
+    def _is_greedy(self, bot: str) -> bool:
+        return self._senders.is_greedy(bot) or self._neighbours.is_greedy(bot)
+
+    def _slow_down(self, refusals: Refusals) -> None:
+        """Let greedy bots rest that are refused too often."""
+        for bot, refused in refusals.bots.items():
+            if self._is_greedy(bot):
+                self._pace.note(bot, refused, time.monotonic())
+                self._rest(bot)
+
+    def _rest(self, bot: str) -> None:
+        """Let a bot rest for as long as its refusals ask, and then wake it."""
+        if wait_s := self._pace.wait_s(bot, time.monotonic()):
+            self._received.rest(bot)
+            asyncio.get_running_loop().call_later(wait_s, self._rest, bot)
+        else:
+            self._received.wake(bot)
+            self._changed.set()
 
     def _begin(self, taken: Sequence[Piece]) -> None:
         """These pieces are under way until :meth:`_end`."""
@@ -447,6 +470,7 @@ class IngressWorker:
             if arrivals:
                 refusals = await self._process(arrivals, self._turn)
                 is_lost = False
+                self._slow_down(refusals)
                 # A message that is gone is not acknowledged: another one may be in its place.
                 await self._acknowledge(*self._done(there, refusals))
         except (NatsError, OSError) as error:

@@ -17,6 +17,9 @@ Afterwards it is one of them, and it stays one of them until its next turn would
 does not wait for a round of a thousand bots, and many strangers cannot keep the others waiting for
 ever.
 
+A bot that is refused too often *rests*: it has no turns for a while
+(:mod:`~sealbus_broker.relay.refusal_pace`).
+
 :class:`Bodies` bounds the memory that the messages of all partitions take. Where they take more,
 the relay keeps only the place of a message, and reads its bytes from INGRESS again before it is
 judged (:mod:`sealbus_broker.relay.ingress`).
@@ -177,6 +180,8 @@ class IngressWaiting:
         """The bots that have their first turn. The one whose turn it is comes first."""
         self._others: deque[str] = deque()
         """The other bots. The one whose turn is next comes first."""
+        self._resting: set[str] = set()
+        """The bots that have no turns. They are in neither queue."""
         self._count = 0
         """How many messages wait."""
 
@@ -192,19 +197,39 @@ class IngressWaiting:
         """Whether more may be pulled."""
         return len(self) < WAITING
 
+    @property
+    def has_turn(self) -> bool:
+        """Whether a message may be taken."""
+        return len(self) > sum(len(self._bots.get(bot, ())) for bot in self._resting)
+
+    def rest(self, bot: str) -> None:
+        """Give a bot no turns until :meth:`wake`. Its messages wait, those that come as well."""
+        self._resting.add(bot)
+        for turns in (self._new, self._others):
+            if bot in turns:
+                turns.remove(bot)
+
+    def wake(self, bot: str) -> None:
+        """Give a bot turns again, behind the others."""
+        if bot in self._resting:
+            self._resting.remove(bot)
+            if bot in self._bots:
+                self._others.append(bot)
+
     def put(self, pulled: Pulled) -> None:
         """Keep a message."""
         bot = pulled.place.session
         if bot not in self._bots:
             self._bots[bot] = deque()
             self._credit[bot] = TURN_BYTES
-            self._new.append(bot)
+            if bot not in self._resting:
+                self._new.append(bot)
         self._bots[bot].append(pulled)
         self._bodies.keep(pulled)
         self._count += 1
 
     def peek(self) -> Pulled:
-        """Return the message that comes next, and leave it. There has to be one."""
+        """Return the message that comes next, and leave it. :attr:`has_turn` has to hold."""
         while True:
             turns = self._new or self._others
             bot = turns[0]
@@ -249,6 +274,6 @@ class IngressWaiting:
         """Forget all that wait."""
         for pulled in self:
             self._bodies.leave(pulled)
-        for memory in (self._bots, self._credit, self._new, self._others):
+        for memory in (self._bots, self._credit, self._new, self._others, self._resting):
             memory.clear()
         self._count = 0

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -113,6 +113,11 @@ class Refusals:
         for item in self._items:
             parts[item.judgment.arrival.position not in positions].append(item)
         return Refusals(parts[0], self._answer), Refusals(parts[1], self._answer)
+
+    @property
+    def bots(self) -> Counter[str]:
+        """How many there are, by the bot that sent them."""
+        return Counter(item.judgment.arrival.session for item in self._items)
 
     def tell(self) -> None:
         """Tell the senders."""
