@@ -32,7 +32,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import statistics
 import sys
 import tempfile
@@ -40,11 +39,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
 
 from sealbus_broker.relay.quarantine import RECORD_HEADER
 from tests.faults.greedy.attacker import Attacker
-from tests.faults.greedy.cases import SERVER_ENVIRONMENT
 from tests.faults.greedy.crowd import Crowd, Notes
 from tests.faults.greedy.gauges import read_log
 from tests.faults.greedy.stage import GREEDY, Stage
@@ -117,7 +114,7 @@ async def play(
     A ``polite`` attacker has the processor time that others leave. On a full machine that is none.
     """
     names = [f"honest-{number}" for number in range(honest)]
-    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, SERVER_ENVIRONMENT):
+    with tempfile.TemporaryDirectory() as folder:
         async with Stage(Path(folder) / "bus", names) as stage:
             return await _play(stage, kind, quiet_s, flood_s, polite)
 

