@@ -329,7 +329,7 @@ class IngressWorker:
 
     def _slow_down(self, refusals: Refusals) -> None:
         """Let greedy bots rest that are refused too often."""
-        for bot, refused in refusals.bots.items():
+        for bot, refused in refusals.by_bot.items():
             if self._is_greedy(bot):
                 self._pace.note(bot, refused, time.monotonic())
                 self._rest(bot)

@@ -115,8 +115,8 @@ class Refusals:
         return Refusals(parts[0], self._answer), Refusals(parts[1], self._answer)
 
     @property
-    def bots(self) -> Counter[str]:
-        """How many there are, by the bot that sent them."""
+    def by_bot(self) -> Counter[str]:
+        """How many each bot has."""
         return Counter(item.judgment.arrival.session for item in self._items)
 
     def tell(self) -> None:

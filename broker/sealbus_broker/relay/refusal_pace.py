@@ -13,10 +13,12 @@ from typing import Final
 
 MOST_REFUSED: Final = 200
 """How many envelopes a second a relay refuses of one greedy bot: as many as it bears of worthless
-ones (``flood_meter.MOST_WORTHLESS``). They take it a twentieth of its time."""
+ones (``flood_meter.MOST_WORTHLESS``). Each takes up to 0.2 ms, so all take a twenty-fifth of its
+time."""
 
 BURST_S: Final = 0.1
-"""For how many seconds of them a bot waits for nothing."""
+"""For how many seconds of them a bot does not wait. They are two or three pieces of a bundle, so a
+bot that is refused now and then never waits."""
 
 
 class RefusalPace:
