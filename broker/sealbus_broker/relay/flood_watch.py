@@ -124,7 +124,7 @@ class FloodWatch:
             now_ms: The wall clock, in ms since 1970.
             supervisor: Answers for the writing of records.
             take_worthless: Gives the number of worthless envelopes since its last call, by bot.
-            forget_backlog: Is told each bot whose sessions end.
+            forget_backlog: Is told the bots that pause, after each end of their sessions.
         """
         self._nc = nc
         self._key = key
@@ -228,7 +228,7 @@ class FloodWatch:
         if self._pauses.left_ms(flood.bot, now_ms):
             return  # its sessions end, and it sends until then
         began = self._pauses.begin(flood.bot, now_ms)
-        self._sweep_until = time.monotonic() + SETTLE_S
+        self._begin_sweeping()
         # The doors first, so that it does not come back at once.
         self._tell(nc)
         length_ms = began.until_ms - now_ms
@@ -237,7 +237,6 @@ class FloodWatch:
         if bot == flood.bot:
             notice = Notice(policy.bus, bot, now_ms, Ended.FLOODING, pause_ms=length_ms)
             nc.write([pub(notice_subject(bot).encode(), seal_notice(self._key, notice))])
-            self._forget_backlog(bot)
         log.warning(
             "bot.flooding",
             bot=bot,
@@ -252,8 +251,14 @@ class FloodWatch:
         place = f"{FLOODING}.{began.until_ms // _SAME_MS}"
         self._supervisor.piece("recording a flood", _store(store, record, place))
 
+    def _begin_sweeping(self) -> None:
+        """Look for the sessions of bots that pause, from now on and at once. A flood makes a list
+        slow, so the pause after the last one may be long."""
+        self._sweep_until = time.monotonic() + SETTLE_S
+        self._list_at = 0.0
+
     def _sweep(self, nc: HardenedClient, listing: Listing) -> None:
-        """End the sessions of all bots that pause."""
+        """End the sessions of all bots that pause, and have their backlog forgotten."""
         lasting = self._pauses.lasting(self._now_ms())
         nc.write(
             [
@@ -266,6 +271,9 @@ class FloodWatch:
                 if self._who(one) in lasting
             ]
         )
+        # Not before: the flood goes on until then, and would fill the next connection as well.
+        for name in lasting:
+            self._forget_backlog(name)
 
     def _sent(self, listing: Listing) -> Sequence[Sent]:
         """Return the counts of each session."""
@@ -344,9 +352,9 @@ class FloodWatch:
     def _on_pauses(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         # Only a relay's login can publish here. Another version may say it in another way.
         with contextlib.suppress(Malformed):
-            for bot in self._pauses.take(data, self._now_ms()):
-                # Its live messages were spread over all relays.
-                self._forget_backlog(bot)
+            # Its live messages were spread over all relays.
+            if self._pauses.take(data, self._now_ms()):
+                self._begin_sweeping()
 
 
 def _shown(name: str) -> str:

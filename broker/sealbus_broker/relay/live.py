@@ -137,7 +137,7 @@ class LiveWorker:
         self._counters.count_dropped(bot, messages)
 
     def forget_backlog(self, bot: str) -> None:
-        """The sessions of ``bot`` end, because it floods the bus. Where it did so with live
+        """The sessions of ``bot`` have ended, because it floods the bus. Where it did so with live
         messages, hundreds of thousands of them wait in nats-server, in front of those of other
         bots. A new connection has none of them. The other bots send theirs again."""
         if bot in self._dropped:
