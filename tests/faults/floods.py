@@ -19,6 +19,7 @@ kind                      flood
 ``pace-garbage``          5,000 messages a second that are no envelope: below ``flood_messages``
 ``pace-badly-sealed``     6,400 envelopes a second whose seals do not hold, in bundles
 ``pace-valid``            valid messages, as fast as one process seals them
+``pace-refused``          messages that are refused, as fast as one process seals them
 ========================= ========================================================================
 
 The program reports the 99th percentile of the honest bots' messages and requests, quiet and
@@ -57,7 +58,7 @@ ENDED: Final = (
 )
 """The floods that a relay ends. Tests have some that are over then: their names go on."""
 
-BORNE: Final = ("pace-valid",)
+BORNE: Final = ("pace-valid", "pace-refused")
 """The floods that it bears."""
 
 FLOOD: Final = "accepted.goods.>"

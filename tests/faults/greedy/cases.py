@@ -23,6 +23,8 @@ from sealbus_broker.nats.config import (
     MAX_SUBSCRIPTIONS,
 )
 from sealbus_broker.relay.counters import QUIET_S
+from sealbus_broker.relay.refusal_pace import MOST_REFUSED
+from sealbus_broker.relay.senders import LATELY
 from tests.faults.greedy.gauges import MIB, Watched
 from tests.faults.greedy.stage import BURST, RATE, SHARE_BYTES
 
@@ -174,6 +176,12 @@ def _floods(seen: Seen) -> Iterator[Figure]:
     yield Figure("sessions that NATS ended", seen.sent["cut off"])
 
 
+def _refusals(seen: Seen) -> Iterator[Figure]:
+    refused = sum(count for name, count in seen.verdicts.items() if "." in name)
+    # At first a relay does not know that the bot is greedy.
+    yield Figure("refused", refused, MOST_REFUSED * (seen.seconds + 1) + 2 * LATELY)
+
+
 def _turns(seen: Seen) -> Iterator[Figure]:
     yield from _ingress(seen)
     # Nothing judges this figure, because it depends on the machine.
@@ -278,6 +286,7 @@ CASES: Final = (
     Case("ingress", ("messages in INGRESS",), _ingress, (_INGRESS,)),
     Case("pour-garbage", ("messages and bytes that reach nats-server",), _floods),
     Case("pace-badly-sealed", ("envelopes that are none, or whose seal does not hold",), _floods),
+    Case("pace-refused", ("refusals",), _refusals),
     Case("ingress-bundles", ("messages in INGRESS",), _ingress, (_INGRESS,)),
     Case("accepted", ("bytes in ACCEPTED and LIVE",), _accepted, (_GOODS,)),
     Case(

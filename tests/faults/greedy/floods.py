@@ -136,3 +136,9 @@ async def pace_badly_sealed(field: Field) -> None:
 async def pace_valid(field: Field) -> None:
     """Valid messages, as fast as one process seals them."""
     await flood(field, sealed(field, "goods.a", b"\xc0", 4 * MAX_BUNDLE))
+
+
+@FLOODS.named("pace-refused")
+async def pace_refused(field: Field) -> None:
+    """Messages that are refused, as fast as one process seals them."""
+    await flood(field, sealed(field, "nowhere.a", b"\xc0", 4 * MAX_BUNDLE))
