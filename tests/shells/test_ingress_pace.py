@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sealbus.protocol.codec import pack_bundle
+from sealbus.protocol.reason import Reason
 from sealbus_broker.relay import refusal_pace
 from sealbus_broker.relay.ingress_waiting import SHARE
 from sealbus_broker.relay.senders import Senders
@@ -60,6 +61,15 @@ async def test_refused_bot_goes_on_after_its_rest(bus: Stage, worker: Worker) ->
 async def test_accepted_bot_does_not_rest(bus: Stage, worker: Worker) -> None:
     await send(bus, pack_bundle(MANY))
     await until(lambda: worker.judged == MANY, "all of it is judged")
+
+
+@pytest.mark.usefixtures("_for_ever")
+async def test_bot_with_worthless_envelopes_does_not_rest(bus: Stage, worker: Worker) -> None:
+    """The sooner they are counted, the sooner it is cut off."""
+    worker.refuses = True
+    worker.reason = Reason.BAD_SEAL
+    await send(bus, pack_bundle(MANY))
+    await until(worker.told.is_set, "all of it is refused")
 
 
 @pytest.mark.usefixtures("_for_ever")

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from sealbus.protocol.codec import pack_bundle
+from sealbus.protocol.reason import Reason
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.streams import PARTITIONS, Partition
@@ -49,6 +50,8 @@ class Worker:
         self.told = asyncio.Event()
         self.told_of: list[bytes] = []
         self.refuses = False
+        self.reason = Reason.QUOTA
+        """Why it refuses."""
         self.fails = False
         self.errors: list[Exception | None] = []
         """The results of the next batches. ``None`` is no error."""
@@ -87,7 +90,10 @@ class Worker:
             raise ZeroDivisionError
         if self.errors and (error := self.errors.pop(0)) is not None:
             raise error
-        items = [SimpleNamespace(judgment=SimpleNamespace(arrival=one)) for one in arrivals]
+        items = [
+            SimpleNamespace(judgment=SimpleNamespace(arrival=one, reason=self.reason))
+            for one in arrivals
+        ]
         refused: Any = items if self.refuses else []
         return Refusals(refused, self._tell)
 

@@ -47,7 +47,7 @@ from sealbus_broker.gate.policy import DeliveryClass, Disposition, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
 from sealbus_broker.logger import get_logger
-from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.counters import WORTHLESS, VerdictCounters
 from sealbus_broker.relay.ledger import Ledger
 from sealbus_broker.relay.quarantine import Record, RefusedPart
 from sealbus_broker.relay.storing import Item, Storing
@@ -116,8 +116,12 @@ class Refusals:
 
     @property
     def by_bot(self) -> Counter[str]:
-        """How many each bot has."""
-        return Counter(item.judgment.arrival.session for item in self._items)
+        """How many each bot has, without the worthless ones, which have a bound of their own."""
+        return Counter(
+            item.judgment.arrival.session
+            for item in self._items
+            if item.judgment.reason not in WORTHLESS
+        )
 
     def tell(self) -> None:
         """Tell the senders."""
