@@ -338,7 +338,7 @@ class IngressWorker:
         """Let a bot rest for as long as its refusals ask, and then wake it."""
         if wait_s := self._pace.wait_s(bot, time.monotonic()):
             self._received.rest(bot)
-            asyncio.get_running_loop().call_later(wait_s, self._rest, bot)
+            self._supervisor.later("the rest of a greedy bot", wait_s, self._rest, bot)
         else:
             self._received.wake(bot)
             self._changed.set()
