@@ -59,7 +59,7 @@ from sealbus_broker.relay.flood_meter import (
     WorthlessMeter,
 )
 from sealbus_broker.relay.health import Level, Problem
-from sealbus_broker.relay.live_sessions import UNHEARD
+from sealbus_broker.relay.live_sessions import tell
 from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.stream_store import StreamStore
 
@@ -260,17 +260,7 @@ class FloodWatch:
     def _sweep(self, nc: HardenedClient, listing: Listing) -> None:
         """End the sessions of all bots that pause, and have their backlog forgotten."""
         lasting = self._pauses.lasting(self._now_ms())
-        nc.write(
-            [
-                pub(
-                    kick_subject(one.node).encode(),
-                    json.dumps({"cid": one.number}).encode(),
-                    UNHEARD,
-                )
-                for one in listing.sessions
-                if self._who(one) in lasting
-            ]
-        )
+        nc.write(tell(kick_subject, [one for one in listing.sessions if self._who(one) in lasting]))
         # Not before: the flood goes on until then, and would fill the next connection as well.
         for name in lasting:
             self._forget_backlog(name)

@@ -136,8 +136,8 @@ class LiveSessions:
         self._nc.write(
             [
                 *self._notices(succession),
-                *_tell(kick_subject, ended),
-                *_tell(renew_subject, [*narrow, *wide]),
+                *tell(kick_subject, ended),
+                *tell(renew_subject, [*narrow, *wide]),
             ]
         )
         self.ended = len(ended)
@@ -164,7 +164,7 @@ class LiveSessions:
             asked |= {one.place for one in unasked}
             self.ended += len(going) if late else 0
             self.renewed += len(unasked)
-            self._nc.write([*_tell(kick_subject, going), *_tell(renew_subject, unasked)])
+            self._nc.write([*tell(kick_subject, going), *tell(renew_subject, unasked)])
             if late:
                 log.warning(
                     "sessions.ended",
@@ -190,7 +190,7 @@ class LiveSessions:
         listing = await self._list()
         left = heard.old(listing, succession.ended | succession.narrow)
         if left:
-            self._nc.write(_tell(kick_subject, left))
+            self._nc.write(tell(kick_subject, left))
             bots = sorted({one.bot for one in left})[:20]
             log.warning("sessions.ended", because="admitted late", sessions=len(left), bots=bots)
         return not listing.unheard
@@ -240,7 +240,7 @@ class Heard:
         ]
 
 
-def _tell(subject_of: Callable[[str], str], sessions: Iterable[LiveSession]) -> list[bytes]:
+def tell(subject_of: Callable[[str], str], sessions: Iterable[LiveSession]) -> list[bytes]:
     """Return the frames that name each session on the subject of its node."""
     return [
         pub(subject_of(one.node).encode(), json.dumps({"cid": one.number}).encode(), UNHEARD)
