@@ -285,7 +285,7 @@ CASES: Final = (
     Case("notes", ("notes of progress",), _notes, (("PROGRESS", "progress.>"),)),
     Case("ingress", ("messages in INGRESS",), _ingress, (_INGRESS,)),
     Case("pour-garbage", ("messages and bytes that reach nats-server",), _floods),
-    Case("pace-badly-sealed", ("envelopes that are none, or whose seal does not hold",), _floods),
+    Case("pace-badly-sealed", ("worthless envelopes",), _floods),
     Case("pace-refused", ("refusals",), _refusals),
     Case("ingress-bundles", ("messages in INGRESS",), _ingress, (_INGRESS,)),
     Case("accepted", ("bytes in ACCEPTED and LIVE",), _accepted, (_GOODS,)),
