@@ -35,9 +35,10 @@ def backup(target: str, folder: str | None, servers: tuple[str, ...]) -> None:
     """Save the streams of a bus that runs into the folder TARGET, which must not exist.
 
     The files have all stored messages, and the ledger. They are not encrypted, and only their owner
-    can read them. `sealbus restore` knows by bus.json which bus they are of, and that no file has
-    changed. Live messages are in memory, and are not saved. Keep a copy of the bus's folder
-    too: it has the keys, and this command does not save them.
+    can read them. `sealbus restore` reads in bus.json the bus that they belong to, and the digest
+    of each file. So it notices a file that has changed. Live messages are in memory, and are not
+    saved. Keep a copy of the bus's folder too: it has the keys, and this command does not save
+    them.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()

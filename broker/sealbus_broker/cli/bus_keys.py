@@ -64,13 +64,13 @@ def rotate_bus(overlap: int, finish: bool, servers: tuple[str, ...], folder: str
 
     The first call makes the next key in .sealbus/relay.toml, and publishes a link to it that the
     present key seals. Bots follow it when they renew their sessions. Relays seal with the next key
-    when all sessions of before are over (limits.session, and a minute). They notice the file by
+    when all earlier sessions are over (limits.session, and a minute). They notice the file by
     themselves. Where relays run on several machines, copy the file to each of them within the
     overlap. Then say it with --finish on each.
 
-    This does not help where somebody has the present key already: he can publish a link too. Then
-    move .sealbus/relay.toml away, make another bus key with `sealbus up --new-keys`, and new
-    credentials for each bot.
+    This does not help where a thief has the present key already, because the thief can publish a
+    link too. Then move .sealbus/relay.toml away, make another bus key with
+    `sealbus up --new-keys`, and new credentials for each bot.
     """
     bus = BusFolder.find(folder)
     facts = the_bus(bus, ())

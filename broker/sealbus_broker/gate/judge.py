@@ -438,7 +438,7 @@ def check_birth(case: CheckContext) -> Violation | None:
 def check_wait(case: CheckContext) -> Violation | None:
     """*stale*: the message waited for a relay no longer than the ledger's window allows.
 
-    A live message waits hardly at all.
+    A live message waits for two seconds at most.
     """
     waited = case.moment.now_ms - case.arrival.arrived_at_ms
     is_live = case.arrival.delivery is DeliveryClass.LIVE
@@ -680,7 +680,7 @@ def check_schema(case: CheckContext) -> Violation | None:
 
 
 def check_what_came_before(case: CheckContext) -> Violation | None:
-    """*cause*: the earlier message that the subject's rule demands did come before."""
+    """*cause*: the message has the cause that the subject's rule demands."""
     assert case.rule is not None and case.bot is not None and case.envelope is not None
     if case.is_reply or case.rule.cause is None:
         return None

@@ -37,10 +37,8 @@ def checks() -> str:
 
 
 def reasons() -> str:
-    """The closed list of reasons."""
-    return table(
-        ("reason", "meaning"), ((f"`{reason.value}`", reason.meaning) for reason in Reason)
-    )
+    """The closed list of reasons. Some meanings are too long for a row of a table."""
+    return "\n".join(wrapped(f"**`{reason.value}`**: {reason.meaning}", "- ") for reason in Reason)
 
 
 def ended() -> str:
