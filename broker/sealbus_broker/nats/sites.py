@@ -17,13 +17,13 @@ subject                                     direction      use
 ``$JS.FC.….ACCEPTED.mirror.*``              SITE → BUS     how far the second site is
 ==========================================  =============  =========================================
 
-So whoever has the second site's key reads all accepted messages, and changes nothing at the bus. He
-may change the *mirror*, because nats-server passes messages on between two connections of one
-login: he hears what the second site says, and what he says on ``mirror.accepted`` is stored there
-in place of the next message (tried, 2.15.1). No subscriber believes it, but a promotion loses the
-message. The consumer
-``mirror`` is made beforehand, and has a fixed subject. A right to make consumers would be a right
-to have the bus publish on any subject, those of JetStream's API among them.
+So a thief of the second site's key reads all accepted messages, and changes nothing at the bus. The
+thief may change the *mirror*, because nats-server passes messages on between two connections of one
+login. The thief hears the words of the second site. A message that the thief publishes on
+``mirror.accepted`` is stored there in place of the next message (tried, 2.15.1). No subscriber
+believes it, but a promotion loses the message that it replaces. The consumer ``mirror`` is made
+beforehand, and has a fixed subject. A right to make consumers would be a right to have the bus
+publish on any subject, those of JetStream's API among them.
 
 nats-server (2.15.1) itself refuses ``$JS.API.>`` on a leaf node connection between two servers with
 JetStream. So the bus cannot change the streams of the second site either. That is also why the

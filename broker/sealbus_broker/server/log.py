@@ -2,8 +2,8 @@
 words.
 
 nats-server writes the file itself, and begins a new file when it has grown
-(``logfile_size_limit``), because a stranger who is refused again and again causes as many lines as
-he likes. The lines before it has read its configuration, and its last words in a crash, come by way
+(``logfile_size_limit``), because a stranger who is refused again and again causes any number of
+lines. The lines before it has read its configuration, and its last words in a crash, come by way
 of its standard error. They go into the same file.
 """
 

@@ -1,9 +1,9 @@
 """Pinned senders: the enrolled keys by which a subscriber believes a bot itself.
 
 By default a subscriber believes the bus: a relay has verified the sender's seal, and has stamped
-the message. Whoever steals the bus key can stamp a message of his own. A *pin* is an enrolled key
-of another bot, which the subscriber got beforehand. It believes messages of that bot only if a
-pinned key has sealed them, or has certified the session key that did.
+the message. A thief of the bus key can stamp a forged message. A *pin* is an enrolled key of
+another bot, which the subscriber got beforehand. It believes messages of that bot only if a pinned
+key has sealed them, or has certified the session key that did.
 
 **A pin follows a rotation.** The sender's old key signs a link to the new one
 (:mod:`sealbus.protocol.sender_links`), and each delivery under the new key has it. So the new key

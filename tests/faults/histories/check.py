@@ -39,7 +39,7 @@ from sealbus_broker.relay.counters import WORTHLESS
 from tests.faults.histories.history import SENDER, SUBSCRIBER, Event, History, Life, Stored
 
 MEMORY_BYTES: Final = {"relay": 512 * 1024 * 1024, "node": 1024 * 1024 * 1024}
-"""The most resident memory of a relay and of a server. ``compose.yaml`` gives them this much."""
+"""The most resident memory of a relay and a server. ``compose.yaml`` gives them twice as much."""
 
 UNDELIVERABLE: Final = "undeliverable"
 

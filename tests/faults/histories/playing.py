@@ -43,7 +43,7 @@ from tests.waiting import until
 
 ACCEPTS_S: Final = 60.0
 """Within this time after the last fault the bus accepts again. Half-open connections are noticed
-within a minute, and all other faults within a few seconds."""
+within five seconds, and a cluster elects leaders within ten. The rest is for a busy machine."""
 
 DRAIN_S: Final = 120.0
 """Within this time all messages are handled. The messages of a killed subscriber come again after

@@ -107,8 +107,8 @@ def link_text(link: bytes) -> str:
 def parse_link(text: object) -> bytes:
     """The bytes of a link that was written as text. Its signature is *not* verified here.
 
-    Raises :class:`InvalidInput`, also where its time cannot be shown: whoever has the old key dates
-    a link as he likes.
+    Raises :class:`InvalidInput`, also where its time cannot be shown: whoever has the old key can
+    put any date into a link.
     """
     try:
         data = base64.b64decode(str(text).encode(), validate=True)
