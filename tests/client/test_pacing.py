@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random  # noqa: TID251  # seeded
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -19,32 +17,8 @@ from sealbus.sending.pacing import JITTER_S, Pace
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate import policy
 from sealbus_broker.gate.rate import RateMeters
+from tests.jumping import run
 from tests.waiting import patiently
-
-
-class Jumping(asyncio.SelectorEventLoop):
-    """An event loop whose time is the time of its next timer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-        selector: Any = self._selector  # type: ignore[attr-defined]  # asyncio's own, documented nowhere
-        select = selector.select
-
-        def jump(timeout: float | None) -> Any:
-            assert timeout is not None, "the loop would wait for ever"
-            self.now += timeout
-            return select(0)
-
-        selector.select = jump
-
-    def time(self) -> float:
-        return self.now
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=Jumping) as runner:
-        runner.run(work)
 
 
 @dataclass(eq=False)

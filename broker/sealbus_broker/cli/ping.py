@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,6 @@ from typing import Any, Final
 
 import click
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 from rich.console import Console
 from rich.table import Table
 
@@ -45,8 +45,12 @@ from sealbus_broker.relay.secrets import BusSecrets
 ASK_S: Final = 3.0
 """Longest time for one answer of NATS or a relay.
 
-All together stay below the ten seconds of the health check of ``compose.yaml``.
+The connection takes one, and all questions together another. So ``--relay`` stays below the ten
+seconds of the health check of ``compose.yaml``.
 """
+
+AGAIN_S: Final = 0.1
+"""The pause before a relay that has not looked at the bus yet is asked again."""
 
 MIB: Final = 1024 * 1024
 
@@ -76,10 +80,10 @@ class Found:
 def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_json: bool) -> int:
     """Say whether the bus works. Send a message the whole way, ask a relay, and show the streams.
 
-    The exit code is 1 if the bus accepts nothing or no relay answers. It is 0 after a warning, such
-    as a stream that is 80 % full, or a disk of `sealbus up` with little room. A health check can
-    ask one relay with --relay NAME. Where several relays run, it also shows the partitions that
-    each works on.
+    The exit code is 1 if the bus accepts nothing, if no relay answers, or if the relay has not
+    looked at the bus for 9 s. It is 0 after a warning, such as a stream that is 80 % full, or a
+    disk of `sealbus up` with little room. A health check can ask one relay with --relay NAME. Where
+    several relays run, it also shows the partitions that each works on.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
@@ -155,8 +159,7 @@ async def _ping(
 
 
 async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found: Found) -> None:
-    await _ask_streams(nc, found)
-    found.relay = await _ask_relay(nc, relay)
+    _, found.relay = await asyncio.gather(_ask_streams(nc, found), _ask_relay(nc, relay))
     if found.relay is None:
         which = "no relay answers" if relay is None else f"the relay {relay} does not answer"
         hint = "start one: `sealbus relay`" if relay is None else "start it with this --name"
@@ -211,12 +214,19 @@ async def _ask_stream(nc: HardenedClient, name: str) -> dict[str, Any] | None:
 
 
 async def _ask_relay(nc: HardenedClient, relay: str | None) -> dict[str, Any] | None:
+    """Ask a relay for its report. ``None``: there is no answer.
+
+    A relay that has just started is asked again until its first look at the bus is over.
+    """
     subject = PING_SUBJECT if relay is None else f"{PING_SUBJECT}.{relay}"
-    try:
-        answer: dict[str, Any] = json.loads((await nc.request(subject, b"", ASK_S)).data)
-    except (NatsError, NoRespondersError, OSError, TimeoutError, ValueError):
-        return None
-    return answer
+    report: dict[str, Any] | None = None
+    with contextlib.suppress(NatsError, OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(ASK_S):
+            report = json.loads((await nc.request(subject, b"", ASK_S)).data)
+            while report is not None and report["looked_s_ago"] is None:
+                await asyncio.sleep(AGAIN_S)
+                report = json.loads((await nc.request(subject, b"", ASK_S)).data)
+    return report
 
 
 async def _probe(

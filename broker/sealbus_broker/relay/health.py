@@ -18,6 +18,13 @@ A problem has a level: *red*, where the bus accepts nothing, or soon will not; o
 an operator should act. The health is the worst level, or *ok*. :meth:`Health.look` alone changes
 it. It logs a problem when it begins, when its level changes, each minute that it lasts, and when it
 is over. A lost connection is a problem by itself, and then nothing else is asked.
+
+**The time until a bus that accepts nothing is red** is nine seconds at most. The last message was
+accepted :data:`JUST_S` before a look that therefore sent no probe. The next look begins
+:data:`LOOK_S` after that one began. A look that found nothing ends sooner, because each of its
+questions has :data:`ASK_S`, and a probe that takes longer was accepted. The next look finds it
+within :data:`LOOK_MOST_S`. Whoever pings the relay also learns the age of the last look, so a
+relay that does not look is red as well (:func:`late_look`).
 """
 
 from __future__ import annotations
@@ -35,12 +42,19 @@ from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
+from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import kind, pause
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS, STREAMS, partitions
+from sealbus_broker.nats.streams import (
+    ACK_WAIT_S,
+    PARTITIONS,
+    STREAMS,
+    Partition,
+    partitions,
+)
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober, is_accepted
@@ -55,8 +69,12 @@ PING_SUBJECT: Final = "relay.ping"
 ``relay.ping.<name>`` that relay."""
 
 LOOK_S: Final = 3.0
-"""The pause between two looks. With :data:`PROBE_S` a bus that accepts nothing is red within ten
-seconds."""
+"""The time from the beginning of a look to that of the next. A look that takes longer is followed
+by the next one at once."""
+
+JUST_S: Final = 0.5
+"""A message that was accepted so long ago, or later, proves the whole way. On a bus with more
+messages than that, a probe would only wait behind them."""
 
 PROBE_S: Final = 4.0
 """How long a probe may take. That is a thousand times as long as on an idle bus, and longer than a
@@ -70,7 +88,19 @@ STILL_S: Final = ACK_WAIT_S + 5.0
 it takes until the messages of a dead relay are delivered to another."""
 
 ASK_S: Final = 2.0
-"""How long JetStream may take to say how full a stream is."""
+"""How long JetStream may take for one answer. All questions of a look are asked at the same time.
+It is shorter than :data:`LOOK_S`: see the module."""
+
+WAY_MOST_S: Final = 5.0
+"""How long the look at the whole way may take: a probe, and a question before and behind it. Those
+only make its sentence more exact."""
+
+LOOK_MOST_S: Final = 5.5
+"""How long a look may take. Half a second is left for a relay that is busy."""
+
+LATE_S: Final = 9.0
+"""From this age on, the last look is too old. Two looks end at most :data:`LOOK_S` and
+:data:`LOOK_MOST_S` apart, which is 8.5 s."""
 
 FULL_AT: Final = 0.8
 """The share from which on a stream's fill is a warning."""
@@ -85,11 +115,20 @@ AGAIN_S: Final = 60.0
 POLICY: Final = "policy"
 """The subject of problems of the policy."""
 
+LOOK: Final = "look"
+"""The subject of problems of the look itself."""
+
 RESTART: Final = (
     "look into nats-server's log and at its disk. A stream that met a full disk stores nothing"
     " until nats-server is restarted: free space first, then restart it"
 )
 
+HANGS: Final = "look into the relay's log, and start it again if it goes on"
+
+BEGINS: Final = (
+    "a relay that has just started looks within some seconds; ask again, and look into its log if"
+    " it still has not"
+)
 
 NO_LEADER: Final = (
     "if a node was lost just now, an election takes some seconds. More than half of the nodes that"
@@ -206,11 +245,12 @@ class Health:
     async def run(self, stopping: asyncio.Event) -> None:
         """Look every few seconds until ``stopping`` is set."""
         while not stopping.is_set():
+            began = self._monotonic()
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001  # an error of the look must not end the work
                 log.error("health.not-checked", error=kind(error))  # noqa: TRY400  # one line
-            await pause(LOOK_S, until=stopping)
+            await pause(max(0.0, began + LOOK_S - self._monotonic()), until=stopping)
 
     async def look(self) -> None:
         """Look once, and log each change."""
@@ -224,11 +264,7 @@ class Health:
                 )
             ]
         else:
-            # At the same time: a server that is silent to all would otherwise hold up the look for
-            # long.
-            parts = await asyncio.gather(
-                self._whole_way(), self._streams(), self._partitions(), self._set_aside()
-            )
+            parts = await self._ask_all()
             around = self._surroundings(self._policy().limits)
             own = (self._own_stores(), self._own_policy(), around)
             found = [problem for part in (*own, *parts) for problem in part]
@@ -236,10 +272,25 @@ class Health:
         self._looked_at = self._monotonic()
         self._tell()
 
+    async def _ask_all(self) -> Sequence[list[Problem]]:
+        """Return the problems of each part of the look that waits for an answer."""
+        # At the same time: a server that is silent to all would otherwise hold up the look for
+        # long.
+        parts = asyncio.gather(
+            self._whole_way(), self._streams(), self._partitions(), self._set_aside()
+        )
+        try:
+            # Each part has its own bound. This one holds whatever a part waits for.
+            async with asyncio.timeout(LOOK_MOST_S):
+                return await parts
+        except TimeoutError:
+            what = f"the relay's look at the bus did not end within {LOOK_MOST_S:g} s"
+            return [[Problem(Level.RED, LOOK, what, HANGS)]]
+
     def report(self) -> dict[str, Any]:
         """Return the answer to a ping."""
         policy = self._policy()
-        looked = None if self._looked_at is None else round(self._monotonic() - self._looked_at, 1)
+        looked = self._looked_s_ago()
         return {
             "relay": self._relay,
             "bus": policy.bus,
@@ -253,42 +304,37 @@ class Health:
             "peers": [] if self._sharing is None else self._sharing.peers,
         }
 
+    def _looked_s_ago(self) -> float | None:
+        """Return the age of the last look, in seconds. ``None``: there was none."""
+        return None if self._looked_at is None else round(self._monotonic() - self._looked_at, 1)
+
     def _present(self) -> list[Problem]:
-        """Return the problems of the last look, with those of the policy as they are now."""
+        """Return the problems of the last look, with its age and those of the policy as they are
+        now."""
         others = [problem for problem in self.problems if problem.about != POLICY]
-        return [*others, *self._own_policy()]
+        return [*late_look(self._relay, self._looked_s_ago()), *others, *self._own_policy()]
 
     async def _whole_way(self) -> list[Problem]:
         stored_at = self._counters.stored_at
-        if stored_at is not None and self._monotonic() - stored_at < LOOK_S:
+        if stored_at is not None and self._monotonic() - stored_at < JUST_S:
             return []
         policy = self._policy()
-        # Compared afterwards: it says whether INGRESS has stored the probe.
-        before = await self._last_sequence()
+        before = after = None
         try:
-            stamp = await self._prober.probe(
-                policy.bus, policy.limits.ttl_ms, self._now_ms(), PROBE_S
-            )
-        except (NatsError, OSError, TimeoutError) as error:
-            if not isinstance(error, TimeoutError):
-                return []  # the connection was lost, and the next look says so
-            return [await self._no_verdict(before)]
-        if is_accepted(stamp):
-            return []
-        what = f"a message of the relay's own was refused ({stamp.reason})"
-        return [
-            Problem(
-                Level.RED, "probe", what, "are the clocks of the relays and of nats-server right?"
-            )
-        ]
-
-    async def _no_verdict(self, before: int | None) -> Problem:
-        after = await self._last_sequence()
-        if before is not None and before == after:
-            what = f"INGRESS stores nothing: a message is not in the stream after {PROBE_S:g} s"
-        else:
-            what = f"a message that INGRESS has stored had no verdict within {PROBE_S:g} s"
-        return Problem(Level.RED, "probe", f"the bus accepts nothing: {what}", RESTART)
+            async with asyncio.timeout(WAY_MOST_S):
+                # Compared afterwards: it says whether INGRESS has stored the probe.
+                before = await self._last_sequence()
+                with contextlib.suppress(TimeoutError):
+                    stamp = await self._prober.probe(
+                        policy.bus, policy.limits.ttl_ms, self._now_ms(), PROBE_S
+                    )
+                    return [] if is_accepted(stamp) else [_refused_probe(stamp)]
+                after = await self._last_sequence()
+        except TimeoutError:
+            pass  # JetStream says nothing of INGRESS
+        except (NatsError, OSError):
+            return []  # the connection was lost, and the next look says so
+        return [_no_verdict(before, after)]
 
     async def _last_sequence(self) -> int | None:
         info = await self._ask(f"STREAM.INFO.{INGRESS}")
@@ -351,27 +397,31 @@ class Health:
         return [Problem(Level.WARNING, name, what, hint)]
 
     async def _partitions(self) -> list[Problem]:
-        found = []
         number = PARTITIONS if self._sharing is None else self._sharing.number
-        for one in partitions(number):
-            partition = str(one)
-            info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{one.consumer}")
-            if info is None:
-                continue  # the look at the stream says so
-            waiting = info["num_pending"] + info["num_ack_pending"]
-            floor = info["ack_floor"]["stream_seq"]
-            now = self._monotonic()
-            known, since = self._floors.get(partition, (floor, now))
-            if floor != known or not waiting:
-                # It moves, or has nothing to do: the time of standing still begins anew.
-                since = now
-            self._floors[partition] = floor, since
-            still_s = now - since
-            if still_s >= STILL_S:
-                about = f"partition {partition}"
-                what = f"{waiting} messages wait in {about}, unsettled for {still_s:.0f} s"
-                found.append(Problem(Level.RED, about, what, "look into the relays' logs"))
-        return found
+        # At the same time: one after the other, silent ones would take up to two seconds each. A
+        # list of them all would wait for the slowest.
+        found = await asyncio.gather(*(self._partition(one) for one in partitions(number)))
+        return [problem for part in found for problem in part]
+
+    async def _partition(self, one: Partition) -> list[Problem]:
+        partition = str(one)
+        info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{one.consumer}")
+        if info is None:
+            return []  # the look at the stream says so
+        waiting = info["num_pending"] + info["num_ack_pending"]
+        floor = info["ack_floor"]["stream_seq"]
+        now = self._monotonic()
+        known, since = self._floors.get(partition, (floor, now))
+        if floor != known or not waiting:
+            # It moves, or has nothing to do: the time of standing still begins anew.
+            since = now
+        self._floors[partition] = floor, since
+        still_s = now - since
+        if still_s < STILL_S:
+            return []
+        about = f"partition {partition}"
+        what = f"{waiting} messages wait in {about}, unsettled for {still_s:.0f} s"
+        return [Problem(Level.RED, about, what, "look into the relays' logs")]
 
     async def _set_aside(self) -> list[Problem]:
         """Warn of messages that were kept unjudged, until their records age out or are removed."""
@@ -425,6 +475,47 @@ class Health:
                 was=level.value,
                 health=self.level.value,
             )
+
+
+def _no_verdict(before: int | None, after: int | None) -> Problem:
+    """Return the problem of a probe without a stamp. ``before`` and ``after``: the last sequences
+    of INGRESS, around the probe. ``None``: JetStream did not say."""
+    if before is None or after is None:
+        what = "a message of the relay's own has no verdict"
+    elif before == after:
+        what = f"INGRESS stores nothing: a message is not in the stream after {PROBE_S:g} s"
+    else:
+        what = f"a message that INGRESS has stored had no verdict within {PROBE_S:g} s"
+    return Problem(Level.RED, "probe", f"the bus accepts nothing: {what}", RESTART)
+
+
+def _refused_probe(stamp: Stamp) -> Problem:
+    what = f"a message of the relay's own was refused ({stamp.reason})"
+    return Problem(
+        Level.RED, "probe", what, "are the clocks of the relays and of nats-server right?"
+    )
+
+
+def late_look(relay: str, looked_s_ago: float | None) -> list[Problem]:
+    """Return the problem of a relay whose last look at the bus is too old, or missing.
+
+    Args:
+        relay: The relay's name.
+        looked_s_ago: The age of its last look, in seconds. ``None``: there was none.
+    """
+    if looked_s_ago is not None and looked_s_ago < LATE_S:
+        return []
+    if looked_s_ago is None:
+        what = (
+            f"the relay {relay} has not looked at the bus yet; expected a look within"
+            f" {LATE_S:g} s of its start"
+        )
+        return [Problem(Level.RED, LOOK, what, BEGINS)]
+    what = (
+        f"the last look of the relay {relay} at the bus is too old: it was {looked_s_ago:g} s ago;"
+        f" expected less than {LATE_S:g} s"
+    )
+    return [Problem(Level.RED, LOOK, what, HANGS)]
 
 
 def unheard(name: str, *, is_cluster: bool) -> Problem:
