@@ -43,7 +43,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.stamp import Stamp
-from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE, RECORDS
 from sealbus.supervision import kind, pause
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
@@ -51,6 +51,7 @@ from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import (
     ACK_WAIT_S,
     PARTITIONS,
+    RECORDS_AGE_S,
     STREAMS,
     Partition,
     partitions,
@@ -104,6 +105,27 @@ LATE_S: Final = 9.0
 
 FULL_AT: Final = 0.8
 """The share from which on a stream's fill is a warning."""
+
+FULL: Final = {
+    INGRESS: ("nothing more is accepted", "raise ingress_bytes in policy.yaml"),
+    ACCEPTED: (
+        "nothing more is accepted",
+        "raise accepted_bytes in policy.yaml, or lower retention",
+    ),
+    LIVE: ("no live message is accepted", "raise live_bytes in policy.yaml"),
+    QUARANTINE: ("the oldest records go", "raise quarantine_bytes in policy.yaml"),
+    RECORDS: (
+        "nobody can join, or log in with a token",
+        (
+            f"a record goes {RECORDS_AGE_S // 3600} h after its login. The log shows the bots that"
+            " log in with tokens (token.exchanged). They do it less often if you raise session_key"
+            " in policy.yaml"
+        ),
+    ),
+}
+"""The consequence of a full stream, and the step that helps. The streams that are not here may be
+full. HEALTH and PROGRESS only forget their oldest marks and notes then, and KEYRING has one
+message."""
 
 ROOM_BYTES: Final = 4096
 """A ledger stream with less room is red. An ordinary message of 1 KiB does not fit twice, with its
@@ -378,23 +400,7 @@ class Health:
         # A replica is behind for a moment whenever messages come. So it has to be at two looks.
         before, self._behind[name] = self._behind.get(name, frozenset()), behind(info)
         late = before & self._behind[name]
-        return [*self._filled(name, info), *replica_problem(name, info, late)]
-
-    def _filled(self, name: str, info: dict[str, Any]) -> list[Problem]:
-        filled = fill(info)
-        # HEALTH may be full, because only its oldest marks go. INGRESS is never red for it: judging
-        # empties it, and the probe tells when it stores nothing.
-        if filled < FULL_AT or name == HEALTH:
-            return []
-        hint = f"raise {name.lower()}_bytes in policy.yaml"
-        hint += ", or lower retention" if name == ACCEPTED else ""
-        if name in (ACCEPTED, LIVE) and room_bytes(info) < ROOM_BYTES:
-            return [Problem(Level.RED, name, f"{name} is full: nothing more is accepted", hint)]
-        then = (
-            "then the oldest records go" if name == QUARANTINE else "then nothing more is accepted"
-        )
-        what = f"{name} is {filled:.0%} full; at 100 %, {then}"
-        return [Problem(Level.WARNING, name, what, hint)]
+        return [*fill_problem(name, info), *replica_problem(name, info, late)]
 
     async def _partitions(self) -> list[Problem]:
         number = PARTITIONS if self._sharing is None else self._sharing.number
@@ -563,6 +569,24 @@ def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> li
     what = f"{name} does not have all its replicas: {'; '.join(parts)}"
     hint = "start that node, or look into its log; stop no other node before this is over"
     return [Problem(Level.WARNING, f"{name} replicas", what, hint)]
+
+
+def fill_problem(name: str, info: dict[str, Any]) -> list[Problem]:
+    """Return the problem of a stream that is nearly full.
+
+    Args:
+        name: The stream.
+        info: Its STREAM.INFO.
+    """
+    filled = fill(info)
+    if filled < FULL_AT or name not in FULL:
+        return []
+    then, hint = FULL[name]
+    # INGRESS is never red for it: judging empties it, and the probe tells when it stores nothing.
+    if name in (ACCEPTED, LIVE) and room_bytes(info) < ROOM_BYTES:
+        return [Problem(Level.RED, name, f"{name} is full: {then}", hint)]
+    what = f"{name} is {filled:.0%} full; at 100 %, {then}"
+    return [Problem(Level.WARNING, name, what, hint)]
 
 
 def fill(info: dict[str, Any]) -> float:
