@@ -9,9 +9,12 @@ import signal
 
 import pytest
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 from sealbus.protocol.limits import MAX_PULL
 from sealbus_broker.errors import NotServed
+from sealbus_broker.nats import streams as stream_configurations
+from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.services import consumers
 from sealbus_broker.relay.services.consumers import Subscriptions
 from tests.scene import Scene
@@ -44,6 +47,33 @@ async def test_a_bus_takes_more_than_a_thousand(
     assert streams.server.pid is not None
     # An orderly stop would take ten seconds, because it writes the state of each.
     os.kill(streams.server.pid, signal.SIGKILL)
+
+
+async def test_a_full_bus_takes_no_more_subscriptions(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is the stream's own, so it holds for all bots and relays together."""
+    for module in (stream_configurations, consumers):
+        monkeypatch.setattr(module, "MAX_SUBSCRIPTIONS", 2)
+    await provision(scene.relay, scene.policy)
+    one, other = Subscriptions(scene.relay), Subscriptions(await scene.login())
+    first = await one.make("order", "orders.placed", "d", "new", most=5)
+    second = await other.make("inventory", "orders.placed", "d", "new", most=5)
+    for relay in (one, other):
+        with (
+            capture_logs() as said,
+            pytest.raises(NotServed, match="bus has 2 durable subscriptions, and takes no more"),
+        ):
+            await relay.make("thief", "news.>", "d", "new", most=5)
+        (line,) = said
+        assert (line["event"], line["log_level"]) == ("consumer.refused", "error")
+        assert line["error"] == "the bus has 2 durable subscriptions"
+        assert line["consumer"].startswith("thief_")
+    assert await names(scene) == sorted([first, second])
+    # One that exists needs no room. One that is removed makes room.
+    assert await other.make("order", "orders.placed", "d", "new", most=5) == first
+    await one.remove(first, "operator")
+    assert (await other.make("thief", "news.>", "d", "new", most=5)).startswith("thief_")
 
 
 async def test_a_place_that_is_not_used_is_forgotten(streams: Scene) -> None:
