@@ -225,6 +225,21 @@ def test_the_image_starts_the_command_that_is_tested() -> None:
     assert sealbus_commands(COMPOSE).keys() == {"prepare", "relay", "relay health"}
 
 
+def test_a_relay_is_healthy_by_its_own_answer() -> None:
+    """Without its name, any relay of the bus answers, and one that hangs stays healthy."""
+    commands = sealbus_commands(COMPOSE)
+
+    def value(command: str, option: str) -> str:
+        (found,) = [word for word in commands[command] if word.startswith(f"{option}=")]
+        return found.removeprefix(f"{option}=")
+
+    assert commands["relay health"][0] == "ping"
+    assert value("relay health", "--relay") == value("relay", "--name")
+    # It asks the same bus, too.
+    for option in ("--dir", "--servers"):
+        assert value("relay health", option) == value("relay", option)
+
+
 def _sent_to_build(path: str, rules: list[str]) -> bool:
     """Docker's rule: the last line that matches the path or a folder above it decides."""
     sent = True
