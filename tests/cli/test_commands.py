@@ -106,6 +106,24 @@ def test_a_refusal_exits_3_and_is_in_the_quarantine(bus: Bus, tmp_path: Path) ->
     assert sealbus("quarantine", "show", "999999", cwd=bus.folder).code == 3
 
 
+@pytest.mark.parametrize("columns", [None, "40", "80", "500"])
+def test_a_listed_record_is_never_cut(bus: Bus, columns: str | None) -> None:
+    """However wide the terminal is said to be: whoever reads the list may search it by lines."""
+    subject = ".".join(["greetings", *["x" * 45] * 4])
+    wrong = {letter * 40: 1 for letter in "yz"}
+    for on, payload in ((subject, {"text": "x"}), ("greetings.sent", wrong)):
+        refused = sealbus("pub", on, json.dumps(payload), "--as", "greeter", cwd=bus.folder)
+        assert refused.code == 3
+    variables = {} if columns is None else {"COLUMNS": columns}
+    listed = sealbus("quarantine", "ls", "-n", "2", cwd=bus.folder, variables=variables)
+    _, _, detail, named, *more = listed.out.splitlines()
+    assert more == []
+    assert detail.startswith("        (root): additionalProperties yyy")
+    assert detail.endswith("; (root): required text")
+    assert len(detail) > 80
+    assert named.endswith(f" {subject}")
+
+
 def test_a_record_that_cannot_be_kept_is_told_how_to(bus: Bus, tmp_path: Path) -> None:
     assert (
         sealbus("pub", "greetings.sent", '{"txt": "x"}', "--as", "greeter", cwd=bus.folder).code

@@ -12,6 +12,7 @@ from sealbus import Bot, BotState, Message
 from sealbus.life import session as session_module
 from sealbus.nats import pull as pull_module
 from sealbus.nats.pull_requests import PullRequests
+from sealbus.receiving import attempts as attempts_module
 from sealbus.receiving import parking as parking_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving.parking import Parking
@@ -101,6 +102,34 @@ async def test_failing_message_comes_again(bus: TestBus) -> None:
     await until(lambda: len(handler.attempts) == 3, "it came three times")
     await until(is_settled(bus), "it is acknowledged")
     assert handler.attempts == [1, 2, 3]
+
+
+async def test_log_says_when_a_failed_message_comes_again(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And after the last attempt, that it is parked, which it then is."""
+    monkeypatch.setattr(attempts_module, "RETRY_FIRST_S", 1.0)
+    bot = Bot(bus.credentials("listener"))
+    nonces: list[str] = []
+
+    @bot.subscribe(SUBJECT, attempts=2)
+    async def fail(message: Message) -> None:
+        nonces.append(message.nonce.hex())
+        raise LookupError("not now")
+
+    await bus.connect(bot)
+    await greet(bus, "one")
+    quarantine = bus._server.jetstream.streams["QUARANTINE"]
+    await until(lambda: quarantine.info()["state"]["messages"] == 1, "it is parked")
+    await until(is_settled(bus), "it does not come again")
+    told = [record for record in caplog.records if record.name == "sealbus" and record.exc_info]
+    failed = f"the handler of {SUBJECT} failed on message greeter.{nonces[0]}.0"
+    parked = "that was the last attempt, and the relay is asked to park it in the quarantine"
+    assert [record.getMessage() for record in told] == [
+        f"{failed} (attempt 1); it is delivered again in 1 s",
+        f"{failed} (attempt 2); {parked}",
+    ]
+    assert nonces == [nonces[0]] * 2
 
 
 async def test_failing_message_does_not_hold_up_others(bus: TestBus) -> None:
