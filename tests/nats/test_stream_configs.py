@@ -7,24 +7,34 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.gate.policy import MOST_PARTITIONS
+from sealbus_broker.gate.policy import MOST_PARTITIONS, NO_WINDOWS
 from sealbus_broker.nats.config import MAX_PENDING_BYTES
+from sealbus_broker.nats.promises import stream_shortfalls
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import (
+    MAX_ACK_PENDING,
+    MAX_SUBSCRIPTIONS,
     PARTITIONS,
+    PRIORITY_GROUP,
     STREAMS,
     consumer_configs,
     differences,
     file_bytes,
     partition_consumer,
+    partition_of,
     stream_configs,
 )
 from sealbus_broker.relay.pulling import PULL_BYTES
 from tests.scene import LIMITS, Scene, a_policy
 from tests.waiting import PATIENCE_S, until
+
+AS_GOOD = frozenset({"compression", "max_consumers", "allow_direct"})
+"""The fields of streams in the tests that may differ."""
 
 
 async def configs(scene: Scene) -> dict[str, Any]:
@@ -144,7 +154,6 @@ async def test_a_stream_that_somebody_changed_is_refused(
         {"retention": "interest"},
         {"republish": None},
         {"subjects": ["accepted.orders.>"]},
-        {"compression": "s2"},
         {"persist_mode": "async"},
     ],
     ids=str,
@@ -166,6 +175,8 @@ async def test_a_stream_that_something_else_made_is_refused(
     [
         ("max_deliver", 1),
         ("max_ack_pending", 1),
+        ("max_ack_pending", MAX_ACK_PENDING - 1),
+        ("priority_timeout", 60 * 10**9),
         ("ack_wait", 10**9),
         ("filter_subject", "ingress.>"),
         ("headers_only", True),
@@ -187,6 +198,105 @@ async def test_a_consumer_that_somebody_changed_is_refused(
         StreamsUnusable, match=f"consumer {name} of INGRESS is not as the bus needs it: {field}"
     ):
         await provision(streams.relay, streams.policy)
+
+
+@pytest.mark.parametrize(
+    ("stream", "changes"),
+    [
+        (ACCEPTED, {"compression": "s2"}),
+        (ACCEPTED, {"compression": "s2", "max_age": 10**15, "duplicate_window": 10**14}),
+        (ACCEPTED, {"max_consumers": MAX_SUBSCRIPTIONS + 1}),
+        (INGRESS, {"compression": "s2", "max_bytes": -1, "max_msgs_per_subject": 10**6}),
+        (QUARANTINE, {"compression": "s2", "max_bytes": -1}),
+        (HEALTH, {"allow_direct": True}),
+    ],
+    ids=str,
+)
+async def test_a_stream_that_is_as_good_is_kept_with_a_warning(
+    scene: Scene, stream: str, changes: dict[str, object]
+) -> None:
+    wanted = next(config for config in stream_configs(scene.policy) if config["name"] == stream)
+    made = {field: value for field, value in (wanted | changes).items() if value is not None}
+    answer = await scene.api(f"STREAM.CREATE.{stream}", made)
+    assert "error" not in answer, answer
+    for _ in range(2):  # a relay that starts, and one that is connected again
+        with capture_logs() as told:
+            await provision(scene.relay, scene.policy, keeps_room=True)
+        kept = [line["fields"] for line in told if line["event"] == "setting.kept"]
+        assert kept == [[field] for field in changes if field in AS_GOOD]
+    live = (await scene.api(f"STREAM.INFO.{stream}"))["config"]
+    # Those that follow the policy are set back, and the others stay.
+    for field, value in changes.items():
+        assert live[field] == (value if field in AS_GOOD else wanted[field])
+
+
+@pytest.mark.parametrize("value", [2 * MAX_ACK_PENDING, -1])
+async def test_a_consumer_that_is_as_good_is_kept(streams: Scene, value: int) -> None:
+    name = partition_consumer(0)
+    config = (await streams.api(f"CONSUMER.INFO.INGRESS.{name}"))["config"]
+    answer = await streams.api(
+        f"CONSUMER.CREATE.INGRESS.{name}",
+        {"stream_name": INGRESS, "config": config | {"max_ack_pending": value}},
+    )
+    assert "error" not in answer, answer
+    with capture_logs() as told:
+        await provision(streams.relay, streams.policy)
+    (line,) = [line for line in told if line["event"] == "setting.kept"]
+    assert line["of"] == f"consumer {name} of INGRESS"
+    live = (await streams.api(f"CONSUMER.INFO.INGRESS.{name}"))["config"]
+    assert live["max_ack_pending"] == value
+
+
+async def test_a_limit_follows_once_the_stream_holds_less(streams: Scene) -> None:
+    """A relay that starts, or comes back, goes on with more room than the policy says."""
+    lower = replace(LIMITS, quarantine_bytes=1_000_000)
+    policy = a_policy(limits=lower)
+    for _ in range(4):
+        await streams.relay.request("quarantine.x", bytes(500_000), PATIENCE_S)
+    for _ in range(2):
+        with capture_logs() as told:
+            await provision(streams.relay, policy, keeps_room=True)
+        (line,) = [line for line in told if line["event"] == "room.kept"]
+        assert (line["stream"], line["fields"]) == (QUARANTINE, ["max_bytes"])
+    assert await streams.stored(QUARANTINE) == 4
+    live = await configs(streams)
+    assert live[QUARANTINE]["max_bytes"] == LIMITS.quarantine_bytes
+    (told_of,) = stream_shortfalls(policy, NO_WINDOWS, live)
+    assert told_of.about == "limits"
+    assert f"QUARANTINE has a max_bytes of {LIMITS.quarantine_bytes}" in told_of.what
+    await streams.api(f"STREAM.PURGE.{QUARANTINE}")
+    await provision(streams.relay, policy, keeps_room=True)
+    live = await configs(streams)
+    assert live[QUARANTINE]["max_bytes"] == 1_000_000
+    assert stream_shortfalls(policy, NO_WINDOWS, live) == ()
+
+
+async def test_a_share_of_ingress_follows_once_fewer_wait(streams: Scene) -> None:
+    for number in range(100):
+        await streams.relay.publish("send.greedy", b"%d" % number)
+
+    async def wait(count: int) -> bool:
+        return await streams.stored(INGRESS) == count
+
+    await until(lambda: wait(100), "all are stored")
+    policy = a_policy(limits=replace(LIMITS, ingress_messages=99))
+    await provision(streams.relay, policy, keeps_room=True)
+    assert await streams.stored(INGRESS) == 100
+    assert (await configs(streams))[INGRESS]["max_msgs_per_subject"] == LIMITS.ingress_messages
+    (only,) = await pulled(streams, "greedy", 1)
+    await only.ack()
+    await until(lambda: wait(99), "one less waits")
+    await provision(streams.relay, policy, keeps_room=True)
+    assert (await configs(streams))[INGRESS]["max_msgs_per_subject"] == 99
+
+
+async def pulled(scene: Scene, bot: str, count: int) -> list[Msg]:
+    """Messages of a bot, from its partition."""
+    inbox = await scene.relay.subscribe("here")
+    consumer = partition_consumer(partition_of(bot, PARTITIONS))
+    ask = b'{"batch":%d,"group":"%s"}' % (count, PRIORITY_GROUP.encode())
+    await scene.relay.publish(f"$JS.API.CONSUMER.MSG.NEXT.INGRESS.{consumer}", ask, reply="here")
+    return [await inbox.next_msg(PATIENCE_S) for _ in range(count)]
 
 
 async def test_a_consumer_that_is_missing_is_made_again(streams: Scene) -> None:

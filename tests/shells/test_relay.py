@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealbus import Bot, Message
 from sealbus.life import connecting
 from sealbus.protocol.streams import LIVE
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.memory import stream as stream_module
+from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS, partition_consumer
 from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay import clocks
 from sealbus_broker.relay import sharing as sharing_module
@@ -159,6 +162,76 @@ async def test_relay_refuses_foreign_streams(bus: TestBus) -> None:
     second = Second(bus)
     with pytest.raises(StreamsUnusable, match="stream HEALTH is not as the bus needs it"):
         await second.running
+
+
+def make_better(bus: TestBus) -> None:
+    """Give streams and a consumer other settings, which are as good or better."""
+    streams = bus._server.jetstream.streams
+    for name in ("INGRESS", "ACCEPTED", "HEALTH"):
+        streams[name].config |= {"compression": "s2", "allow_direct": True}
+    streams["ACCEPTED"].config |= {"num_replicas": 3, "max_consumers": 2 * MAX_SUBSCRIPTIONS}
+    streams["ACCEPTED"].config["max_age"] *= 2
+    streams["QUARANTINE"].config |= {"max_bytes": -1}
+    streams["INGRESS"].consumers[partition_consumer(0)].config["max_ack_pending"] = -1
+
+
+async def test_relay_starts_on_settings_that_are_better(bus: TestBus) -> None:
+    make_better(bus)
+    with capture_logs() as told:
+        second = Second(bus)
+        await patiently(second.ready.wait())
+    kept = {line["of"] for line in told if line["event"] == "setting.kept"}
+    consumer = f"consumer {partition_consumer(0)} of INGRESS"
+    assert kept == {"stream INGRESS", "stream ACCEPTED", "stream HEALTH", consumer}
+    await second.stop()
+
+
+async def test_relay_comes_back_to_settings_that_are_better(bus: TestBus) -> None:
+    greeter = await bus.bot("greeter")
+    make_better(bus)
+    await restart(bus, greeter)
+    async with asyncio.timeout(PATIENCE_S):
+        await greeter.publish("greetings.sent", GREETING)
+    streams = bus._server.jetstream.streams
+    assert streams["ACCEPTED"].config["compression"] == "s2"
+    assert streams["ACCEPTED"].config["num_replicas"] == 3
+
+
+async def test_relay_goes_on_with_more_than_a_lowered_limit(bus: TestBus) -> None:
+    """The folder is changed while no relay runs, or while the connection is away."""
+    greeter = await bus.bot("greeter")
+    await greeter.publish("greetings.sent", GREETING)
+    assert bus._relay is not None
+    in_force = bus._relay._policy
+    limit = bus._server.jetstream.streams["ACCEPTED"].config["max_bytes"]
+    lower = replace(in_force().limits, accepted_bytes=100)
+    bus._policy = in_force._policy = replace(in_force(), limits=lower)
+    await restart(bus, greeter)
+    # It judges again, by the policy with the lower limit, of which a bot has a share.
+    async with asyncio.timeout(PATIENCE_S):
+        with expect_refused("quota"):
+            await greeter.publish("greetings.sent", GREETING)
+    second = Second(bus)
+    await patiently(second.ready.wait())
+    await second.stop()
+    assert bus._server.jetstream.streams["ACCEPTED"].config["max_bytes"] == limit
+
+
+async def test_relay_that_comes_back_refuses_worse_settings(bus: TestBus) -> None:
+    """Nothing is judged until they are set back, and the log says why."""
+    greeter = await bus.bot("greeter")
+    stream = bus._server.jetstream.streams["ACCEPTED"]
+    stream.config["discard"] = "old"
+    with capture_logs() as told:
+        await restart(bus, greeter)
+
+        def is_told() -> bool:
+            return any("discard: got" in str(line.get("error")) for line in told)
+
+        await until(is_told, "it says so")
+    stream.config["discard"] = "new"
+    async with asyncio.timeout(PATIENCE_S):
+        await greeter.publish("greetings.sent", GREETING)
 
 
 async def test_relay_waits_for_the_servers_clock(

@@ -5,14 +5,22 @@ BUS (``$SYS.REQ.SERVER.PING.VARZ``), which only reads. A server whose configurat
 this import does not answer, and is not judged. :func:`shortfalls` compares, and is pure:
 
 - the **replicas** of each stream, with those of the policy;
+- the **windows**: the times for which the ledgers know an id, and for which streams keep their
+  messages, with those that the policy demands;
+- the **room** of each stream, with the limits of the policy, where it has more;
 - the **sync** of each node, with ``always``;
 - the **versions** of the nodes, with each other, and with the oldest that the bus can run on;
-- the **room** of each node's JetStream, with the limits of the streams.
+- the **disks**: the room of each node's JetStream, with the limits of the streams.
 
-A shortfall says what NATS gives instead. Nothing that is better than expected is one. The windows
-of the ledgers are not here, because a relay sets them itself, and refuses to run with others
-(:mod:`sealbus_broker.nats.provision`). JetStream puts the replicas of a stream on different nodes
-by itself. Whether two nodes are on one machine, NATS does not know.
+A shortfall says what NATS gives instead. A relay sets windows and limits when it starts and when it
+connects again (:mod:`sealbus_broker.nats.provision`). So a shortfall of these says that somebody
+has changed them since, or that a stream holds more than a limit which was lowered.
+
+There is nothing to compare about placement. JetStream puts the replicas of a stream on different
+nodes, within the tags of its placement, or refuses (``selectPeerGroup`` of nats-server 2.15). After
+a peer was removed for good a stream may have fewer, and the relay's health says so
+(:func:`sealbus_broker.relay.health.replica_problem`). NATS does not know whether two nodes are on
+one machine.
 """
 
 from __future__ import annotations
@@ -29,9 +37,11 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus_broker.errors import ServerFailed
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import Limits, Policy, Windows
 from sealbus_broker.nats.config import NODES_SUBJECT
-from sealbus_broker.nats.streams import file_bytes
+from sealbus_broker.nats.jetstream import Json
+from sealbus_broker.nats.provision import ROOM
+from sealbus_broker.nats.streams import file_bytes, stream_configs
 from sealbus_broker.nats.version import check_version
 
 QUIET_S: Final = 0.5
@@ -117,6 +127,62 @@ def shortfalls(
     """
     found = [_replicas(limits, replicas, nodes), _sync(nodes), _versions(nodes)]
     return tuple(one for one in [*found, _room(limits, nodes)] if one is not None)
+
+
+def stream_shortfalls(
+    policy: Policy, least: Windows, configs: Mapping[str, Json]
+) -> tuple[Shortfall, ...]:
+    """Compare the live streams with those that the bus makes.
+
+    Args:
+        policy: The policy in force.
+        least: How long the ledgers remember at least.
+        configs: The configuration of each stream.
+    """
+    pairs = [(configs[one["name"]], one) for one in stream_configs(policy, least)]
+    found = [_windows(pairs), _more_room(pairs)]
+    return tuple(one for one in found if one is not None)
+
+
+def _windows(pairs: Sequence[tuple[Json, Json]]) -> Shortfall | None:
+    told = []
+    for live, wanted in pairs:
+        knows, needed = live.get("duplicate_window", 0), wanted["duplicate_window"]
+        if knows < needed:
+            told.append(f"{wanted['name']} knows an id for {_s(knows)} in place of {_s(needed)}")
+        # 0 stands for ever.
+        keeps, needed = live.get("max_age", 0), wanted["max_age"]
+        if keeps and (not needed or keeps < needed):
+            for_ever = _s(needed) if needed else "for ever"
+            told.append(f"{wanted['name']} keeps a message for {_s(keeps)} in place of {for_ever}")
+    if not told:
+        return None
+    return Shortfall(
+        "windows",
+        f"streams forget too early: {'; '.join(told)}: an envelope may be accepted twice, or a"
+        " message be lost",
+        "start a relay again, which sets this back; and find out who has changed the streams",
+    )
+
+
+def _more_room(pairs: Sequence[tuple[Json, Json]]) -> Shortfall | None:
+    told = [
+        f"{wanted['name']} has a {field} of {live[field]} in place of {wanted[field]}"
+        for live, wanted in pairs
+        for field in ROOM
+        if live.get(field, -1) > wanted[field] > 0 or (live.get(field, -1) < 0 < wanted[field])
+    ]
+    if not told:
+        return None
+    return Shortfall(
+        "limits",
+        f"streams have more room than the policy says: {'; '.join(told)}",
+        "raise the limits in policy.yaml; or start a relay again, when the streams hold less",
+    )
+
+
+def _s(nanoseconds: int) -> str:
+    return f"{nanoseconds / 1e9:g} s"
 
 
 def _replicas(

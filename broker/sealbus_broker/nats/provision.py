@@ -7,6 +7,10 @@ Each start of a relay, and each return of a connection, calls :func:`provision`.
    change that would lose a message.
 3. It asks again, and refuses to go on if any field differs from :mod:`sealbus_broker.nats.streams`.
 
+A relay never ends because a setting is better than expected. It keeps a value that is as good
+(:func:`~sealbus_broker.nats.streams.is_as_good`), and the log has a warning. The same holds for the
+room of a stream that holds more than its limit, unless the caller says that the policy was changed.
+
 A ledger whose window grows is complete only for the time of the old window: nats-server (2.15.1)
 has forgotten the older ids, and reads its store again only when it starts. The stream's metadata
 say from when on it is complete (:data:`COMPLETE_SINCE`), for all relays and for later starts.
@@ -30,7 +34,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 from typing import Final
 
@@ -51,9 +55,12 @@ from sealbus_broker.nats.jetstream import (
     without_nulls,
 )
 from sealbus_broker.nats.streams import (
+    CONSUMER,
     STREAMS,
+    Difference,
     consumer_configs,
     differences,
+    is_as_good,
     number_in,
     stream_configs,
     transform,
@@ -83,6 +90,9 @@ _MAY_CHANGE: Final = frozenset(
 _MAY_CHANGE_IN_INGRESS: Final = frozenset({"max_msgs_per_subject", "allow_direct"})
 """Likewise, in INGRESS alone. Earlier versions left ``allow_direct`` off."""
 
+ROOM: Final = ("max_bytes", "max_msgs_per_subject")
+"""The limits of the policy that say how much a stream holds."""
+
 COMPLETE_SINCE: Final = "sealbus-complete-since"
 """The name in a stream's metadata under which provisioning writes from when on the stream knows all
 its ids (ms since 1970, by the server's clock)."""
@@ -94,6 +104,7 @@ async def provision(
     *,
     least: Windows = NO_WINDOWS,
     lowers: bool = False,
+    keeps_room: bool = False,
     only: Collection[str] = STREAMS,
     timeout_s: float = 10.0,
 ) -> None:
@@ -105,6 +116,8 @@ async def provision(
         policy: The policy whose limits the streams follow.
         least: How long the ledgers remember at least.
         lowers: Streams with more replicas than the policy says lose the others.
+        keeps_room: A stream that holds more than a limit of the policy keeps the larger limit that
+            it has. Otherwise such a limit is an error.
         only: The streams to look at. The consumers belong to INGRESS.
         timeout_s: How long JetStream may take for one answer.
 
@@ -114,7 +127,7 @@ async def provision(
     """
     for wanted in stream_configs(policy, least):
         if wanted["name"] in only:
-            await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
+            await _provision_stream(nc, wanted, timeout_s, lowers=lowers, keeps_room=keeps_room)
     if INGRESS in only:
         info = await _there(nc, f"STREAM.INFO.{INGRESS}", timeout_s, f"stream {INGRESS}")
         number = number_in(info["config"])
@@ -123,7 +136,9 @@ async def provision(
             await provision_consumer(nc, one, timeout_s)
 
 
-async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lowers: bool) -> None:
+async def _provision_stream(
+    nc: Client, wanted: Json, timeout_s: float, *, lowers: bool, keeps_room: bool
+) -> None:
     name = wanted["name"]
     info = await ask(nc, f"STREAM.INFO.{name}", None, timeout_s)
     if is_missing(info):
@@ -143,13 +158,16 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lower
             wanted = wanted | {"subject_transform": transform(number)}
         if has > wanted["num_replicas"] and not lowers:
             wanted = wanted | {"num_replicas": has}
+        if keeps_room:
+            wanted = wanted | await _kept_room(nc, info, wanted, timeout_s)
+        wanted = wanted | _as_good(name, f"stream {name}", info["config"], wanted)
         found = differences(info["config"], wanted)
         # One field that may not change is enough: nothing is updated then, and the error below
         # names it.
         if found and all(_may_change(name, difference.field) for difference in found):
             _check_shrinking(info, wanted)
             if name == INGRESS:
-                await _check_waiting(nc, wanted, timeout_s)
+                await _check_waiting(nc, info, wanted, timeout_s)
             log.info(
                 "stream.updated", stream=name, fields=[difference.field for difference in found]
             )
@@ -232,7 +250,7 @@ async def provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None
         await _create(nc, call, body, look, timeout_s, what)
     what = f"consumer {name} of {INGRESS}"
     info = await _there(nc, f"CONSUMER.INFO.{INGRESS}.{name}", timeout_s, what)
-    _assert_same(what, info["config"], wanted)
+    _assert_same(what, info["config"], wanted | _as_good(CONSUMER, what, info["config"], wanted))
 
 
 async def _there(nc: Client, look: str, timeout_s: float, what: str) -> Json:
@@ -268,6 +286,53 @@ async def _create(
         await asyncio.sleep(CREATE_PAUSE_S * 2**attempt)
 
 
+def _as_good(of: str, what: str, live: Json, wanted: Json) -> Json:
+    """Return the live values that keep each promise, and warn of them."""
+    found = [one for one in differences(live, wanted) if is_as_good(of, one)]
+    if found:
+        log.warning(
+            "setting.kept",
+            text=f"warning: {what} has other settings than the bus gives it: {_listed(found)}; they"
+            " are as good, and stay",
+            of=what,
+            fields=[one.field for one in found],
+        )
+    return {one.field: one.got for one in found}
+
+
+async def _kept_room(nc: Client, info: Json, wanted: Json, timeout_s: float) -> Json:
+    """Return the limits of a stream that are larger than those of the policy, because it holds
+    more than these. Warn of them.
+
+    The stream has the limits of the policy from the next call on at which it holds less.
+    """
+    live, name = info["config"], wanted["name"]
+    larger = [
+        one
+        for one in differences(live, {field: wanted[field] for field in ROOM})
+        if isinstance(one.got, int) and (one.got > wanted[one.field] or one.got == -1)
+    ]
+    kept = []
+    for one in larger:
+        if one.field == "max_bytes":
+            holds = info["state"]["bytes"]
+        elif name == INGRESS:
+            holds = await _most_waiting(nc, timeout_s)
+        else:
+            continue
+        if holds > wanted[one.field]:
+            kept.append(one)
+    if kept:
+        log.warning(
+            "room.kept",
+            text=f"warning: stream {name} holds more than the policy allows, and keeps its room:"
+            f" {_listed(kept)}",
+            stream=name,
+            fields=[one.field for one in kept],
+        )
+    return {one.field: one.got for one in kept}
+
+
 def _check_shrinking(info: Json, wanted: Json) -> None:
     """Refuse a limit below the stream's present size.
 
@@ -275,7 +340,7 @@ def _check_shrinking(info: Json, wanted: Json) -> None:
     """
     used = info["state"]["bytes"]
     limit = wanted["max_bytes"]
-    if used > limit:
+    if used > limit and limit != info["config"]["max_bytes"]:
         what = f"stream {wanted['name']} holds {used} bytes; the policy's new limit is {limit}"
         hint = "raise the limit in policy.yaml again, or wait until enough messages have aged out"
         raise StreamsUnusable(what, hint=hint)
@@ -305,13 +370,21 @@ def _may_change(stream: str, field: str) -> bool:
     return field in _MAY_CHANGE or (stream == INGRESS and field in _MAY_CHANGE_IN_INGRESS)
 
 
-async def _check_waiting(nc: Client, wanted: Json, timeout_s: float) -> None:
-    """Refuse a limit below the number of messages of one bot that wait: the oldest would be
-    lost."""
+async def _most_waiting(nc: Client, timeout_s: float) -> int:
+    """Return how many messages of one bot wait in INGRESS, of the bot that has most."""
     what = f"the messages that wait in stream {INGRESS} cannot be counted"
     info = await ask_well(nc, f"STREAM.INFO.{INGRESS}", {"subjects_filter": ">"}, timeout_s, what)
-    waiting = max((info["state"].get("subjects") or {"": 0}).values())
+    most: int = max((info["state"].get("subjects") or {"": 0}).values())
+    return most
+
+
+async def _check_waiting(nc: Client, info: Json, wanted: Json, timeout_s: float) -> None:
+    """Refuse a limit below the number of messages of one bot that wait: the oldest would be
+    lost."""
     limit = wanted["max_msgs_per_subject"]
+    if limit == info["config"]["max_msgs_per_subject"]:
+        return
+    waiting = await _most_waiting(nc, timeout_s)
     if waiting > limit:
         raise StreamsUnusable(
             f"{waiting} messages of one bot wait in stream {INGRESS}; the new limit is {limit}",
@@ -322,11 +395,14 @@ async def _check_waiting(nc: Client, wanted: Json, timeout_s: float) -> None:
 def _assert_same(what: str, live: Json, wanted: Json) -> None:
     found = differences(live, wanted)
     if found:
-        listed = "; ".join(
-            f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}"
-            for one in found
-        )
         raise StreamsUnusable(
-            f"{what} is not as the bus needs it: {listed}",
+            f"{what} is not as the bus needs it: {_listed(found)}",
             hint="set it back with the nats CLI, or give the bus a NATS of its own",
         )
+
+
+def _listed(found: Iterable[Difference]) -> str:
+    return "; ".join(
+        f"{one.field}: got {json.dumps(one.got)}, expected {json.dumps(one.expected)}"
+        for one in found
+    )

@@ -17,7 +17,8 @@ This module is pure. :mod:`sealbus_broker.nats.provision` makes the streams and 
 
 A ledger that evicts, purges or forgets too early readmits old envelopes. So every field is written
 down here. A relay compares all of them with the live stream, changes the few that follow the
-policy's limits, and refuses to run if any other field differs.
+policy's limits, and refuses to run if any other field differs. Values that keep each promise are
+taken too (:func:`is_as_good`).
 
 INGRESS stores the messages of bots, headers included, and nats-server obeys some headers. All those
 features are off. The most that a header can do is to have its own message refused, and its sender
@@ -93,6 +94,9 @@ EARLIER: Final = 0
 
 EARLIER_PARTITIONS: Final = 4
 """How many those were."""
+
+CONSUMER: Final = "consumer"
+"""Stands for each consumer of INGRESS in :func:`is_as_good`."""
 
 PRIORITY_GROUP: Final = "relay"
 """The group in which one relay at a time holds a partition."""
@@ -400,6 +404,32 @@ def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Diff
         for field, expected in wanted.items()
         if _canonical(live.get(field)) != _canonical(expected)
     ]
+
+
+def is_as_good(of: str, found: Difference) -> bool:
+    """Whether a live value keeps each promise that the expected value keeps.
+
+    Any other difference breaks one. Sizes, ages and replicas are not here, because
+    :mod:`sealbus_broker.nats.provision` sets them.
+
+    Args:
+        of: The name of a stream, or ``consumer`` for a consumer of INGRESS.
+        found: The difference.
+    """
+    got = found.got
+    if of == CONSUMER:
+        # A relay bounds by itself how much it pulls. -1 is no limit.
+        larger = isinstance(got, int) and (got > MAX_ACK_PENDING or got == -1)
+        return found.field == "max_ack_pending" and larger
+    match found.field:
+        case "compression":
+            return True  # the messages are the same, and only their files differ
+        case "max_consumers":
+            return of == ACCEPTED and isinstance(got, int) and got > MAX_SUBSCRIPTIONS
+        case "allow_direct" | "mirror_direct":
+            return got is True  # who may read is a matter of the accounts
+        case _:
+            return False
 
 
 def _canonical(value: object) -> object:

@@ -62,7 +62,7 @@ from sealbus_broker.errors import FolderUnseen, StreamsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API, request
-from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.provision import ROOM, provision
 from sealbus_broker.nats.streams import stream_configs
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.loader import Loaded
@@ -346,6 +346,8 @@ class Following:
             policy,
             least=self._in_force.windows,
             lowers=policy.limits.replicas < before.limits.replicas,
+            # A limit that is lowered too far is a mistake in the folder, which the operator learns.
+            keeps_room=not _lowers_room(before, policy),
         )
         if self._in_force.windows != least:
             await self._ledgers.refresh()
@@ -366,7 +368,9 @@ class Following:
 
     async def _restore(self, before: Policy) -> None:
         """Set back the streams that have followed a policy which is not to be in force."""
-        error = await outcome(provision(self._nc, before, least=self._in_force.windows))
+        error = await outcome(
+            provision(self._nc, before, least=self._in_force.windows, keeps_room=True)
+        )
         if error is not None:
             log.error("streams.not-restored", error=kind(error))
 
@@ -502,6 +506,12 @@ def too_old(in_force: InForce) -> FolderUnseen:
         " is longer than limits.policy_age",
         hint="look at the folder's disk; the relay serves again when it can read the folder",
     )
+
+
+def _lowers_room(before: Policy, policy: Policy) -> bool:
+    """Whether a stream is to hold less than before."""
+    pairs = zip(stream_configs(before), stream_configs(policy), strict=True)
+    return any(now[field] < old[field] for old, now in pairs for field in ROOM)
 
 
 async def _insist(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
