@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from sealbus_broker.gate.policy import Limits
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, RECORDS
+from sealbus_broker.gate.policy import NO_WINDOWS, Limits, Policy, Windows
 from sealbus_broker.nats.config import UNBOUNDED_BYTES
-from sealbus_broker.nats.promises import Node, ask_nodes, shortfalls
-from sealbus_broker.nats.streams import STREAMS, file_bytes
-from tests.scene import Scene
+from sealbus_broker.nats.promises import Node, ask_nodes, shortfalls, stream_shortfalls
+from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import STREAMS, file_bytes, stream_configs
+from sealbus_broker.relay.health import Level
+from sealbus_broker.relay.promises import Promises
+from tests.scene import Scene, a_policy
 
 GOOD = Node("n1", "2.15.1", syncs=True, max_file_bytes=UNBOUNDED_BYTES)
 NODES = (GOOD, replace(GOOD, name="n2"), replace(GOOD, name="n3"))
@@ -63,6 +68,80 @@ def test_a_node_that_gives_less_is_named(node: Node, about: str, told: str) -> N
     (one,) = shortfalls(THREE, given(3), (node, *NODES[1:]))
     assert one.about == about
     assert told in one.what
+
+
+def live_configs(policy: Policy) -> dict[str, dict[str, Any]]:
+    return {one["name"]: dict(one) for one in stream_configs(policy)}
+
+
+@pytest.mark.parametrize(
+    ("stream", "field", "value", "told"),
+    [
+        (ACCEPTED, "duplicate_window", 10**9, "ACCEPTED knows an id for 1 s in place of"),
+        (LIVE, "duplicate_window", 10**9, "LIVE knows an id for 1 s in place of"),
+        (LIVE, "max_age", 10**9, "LIVE keeps a message for 1 s in place of"),
+        (INGRESS, "max_age", 10**9, "INGRESS keeps a message for 1 s in place of for ever"),
+        (RECORDS, "max_age", 10**9, "RECORDS keeps a message for 1 s in place of 93600 s"),
+    ],
+)
+def test_a_stream_that_forgets_too_early_is_named(
+    stream: str, field: str, value: int, told: str
+) -> None:
+    policy = a_policy()
+    live = live_configs(policy)
+    live[stream][field] = value
+    (one,) = stream_shortfalls(policy, NO_WINDOWS, live)
+    assert one.about == "windows"
+    assert told in one.what
+
+
+def test_a_window_of_an_earlier_policy_counts() -> None:
+    policy = a_policy()
+    least = Windows(policy.ledger_window_ms + 1_000, 0)
+    (one,) = stream_shortfalls(policy, least, live_configs(policy))
+    assert "ACCEPTED knows an id for" in one.what
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"duplicate_window": 10**15, "max_age": 10**16}, {"max_age": 0}], ids=str
+)
+def test_a_stream_that_remembers_longer_is_no_shortfall(changes: dict[str, int]) -> None:
+    policy = a_policy()
+    live = live_configs(policy)
+    live[ACCEPTED] |= changes
+    assert stream_shortfalls(policy, NO_WINDOWS, live) == ()
+
+
+@pytest.mark.parametrize(
+    ("stream", "field", "value"),
+    [
+        (ACCEPTED, "max_bytes", 2**50),
+        (LIVE, "max_bytes", -1),
+        (INGRESS, "max_msgs_per_subject", -1),
+    ],
+)
+def test_more_room_than_the_policy_says_is_told(stream: str, field: str, value: int) -> None:
+    policy = a_policy()
+    live = live_configs(policy)
+    live[stream][field] = value
+    (one,) = stream_shortfalls(policy, NO_WINDOWS, live)
+    assert one.about == "limits"
+    assert f"{stream} has a {field} of {value} in place of" in one.what
+
+
+async def test_health_tells_what_lasts_for_two_looks(streams: Scene) -> None:
+    config = (await streams.api(f"STREAM.INFO.{ACCEPTED}"))["config"]
+    short = config | {"duplicate_window": 10**9}
+    assert "error" not in await streams.api(f"STREAM.UPDATE.{ACCEPTED}", short)
+    promises = Promises(streams.relay, lambda: streams.policy)
+    await promises.look()
+    assert "windows" not in {one.about for one in promises.problems}
+    await promises.look()
+    (one,) = [one for one in promises.problems if one.about == "windows"]
+    assert one.level is Level.WARNING
+    await provision(streams.relay, streams.policy)
+    await promises.look()
+    assert "windows" not in {one.about for one in promises.problems}
 
 
 async def test_a_server_describes_itself_to_relays(scene: Scene) -> None:

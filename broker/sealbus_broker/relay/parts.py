@@ -153,7 +153,7 @@ class Parts:
             now_ms=now_ms,
             supervisor=supervisor,
         )
-        self._promises = Promises(nc, policy)
+        self._promises = Promises(nc, policy, lambda: policy.windows)
         self._prober = Prober(nc, keys, relay, lambda: keys.trusted)
         self._health = Health(
             nc=nc,

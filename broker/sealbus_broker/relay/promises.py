@@ -16,10 +16,15 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.supervision import kind, pause
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.gate.policy import Policy
+from sealbus_broker.gate.policy import NO_WINDOWS, Policy, Windows
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import ask_well
-from sealbus_broker.nats.promises import ask_nodes, shortfalls
+from sealbus_broker.nats.jetstream import Json, ask_well
+from sealbus_broker.nats.promises import (
+    Shortfall,
+    ask_nodes,
+    shortfalls,
+    stream_shortfalls,
+)
 from sealbus_broker.nats.provision import raise_replicas
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.relay.health import Level, Problem
@@ -36,18 +41,27 @@ ASK_S: Final = 5.0
 class Promises:
     """Looks at what NATS gives, and raises the replicas of streams."""
 
-    def __init__(self, nc: HardenedClient, policy: Callable[[], Policy]) -> None:
+    def __init__(
+        self,
+        nc: HardenedClient,
+        policy: Callable[[], Policy],
+        windows: Callable[[], Windows] = lambda: NO_WINDOWS,
+    ) -> None:
         """Prepare; :meth:`run` looks.
 
         Args:
             nc: A connection that is logged in as the relay.
             policy: Gives the policy in force.
+            windows: Gives how long the ledgers remember at least.
         """
         self._nc = nc
+        self._windows = windows
         self._policy = policy
         self.problems: tuple[Problem, ...] = ()
         """The shortfalls of the last look."""
         self._was_better = False
+        self._differed: tuple[Shortfall, ...] = ()
+        """The differences of the streams at the last look."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look every few seconds until ``stopping`` is set."""
@@ -65,10 +79,16 @@ class Promises:
             StreamsUnusable: JetStream does not answer, or refuses more replicas.
             nats.errors.Error: There is no connection.
         """
-        limits = self._policy().limits
         nodes = await ask_nodes(self._nc)
-        replicas = {name: await self._replicas(name) for name in STREAMS}
-        found = shortfalls(limits, replicas, nodes)
+        configs = {name: await self._config(name) for name in STREAMS}
+        policy = self._policy()
+        limits = policy.limits
+        replicas = {name: int(one.get("num_replicas", 1)) for name, one in configs.items()}
+        # Streams differ for a moment while they follow a policy, and relays follow one by one. So a
+        # difference has to be there at two looks.
+        before, self._differed = self._differed, stream_shortfalls(policy, self._windows(), configs)
+        lasting = [one for one in self._differed if one in before]
+        found = [*shortfalls(limits, replicas, nodes), *lasting]
         self.problems = tuple(
             Problem(Level.WARNING, one.about, one.what, one.hint) for one in found
         )
@@ -77,10 +97,11 @@ class Promises:
         if least < limits.replicas and len(nodes) > least:
             await raise_replicas(self._nc, limits.replicas, timeout_s=ASK_S)
 
-    async def _replicas(self, stream: str) -> int:
+    async def _config(self, stream: str) -> Json:
         what = f"stream {stream} cannot be read"
         info = await ask_well(self._nc, f"STREAM.INFO.{stream}", None, ASK_S, what)
-        return int(info["config"].get("num_replicas", 1))
+        config: Json = info["config"]
+        return config
 
     def _tell_better(self, asked: int, most: int) -> None:
         """Log once that streams have more replicas than asked for. That is no problem."""
