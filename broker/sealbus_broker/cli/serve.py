@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from sealbus_broker.cli.embedded_tls import (
 )
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.options import WholeNumber
+from sealbus_broker.cli.relay_name import OwnName
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.cli.up_nodes import addresses, how_many, make_servers, tell_replicas
 from sealbus_broker.cli.workers import MOST_WORKERS, Workers
@@ -256,30 +258,44 @@ async def _watch(
 @click.command()
 @dir_option
 @server_option
-@name_option
-def relay(folder: str | None, servers: tuple[str, ...], name: str) -> int:
+@click.option(
+    "--name",
+    help="Name of this relay in stamps and logs. [default: the name of this machine, with a number"
+    " from its second relay on]",
+)
+def relay(folder: str | None, servers: tuple[str, ...], name: str | None) -> int:
     """Run a relay against a nats-server that runs elsewhere.
 
     The server has the configuration of `sealbus prepare`. The relay waits for a server that it
-    cannot reach, and says so. It follows the folder, so a change of it needs no restart.
+    cannot reach, and says so. It follows the folder, so a change of it needs no restart. Any number
+    of relays may serve one bus, on one machine or on several.
     """
 
     def begin() -> Serve:
         bus = BusFolder.find(folder, IN_THE_LOG)
         secrets = bus.secrets()
         policy = bus.policy(secrets.bus.public)
-        check_name(name, "relay")
+        own = OwnName(policy.bus, socket.gethostname()) if name is None else None
+        called = check_name(name if own is None else own.text, "relay")
         found = bus.servers(servers)
         one = Relay(
             servers=list(found),
             secrets=secrets,
             policy=policy,
-            name=name,
+            name=called,
             tls=bus.tls(servers),
             folder=bus.watched(secrets.bus.public),
             secrets_file=bus.secrets_file,
         )
-        return lambda stopping: one.run(stopping, lambda: say_ready(policy, name, found[0]))
+
+        async def serve(stopping: asyncio.Event) -> None:
+            try:
+                await one.run(stopping, lambda: say_ready(policy, called, found[0]))
+            finally:
+                if own is not None:
+                    own.close()
+
+        return serve
 
     return run_until_signal(begin)
 
