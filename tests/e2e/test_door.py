@@ -6,6 +6,7 @@ It admits bots while the relay hangs, and it ends when the relay ends.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -21,12 +22,17 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import MOST_FAILURES, Door
 from sealbus_broker.errors import DoorFailed
+from sealbus_broker.nats.config import DISCONNECTED_SUBJECT
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.e2e.shop import Shop, order, until
 from tests.forked import Program
 from tests.forked_door import ANEW
 from tests.scene import a_policy, now_ms
 from tests.waiting import PATIENCE_S
+
+ANSWERED_S = 30.0
+"""Within this time each login is answered while one of two doors is frozen: two seconds until it
+counts as silent, two for a login that it has, and a busy machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +53,12 @@ async def log_in(shop: Shop, bot: str = "order") -> HardenedClient:
     options = connector.options(key, frozenset()) | {"connect_timeout": PATIENCE_S}
     await client.connect(servers=[shop.url], **options)
     return client
+
+
+async def come_in(shop: Shop) -> None:
+    """A bot logs in, as often as it takes, and leaves."""
+    async with shop.bot("order"):
+        pass
 
 
 def door_of(relay: Program) -> int:
@@ -86,6 +98,30 @@ class TestAProcessOfItsOwn:
             async with shop.bot("inventory"):
                 pass
         assert door_of(shop.relays[0]) != killed
+
+    async def test_logins_go_to_the_door_that_answers(self, shop: Shop) -> None:
+        """Of two doors one is frozen. Each login is answered, and soon each at the first try."""
+        frozen = door_of(await shop.start_relay("other"))
+        nc = await shop.nats()
+        ended = await nc.subscribe(DISCONNECTED_SUBJECT)
+        await nc.flush()
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            # A login that goes to the frozen door fails after two seconds, and is tried again.
+            async with asyncio.timeout(ANSWERED_S):
+                await asyncio.gather(*(come_in(shop) for _ in range(20)))
+                while True:
+                    event = json.loads((await ended.next_msg(PATIENCE_S)).data)
+                    if event["client"].get("name") == "sealbus relay other admission":
+                        break
+            # From here on nats-server knows one door. With two, each try would go to either.
+            for _ in range(20):
+                client = await log_in(shop)
+                assert client.is_connected
+                await client.close()
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+            await nc.close()
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
     async def test_it_does_not_outlive_its_relay(self, shop: Shop, how: signal.Signals) -> None:
