@@ -110,6 +110,23 @@ def all_payloads_withheld() -> Step:
 
 
 @attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def an_accepted_burst_again_with_a_payload_withheld() -> list[Step]:
+    """A burst is accepted. Its copy comes with the hash of an order in its place.
+
+    It has the nonce and the seal of the first one, and a relay may not take it for a retry.
+    """
+    data = burst(ORDER, OTHER)
+    return [Step(data), Step(Envelope.decode(data).withhold([1], parent=False), position=8)]
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
+def a_burst_again_as_a_subscriber_got_it() -> list[Step]:
+    """A subscriber sends the relay the stored copy, which does not show the refused order."""
+    data = burst(ORDER, BAD)
+    return [Step(data), Step(Envelope.decode(data).withhold([1], parent=False), position=8)]
+
+
+@attack("check_encoding", Reason.ENCODING, without=BREAKS)
 def a_parent_withheld() -> Step:
     """A shipment whose cause is only a hash, as a subscriber gets it."""
     return Step(Envelope.decode(shipment()).withhold([], parent=True), session="shipping")
