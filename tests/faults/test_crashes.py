@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from sealbus import Message, Verdict
+from sealbus import Message, SealbusError, Stamp, Verdict
+from sealbus.protocol.limits import MAX_PAYLOADS
 from tests.e2e.shop import Shop, order, until
 from tests.faults.stored import stored_orders
 from tests.waiting import PATIENCE_S, patiently
 
 COUNT = 600
+LANES = 4
+"""How many bursts are under way at a time."""
+BURSTS = 6
+"""How many full bursts follow each other in a lane."""
 SUBSCRIBE = {"pattern": "orders.shipped", "durable": "after", "from": "new"}
 
 
@@ -58,6 +63,61 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(
         assert len(await stored_orders(shop)) == COUNT
         assert await shop.stored("QUARANTINE") == 0
         assert set(seen.values()) == {1}
+
+
+@pytest.mark.parametrize("relays", [1, 2])
+async def test_a_relay_killed_amid_bursts_loses_and_doubles_nothing(
+    tmp_path: Path, relays: int
+) -> None:
+    async with Shop(tmp_path / "shop") as shop:
+        first = await shop.start_relay("first")
+        if relays == 2:
+            await shop.start_relay("second")
+        seen: Counter[str] = Counter()
+        handled: Counter[str] = Counter()
+        inventory = shop.bot("inventory")
+
+        @inventory.subscribe("orders.placed", start="all")
+        async def on_order(message: Message) -> None:
+            seen[message.payload["order_id"]] += 1
+            handled[message.id] += 1
+
+        async with inventory, shop.bot("order") as sender:
+            outcomes: list[Stamp | SealbusError] = []
+            amid = asyncio.Event()
+
+            async def trade(lane: int) -> None:
+                for number in range(BURSTS):
+                    begin = (lane * BURSTS + number) * MAX_PAYLOADS
+                    orders = [order(begin + at) for at in range(MAX_PAYLOADS)]
+                    outcomes.extend(
+                        await sender.publish_many("orders.placed", orders, timeout=PATIENCE_S)
+                    )
+                    amid.set()
+
+            trading = asyncio.gather(*(trade(lane) for lane in range(LANES)))
+            count = LANES * BURSTS * MAX_PAYLOADS
+            # One burst is done. Its lane has others to send, and so have all lanes.
+            await patiently(amid.wait())
+            first.send_signal(signal.SIGKILL)
+            await first.wait()
+            if relays == 1:
+                await shop.start_relay("again")
+            await trading
+            await until(lambda: len(seen) == count)
+            await settled(shop)
+        stamps = [one for one in outcomes if isinstance(one, Stamp)]
+        assert len(stamps) == count
+        assert {one.verdict for one in stamps} == {Verdict.ACCEPTED}
+        assert set(seen.values()) == {1}
+        assert set(handled.values()) == {1}
+        assert len(handled) == count
+        nonces = {one.nonce.hex() for one in stamps}
+        assert len(nonces) < count // 64, "they travel in bursts"
+        assert nonces == {name.split(".")[1] for name in handled}
+        stored = await stored_orders(shop)
+        assert sorted(stored) == sorted(seen)
+        assert await shop.stored("QUARANTINE") == 0
 
 
 async def settled(shop: Shop) -> None:
