@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.faults.histories.plants import PLANTS
-from tests.faults.histories.report import PLANTED_EACH, schedules
+from tests.faults.histories.report import ENDED_EARLY, PLANTED_EACH, Report, schedules
 from tests.faults.histories.schedule import ENTIRE, KINDS, NODES, plan, read
+from tests.waiting import PATIENCE_S
 
 SEEDS = range(400)
 
@@ -43,3 +47,27 @@ def test_a_long_run_plants_each_mistake() -> None:
 def test_text_that_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="schedule"):
         read(text)
+
+
+def test_a_run_that_ended_early_says_so() -> None:
+    report = Report(asked=500, runs=412)
+    assert report.is_good
+    assert report.exit_code == ENDED_EARLY
+    lines = list(report.table())
+    assert lines[0].startswith("412 of 500 schedules")
+    assert lines[-1] == "ENDED EARLY: 88 of 500 schedules were not played (--minutes)"
+    report.runs = 500
+    assert report.exit_code == 0
+    assert "EARLY" not in "\n".join(report.table())
+
+
+def test_a_violation_counts_more_than_an_early_end() -> None:
+    assert Report(asked=2, runs=1, failed={1: ["a promise"]}).exit_code == 1
+
+
+def test_the_program_exits_with_3_without_time() -> None:
+    command = [sys.executable, "-m", "tests.faults.histories", "--runs", "2", "--minutes", "0"]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ran.returncode == ENDED_EARLY, ran.stderr
+    assert ran.stdout.startswith("0 of 2 schedules (none)")
+    assert "ENDED EARLY: 2 of 2" in ran.stdout

@@ -22,6 +22,9 @@ from tests.faults.histories.schedule import KINDS, Schedule, plan
 PLANTED_EACH: Final = 40
 """One in so many schedules has a planted mistake."""
 
+ENDED_EARLY: Final = 3
+"""The exit code if each promise was kept, and time was over before all schedules were played."""
+
 MOST_S: Final = 600.0
 """The longest time that one schedule may take. The waits of the player are shorter together."""
 
@@ -30,7 +33,10 @@ MOST_S: Final = 600.0
 class Report:
     """Many schedules."""
 
+    asked: int = 0
+    """How many schedules were asked for."""
     runs: int = 0
+    """How many were played."""
     by_nodes: dict[int, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     """How often each kind of fault happened."""
@@ -84,10 +90,23 @@ class Report:
         """Whether each promise was kept, and each planted mistake was noticed."""
         return not (self.failed or self.unnoticed)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all schedules were played that were asked for."""
+        return self.runs == self.asked
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the program: see :mod:`tests.faults.histories.__main__`."""
+        if not self.is_good:
+            return 1
+        return 0 if self.is_whole else ENDED_EARLY
+
     def table(self) -> Iterator[str]:
         """The report as lines for people."""
         nodes = ", ".join(f"{n} on {size} node(s)" for size, n in sorted(self.by_nodes.items()))
-        yield f"{self.runs} schedules ({nodes}) in {self.took_s / 60:.1f} min"
+        took = f"{self.took_s / 60:.1f} min"
+        yield f"{self.runs} of {self.asked} schedules ({nodes or 'none'}) in {took}"
         told = ("accepted", "refused", "unresolved", "handled", "failed", "asked", "copy")
         yield ", ".join(f"{name} {self.counts.get(name, 0)}" for name in told)
         yield f"in ACCEPTED {self.stored}, in the quarantine {self.kept}"
@@ -104,6 +123,9 @@ class Report:
         for seed, texts in self.failed.items():
             yield from (f"VIOLATED, seed {seed}: {text}" for text in texts)
         yield f"schedules with a violation: {len(self.failed)}"
+        if not self.is_whole:
+            missing = self.asked - self.runs
+            yield f"ENDED EARLY: {missing} of {self.asked} schedules were not played (--minutes)"
 
 
 def impossible() -> frozenset[str]:
@@ -170,7 +192,8 @@ class Runner:
         self.report.left_out = sorted(self._impossible)
 
     async def play(self, wanted: Iterable[Schedule], total: int) -> Report:
-        """Play the schedules. ``total``: their number, for the progress."""
+        """Play the schedules. ``total``: their number."""
+        self.report.asked += total
         began, waiting = time.monotonic(), iter(wanted)
 
         async def lane() -> None:
