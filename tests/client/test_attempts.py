@@ -63,6 +63,21 @@ async def test_where_nothing_succeeds_nothing_is_parked_at_once(
     assert attempts.failed(20_000, 1) is None
 
 
+async def test_nothing_is_parked_early_from_the_hundredth_failure_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run of failures counts on, and one success ends it."""
+    monkeypatch.setattr(module, "MOST_WAITING", 1)
+    attempts = Attempts(10)
+    attempts.failed(0, 1)
+    pauses = [attempts.failed(sequence, 1) for sequence in range(1, FAILURES_IN_A_ROW + 20)]
+    early, late = pauses[: FAILURES_IN_A_ROW - 2], pauses[FAILURES_IN_A_ROW - 2 :]
+    assert (set(early), set(late)) == ({None}, {1})
+    assert attempts.failed(10_000, 10) is None, "the last attempt is the last all the same"
+    attempts.succeeded()
+    assert attempts.failed(10_001, 1) is None
+
+
 def test_many_deliveries_without_outcome_end_it() -> None:
     assert not Attempts(1).is_hopeless(UNTRIED_LEAST)
     assert Attempts(1).is_hopeless(UNTRIED_LEAST + 1)

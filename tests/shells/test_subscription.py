@@ -21,6 +21,7 @@ from sealbus_broker.memory import wire
 from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.outstanding import Outstanding
 from sealbus_broker.memory.wire import Message as WireMessage
+from sealbus_broker.relay.services import consumers as consumers_module
 from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
@@ -138,6 +139,45 @@ async def test_failing_message_does_not_hold_up_others(bus: TestBus) -> None:
     await greet(bus, "bad", "good")
     await until(is_settled(bus), "both are acknowledged")
     assert sorted(handler.texts) == ["bad", "bad", "good"]
+
+
+async def test_more_failures_than_the_bound_hold_up_no_good_one(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server delivers nothing new while as many messages as its bound wait for an attempt."""
+    bound, waiting, bad = 8, 2, 40
+    monkeypatch.setattr(consumers_module, "ACK_PENDING", bound)
+    monkeypatch.setattr(attempts_module, "MOST_WAITING", waiting)
+    # No failed message makes room by another attempt while the test lasts.
+    monkeypatch.setattr(attempts_module, "RETRY_FIRST_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(attempts_module, "RETRY_MOST_S", 10 * PATIENCE_S)
+    _, handler = await listener(bus)
+    handler.fails = bad
+    before = bus._server.jetstream.streams["ACCEPTED"].last
+    await greet(bus, *["bad"] * bad, "good")
+    assert bus._server.jetstream.streams["ACCEPTED"].last - before == bad + 1, "one in each"
+    await until(lambda: handler.texts[-1:] == ["good"], "the good one is handled")
+    assert handler.attempts == [1] * (bad + 1)
+    await until(lambda: consumer(bus)["num_ack_pending"] == waiting, "the rest is parked")
+    assert len(await bus.quarantine("undeliverable")) == bad - waiting
+    said = [line for line in caplog.messages if "failed on message" in line]
+    assert ["it is delivered again in" in line for line in said[:waiting]] == [True] * waiting
+    early = "; too many failed messages wait for another attempt already, so the relay is asked to "
+    assert [early in line for line in said[waiting:]] == [True] * (bad - waiting)
+
+
+async def test_last_attempt_says_what_follows(
+    bus: TestBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, handler = await listener(bus, attempts=2)
+    handler.fails = 2
+    await greet(bus, "bad")
+    await until(is_settled(bus), "it is parked")
+    said = [line.split("; ")[1] for line in caplog.messages if "failed on message" in line]
+    assert said == [
+        "it is delivered again in 0 s",
+        "that was the last attempt, and the relay is asked to park it in the quarantine",
+    ]
 
 
 async def test_message_at_work_survives_a_lost_connection(bus: TestBus) -> None:

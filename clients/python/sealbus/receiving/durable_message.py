@@ -84,6 +84,10 @@ class Delivery:
 class Ender(Protocol):
     """The subscription of a message, as the message sees it."""
 
+    @property
+    def most(self) -> int:
+        """How often a message is tried."""
+
     def handled(self, pending: DurableMessage) -> None:
         """The message is done for good."""
 
@@ -109,12 +113,19 @@ class DurableMessage(PendingMessage):
         self.begun = delivery.arrived
         """When a handler began to work on it, by the event loop's clock."""
 
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether it is tried no more if it fails. An earlier attempt may turn out to be the last,
+        where too many failed messages wait."""
+        return self.message.attempt >= self._subscription.most
+
     def handled(self) -> None:
         """The handler is done with it."""
         self._subscription.handled(self)
 
     def failed(self, error: BaseException) -> float | None:
-        """Have it delivered again, later each time, or parked after the last attempt.
+        """Have it delivered again, later each time, or parked after the last attempt, or sooner
+        where too many failed messages wait.
 
         Only the class of ``error`` is told to anybody: its text may quote the payload.
         """

@@ -140,18 +140,24 @@ async def _call(handler: Handler, pending: PendingMessage) -> None:
         log.exception(
             error,
             "%s",
-            _failure(pending.message, pause_s, is_durable=pending.is_durable),
+            _failure(pending, pause_s),
         )
 
 
-def _failure(message: Message, pause_s: float | None, *, is_durable: bool) -> str:
+def _failure(pending: PendingMessage, pause_s: float | None) -> str:
     """The log line about a message that a handler failed on."""
-    if not is_durable:
+    message = pending.message
+    if not pending.is_durable:
         then = "live messages are not delivered again"
     elif pause_s is not None:
         then = f"it is delivered again in {pause_s:.0f} s"
-    else:
+    elif pending.is_last_attempt:
         then = "that was the last attempt, and the relay is asked to park it in the quarantine"
+    else:
+        then = (
+            "too many failed messages wait for another attempt already, so the relay is asked to "
+            "park it in the quarantine without one"
+        )
     return (
         f"the handler of {message.subject} failed on message {message.id}"
         f" (attempt {message.attempt}); {then}"

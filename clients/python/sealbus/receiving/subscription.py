@@ -284,6 +284,11 @@ class DurableSubscription:
 
     # ---- how a message ends ----------------------------------------------------------------------
 
+    @property
+    def most(self) -> int:
+        """How often a message is tried, unless too many failed ones wait."""
+        return self._attempts.most
+
     def handled(self, pending: DurableMessage) -> None:
         """End ``pending``: it is done for good.
 

@@ -178,6 +178,11 @@ class PendingMessage:
     def __init__(self, message: Message) -> None:
         self.message = message
 
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether no other attempt follows a failure in any case."""
+        return True
+
     def handled(self) -> None:
         """The handler succeeded: the message is done for good."""
 
