@@ -10,11 +10,13 @@ import pytest
 from sealbus import Bot, BotState, Message
 from sealbus.receiving import subscription as subscription_module
 from sealbus.receiving import supply as supply_module
+from sealbus.receiving import window as window_module
 from sealbus.receiving.attempts import Attempts
 from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.parking import Parking
 from sealbus.receiving.place import Note
 from sealbus.receiving.subscription import DurableSubscription
+from sealbus.receiving.supply import Supply
 from sealbus.testing import TestBus
 from sealbus_broker.relay.services.progress import Progress
 from tests.shells.test_subscription import SUBJECT, Handler, given_out, is_settled, listener
@@ -33,6 +35,19 @@ async def greet_together(bus: TestBus, *texts: str) -> None:
     greeter = await bus.bot("greeter")
     stamps = await asyncio.gather(*(greeter.publish(SUBJECT, {"text": text}) for text in texts))
     assert len({stamp.nonce for stamp in stamps}) == 1, "they share an envelope"
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[Supply]:
+    """The supplies of all subscriptions that begin from now on."""
+    made: list[Supply] = []
+    make = Supply.__init__
+
+    def watch(self: Supply, **arguments: Any) -> None:
+        make(self, **arguments)
+        made.append(self)
+
+    monkeypatch.setattr(Supply, "__init__", watch)
+    return made
 
 
 class Choosy(Handler):
@@ -263,3 +278,69 @@ async def test_stop_while_the_relay_is_asked_keeps_the_order(
     _, next_one = await listener(bus, durable="d")
     await until(is_settled(bus), "the rest is handled")
     assert next_one.texts == ["one", "two", "three", "four"]
+
+
+async def test_stop_amid_opening_keeps_the_order_without_a_pull(
+    gate: asyncio.Event, bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request is under way whose end the stop would wait for, because enough is in hand."""
+    supplies = watched(monkeypatch)
+    bot, handler = await listener(bus, durable="d")
+    await hurry(bus, handler)
+    gate.clear()
+    handler.fails = 2
+    await greet_together(bus, "one", "two")
+    await until(lambda: given_out(bus).redelivered == 1, "it failed, and is delivered again")
+    later = [str(at) for at in range(100, 160)]
+    for at in range(0, len(later), 2):
+        await greet_together(bus, *later[at : at + 2])
+    (supply,) = supplies
+    assert supply._pull is not None
+    pull = supply._pull
+    await until(lambda: bool(supply._hand.waiting) and not pull.outstanding, "enough is in hand")
+    await bot.close(timeout=PATIENCE_S)
+    gate.set()
+    _, next_one = await listener(bus, durable="d")
+    await until(is_settled(bus), "the rest is handled")
+    assert next_one.texts == ["one", "two", *later]
+
+
+class Held(Handler):
+    """A handler that holds the texts in ``held`` until they are taken out."""
+
+    def __init__(self, bot: Bot) -> None:
+        super().__init__(bot, durable="d")
+        self.held = {"one", "three"}
+
+    async def handle(self, message: Message) -> None:
+        await super().handle(message)
+        await until(lambda: self.texts[-1] not in self.held, "it may go on")
+
+
+async def test_stop_amid_a_returned_burst_keeps_the_order(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow handler had two bursts given back. One came again, and the server has the other."""
+    supplies = watched(monkeypatch)
+    bot = Bot(bus.credentials("listener"))
+    handler = Held(bot)
+    await bus.connect(bot)
+    await hurry(bus, handler)
+    monkeypatch.setattr(supply_module, "UNBEGUN_S", 0.05)
+    monkeypatch.setattr(window_module, "BEGIN_S", 0.01)  # a handler that takes 0.05 s is slow
+    for texts in (("one", "two"), ("three", "four", "five"), ("six", "seven")):
+        await greet_together(bus, *texts)
+    (supply,) = supplies
+    await until(lambda: given_out(bus).first_again is not None, "two bursts are given back")
+    await until(lambda: supply._pull is not None and not supply._stuck, "it may fetch again")
+    handler.held.remove("one")
+    await until(lambda: handler.texts[-1] == "three", "the first of them came again")
+    assert not supply._hand.waiting, "and the other one has not"
+    closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
+    await until(lambda: bot.state is BotState.CLOSING, "it stops")
+    handler.held.clear()
+    await closing
+    assert handler.texts[-3:] == ["one", "two", "three"]
+    _, next_one = await listener(bus, durable="d")
+    await until(is_settled(bus), "the rest is handled")
+    assert next_one.texts == ["four", "five", "six", "seven"]

@@ -32,12 +32,20 @@ class InHand:
         """Deliveries at work, by sender and nonce: a second copy of one is recognised by it."""
         self.opened: deque[DurableMessage] = deque()
         """Messages of the delivery that was opened last, which no handler has yet, in order."""
+        self.opening: Delivery | None = None
+        """The delivery that is being opened, while the relay is asked for its note. It is at work,
+        and has no message in ``opened`` yet."""
         self.handling: set[DurableMessage] = set()
         """Messages that occupy a handler. Those that are being parked do not."""
         self.window = Window(concurrency)
         """How many messages may be in hand, by the handling times so far."""
         self._messages_each = 1.0
         """How many messages the last deliveries had, on average."""
+
+    @property
+    def unbegun(self) -> Delivery | None:
+        """The delivery that is opened, or being opened, and has messages that no handler has."""
+        return self.opened[0].delivery if self.opened else self.opening
 
     @property
     def all(self) -> list[Delivery]:

@@ -26,7 +26,7 @@ If they come too late the server delivers the messages again, and they are recog
 
 A stop gives back waiting deliveries, in order and without waiting for the handlers. Where messages
 keep their order, they wait until the opened delivery has ended, if it has messages that no handler
-has.
+has. A delivery that is being opened counts as opened.
 """
 
 from __future__ import annotations
@@ -250,6 +250,7 @@ class DurableSubscription:
     async def _noted(self, delivery: Delivery) -> Note:
         """The note about the delivery from before it came back, here or elsewhere."""
         ask = self._place.progress(delivery.sequence, delivery.stored_ms, Note(delivery.done))
+        self._hand.opening = delivery
         try:
             noted = await before(self._stop, ask)
         except asyncio.CancelledError:
@@ -264,6 +265,8 @@ class DurableSubscription:
                 problem,
             )
             return Note()
+        finally:
+            self._hand.opening = None
         return noted or Note()
 
     def _begin(self, pending: DurableMessage) -> bool:

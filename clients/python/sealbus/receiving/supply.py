@@ -148,7 +148,7 @@ class Supply:
                 break
             with self._session.hold(client):
                 await self._pull_on(client)
-        if not (self._in_order and self._hand.opened):
+        if not (self._in_order and self._hand.unbegun):
             self.give_back_waiting()
 
     def close(self) -> None:
@@ -204,13 +204,18 @@ class Supply:
         The server puts a given-back message behind those that were given back before, however old
         it is. All of it together, and sorted, is in order again.
         """
-        waiting = self._hand.waiting
-        while self._in_order and waiting and waiting[-1].delivered > 1:
-            last = waiting[-1]
+        while self._in_order and (last := self._last_to_give_back()) and last.delivered > 1:
             pull.ask(REST, wait=False)
             await pull.over()
-            if not waiting or waiting[-1] is last:
+            if self._last_to_give_back() is last:
                 return
+
+    def _last_to_give_back(self) -> Delivery | None:
+        """The delivery that came last among those that are about to be given back."""
+        if self._hand.waiting:
+            return self._hand.waiting[-1]
+        # Opened messages stay with this process, unless it stops.
+        return self._hand.unbegun if self._stop.is_set() else None
 
     async def _ask_for_consumer(self) -> None:
         self._gone = False  # whatever the answer is, the next request tells
