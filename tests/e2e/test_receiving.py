@@ -18,6 +18,7 @@ from sealbus.nats import pull
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import consumer_name
 from sealbus.receiving import in_hand, supply
+from sealbus.receiving.supply import Supply
 from tests.e2e.edits import asking
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
@@ -52,9 +53,33 @@ async def consumer_from(nc: HardenedClient) -> dict[str, Any]:
     return state
 
 
-async def test_a_stop_gives_fetched_messages_back_in_order(shop: Shop) -> None:
+async def given_back(shop: Shop) -> int:
+    """The number of deliveries that came again, once each has come."""
+    envelopes = await shop.stored("ACCEPTED") - 1  # without the genesis
+    count: int = (await consumer(shop))["delivered"]["consumer_seq"] - envelopes
+    return count
+
+
+BURSTS = pytest.mark.parametrize("each", [1, 10], ids=["alone", "bursts"])
+"""How many messages are in an envelope. The server counts and delivers envelopes."""
+
+
+async def publish_bursts(shop: Shop, numbers: range, each: int) -> None:
+    """Publish orders in envelopes of ``each``, and see that they are."""
+    before = await shop.stored("ACCEPTED")
+    async with shop.bot("order") as sender:
+        for first in range(0, len(numbers), each):
+            burst = numbers[first : first + each]
+            await asyncio.gather(
+                *(sender.publish("orders.placed", order(number)) for number in burst)
+            )
+    assert await shop.stored("ACCEPTED") - before == len(numbers) / each
+
+
+@BURSTS
+async def test_a_stop_gives_fetched_messages_back_in_order(shop: Shop, each: int) -> None:
     """The next process goes on with the next message, and gets the new ones after the old ones."""
-    await publish(shop, range(300))
+    await publish_bursts(shop, range(300), each)
     seen: list[int] = []
 
     def listener(stop_at: int, stop: asyncio.Event) -> Bot:
@@ -73,11 +98,13 @@ async def test_a_stop_gives_fetched_messages_back_in_order(shop: Shop) -> None:
         stop = asyncio.Event()
         async with listener(stop_at, stop):
             await stop.wait()
+        assert (await consumer(shop))["num_ack_pending"] > 0  # fetched, and not done
     await publish(shop, range(300, 310))
     end = asyncio.Event()
     async with listener(310, end):
         await until(end.is_set)
     assert seen == list(range(310))
+    assert await given_back(shop) > 0
 
 
 async def test_a_stop_gives_back_before_its_handlers_have_ended(shop: Shop) -> None:
@@ -163,9 +190,10 @@ async def test_messages_behind_a_slow_one_are_given_back(
     assert Counter(seen) == Counter(range(300))
 
 
-async def test_the_order_holds_though_messages_were_given_back(shop: Shop) -> None:
+@BURSTS
+async def test_the_order_holds_though_messages_were_given_back(shop: Shop, each: int) -> None:
     seen: list[int] = []
-    await publish(shop, range(100))
+    await publish_bursts(shop, range(100), each)
     bot = shop.bot("inventory")
 
     @bot.subscribe("orders.placed", **PLACE)
@@ -177,18 +205,37 @@ async def test_the_order_holds_though_messages_were_given_back(shop: Shop) -> No
     async with bot:
         await until(lambda: len(seen) == 100)
     assert seen == list(range(100))
+    assert await given_back(shop) > 0
 
 
-async def test_a_lost_connection_costs_no_order_and_no_message(shop: Shop) -> None:
-    await publish(shop, range(60))
-    seen: list[int] = []
+@BURSTS
+async def test_a_lost_connection_costs_no_order_and_no_message(
+    shop: Shop, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is lost while deliveries wait, and no request is under way, whose answer would be lost."""
+    made: list[Supply] = []
+    make = Supply.__init__
+
+    def watch(self: Supply, **arguments: Any) -> None:
+        make(self, **arguments)
+        made.append(self)
+
+    monkeypatch.setattr(Supply, "__init__", watch)
+    await publish_bursts(shop, range(60), each)
+    seen, waiting = list[int](), list[int]()
     bot = shop.bot("inventory")
+
+    def is_quiet() -> bool:
+        (mine,) = made
+        return mine._pull is not None and not mine._pull.outstanding
 
     @bot.subscribe("orders.placed", **PLACE)
     async def take(message: Message) -> None:
         seen.append(number(message))
         await asyncio.sleep(0.02)
-        if len(seen) == 10:
+        if len(seen) == 15:
+            await until(is_quiet)
+            waiting.append(len(made[0]._hand.waiting))
             transport = (await bot._session.client())._transport
             assert transport is not None
             transport.close()  # type: ignore[no-untyped-call]  # as a network does
@@ -196,6 +243,7 @@ async def test_a_lost_connection_costs_no_order_and_no_message(shop: Shop) -> No
     async with bot:
         await until(lambda: len(seen) >= 60)
     assert seen == list(range(60))
+    assert waiting[0] > 0
 
 
 async def test_leaving_the_block_by_break_ends_the_last_message(shop: Shop) -> None:
