@@ -175,12 +175,14 @@ faults: $(READY) ## play seeded schedules of all faults, and check the histories
 	$(BIN) -m tests.faults.histories --runs 500 --at-once 6 --minutes 100 $(ARGS)
 
 .PHONY: schedules
-schedules: $(READY) ## pause and kill a bus while captured copies arrive (an hour)
+schedules: $(READY) ## pause and kill a bus, fail, stop and kill subscribers (an hour)
 	$(BIN) -m tests.model --seeds 1000
 	$(BIN) -m tests.faults.steps
 	$(BIN) -m tests.faults.schedules --runs 1000 --together 50 --at-once 4 $(ARGS)
 	$(BIN) -m tests.faults.schedules --runs 400 --together 50 --at-once 4 --edits $(ARGS)
 	$(BIN) -m tests.faults.changes
+	$(BIN) -m tests.faults.poison --count 2000
+	$(BIN) -m tests.faults.two_subscribers --runs 200
 
 .PHONY: greedy
 greedy: $(READY) ## set one greedy bot beside ten honest ones (half an hour); ARGS="--only live"
