@@ -18,6 +18,8 @@ from sealbus import (
     InvalidInput,
     Message,
     NotConnected,
+    Unresolved,
+    new_nonce,
 )
 from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.ports import free_port
@@ -40,6 +42,9 @@ async def iterate(bot: Bot) -> object:
 
 CALLS: dict[str, Callable[[Bot], Awaitable[object]]] = {
     "publish": lambda bot: bot.publish("orders.placed", 1),
+    "publish_many": lambda bot: bot.publish_many("orders.placed", [1]),
+    "resume": lambda bot: bot.resume(Unresolved("no verdict", nonce=new_nonce())),
+    "grants": lambda bot: bot.grants(),
     "request": lambda bot: bot.request("stock.check", 1),
     "messages": iterate,
 }
@@ -145,5 +150,15 @@ def test_a_second_event_loop_is_refused(bot: Bot) -> None:
     """An author makes this mistake with one asyncio.run() for each call."""
     with pytest.raises(ConnectionFailed):
         asyncio.run(bot.connect(timeout=1))
-    with pytest.raises(InvalidInput, match="another event loop"):
+    for call in (bot.connect(timeout=1), bot.run()):
+        with pytest.raises(InvalidInput, match="another event loop"):
+            asyncio.run(call)
+
+
+def test_a_bot_that_never_connected_is_closed_anywhere(bot: Bot) -> None:
+    with pytest.raises(ConnectionFailed):
         asyncio.run(bot.connect(timeout=1))
+    bot.stop()
+    asyncio.run(bot.close())
+    asyncio.run(bot.close())
+    assert bot.state is BotState.CLOSED

@@ -179,10 +179,9 @@ class Presence(Parts):
         """Ask the bot to end: :meth:`run` closes it, a :meth:`connect` under way is given up,
         iterating ends.
 
-        Returns at once, and does nothing the second time. Call it in the bot's own event loop; from
-        elsewhere use ``loop.call_soon_threadsafe(bot.stop)``.
+        Returns at once, and does nothing the second time. Any thread may call it.
         """
-        self._life.stop()
+        self._life.stop_from_anywhere()
 
     async def close(
         self,
@@ -197,6 +196,9 @@ class Presence(Parts):
 
         Args:
             timeout: seconds for handlers, requests and verdicts to finish.
+
+        Raises:
+            NotConnected: the bot has connected in another event loop. It can be closed only there.
         """
         limit_s = check_seconds("timeout", timeout, zero=True)
         if self._life.state is BotState.NEW:
@@ -204,6 +206,7 @@ class Presence(Parts):
             self._life.move(BotState.CLOSED)
         if self._life.state is BotState.CLOSED:
             return
+        self._life.check_loop("close()")
         self._life.stop()
         if self._closing is None:
             self._closing = self._supervisor.piece("closing", self._close(limit_s))
@@ -298,7 +301,10 @@ class Presence(Parts):
                 grant it any more, and there is no hook for it (:meth:`on_denied`).
             BackgroundFailed: something that works in the background ended, which is a mistake of
             this library.
+            NotConnected: the bot is closed, or has connected in another event loop.
         """
+        if self._life.state not in (BotState.NEW, BotState.CLOSED):
+            self._life.check_loop("run()")
         self._runs = True
         with heard(self._life.on_signal):
             try:
@@ -367,8 +373,11 @@ class Presence(Parts):
     # ---- inside ----------------------------------------------------------------------------------
 
     def _handle(self, handled: Handled) -> None:
-        if self._life.state not in (BotState.NEW, BotState.CONNECTING):
-            self._life.check_receiving(f"a handler for {handled.pattern}")
+        call = f"a handler for {handled.pattern}"
+        if self._life.state is BotState.CONNECTING:
+            self._life.check_loop(call)
+        elif self._life.state is not BotState.NEW:
+            self._life.check_receiving(call)
         self._listener.register(handled)
         if self._life.state in (BotState.CONNECTED, BotState.LOST):
             self._start(_of(handled), self._place_and_serve(handled))

@@ -127,7 +127,6 @@ class Life:
     def begin(self) -> None:
         """``connect()`` begins. Raises :class:`NotConnected` or :class:`InvalidInput` where it may
         not."""
-        loop = asyncio.get_running_loop()
         if self.state in (BotState.CLOSING, BotState.CLOSED):
             raise NotConnected(
                 f"{self._name} is {self.state.value}",
@@ -135,17 +134,17 @@ class Life:
             )
         if self.stopping.is_set():
             raise Stopped(f"{self._name} was told to stop", hint="make a new Bot")
+        if self.is_elsewhere:  # before the state, which another asyncio.run() may have left behind
+            raise InvalidInput(
+                f"{self._name} was used in another event loop before",
+                hint="make the bot and use it inside one asyncio.run()",
+            )
         if self.state is not BotState.NEW:
             raise InvalidInput(
                 f"{self._name} cannot connect: it is {self.state.value} already",
                 hint="connect a bot once",
             )
-        if self._loop not in (None, loop):
-            raise InvalidInput(
-                f"{self._name} was used in another event loop before",
-                hint="make the bot and use it inside one asyncio.run()",
-            )
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self.move(BotState.CONNECTING)
         self._settled.clear()
 
@@ -171,13 +170,23 @@ class Life:
                 f"{call} needs an open bot, and {self._name} is closed",
                 hint="make a new Bot",
             )
-        # Last: before connect() there is no loop to compare with.
-        if asyncio.get_running_loop() is not self._loop:
+        self.check_loop(call)
+
+    def check_loop(self, call: str) -> None:
+        """Raise :class:`NotConnected` unless ``call`` is made in the event loop that the bot has
+        connected in, if it has."""
+        if self.is_elsewhere:
             raise NotConnected(
                 f"{call} belongs in the event loop that {self._name} connected in, and this is "
                 "another event loop",
                 hint=_HOW_TO_CALL,
             )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the bot has connected in another event loop than the caller's, or tried to. True
+        for a caller without one."""
+        return self._loop is not None and self._loop is not _running_loop()
 
     def check_receiving(self, call: str) -> None:
         """Raise :class:`NotConnected` unless ``call`` can begin to receive in this state and this
@@ -194,6 +203,14 @@ class Life:
     def stop(self) -> None:
         """Have everything that waits end. Said again it does nothing."""
         self.stopping.set()
+
+    def stop_from_anywhere(self) -> None:
+        """The same, from any thread and event loop. An event wakes nobody in another one."""
+        if self._loop is not None and self.is_elsewhere:
+            with contextlib.suppress(RuntimeError):  # it has ended, and nobody waits in it
+                self._loop.call_soon_threadsafe(self.stop)
+                return
+        self.stop()
 
     async def unless_stopped(
         self,
@@ -265,3 +282,10 @@ class Life:
         if error is not None:
             log.error("%s: something failed while it closes (%s)", self._name, kind(error))
         return True
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # a thread without one
+        return None
