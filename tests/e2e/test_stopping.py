@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, BotState, ConnectionFailed, Message, NotConnected, Unresolved, Verdict
+from sealbus import (
+    Bot,
+    BotState,
+    ConnectionFailed,
+    InvalidInput,
+    Message,
+    NotConnected,
+    Unresolved,
+    Verdict,
+)
 from sealbus.nats.client import HardenedClient
 from tests.e2e.shop import Shop, order, state
 from tests.forked import ForkedProcess
@@ -171,6 +180,37 @@ async def test_stop_ends_a_wait_for_a_subscription(
         await connecting
     shop.relays[0].send_signal(signal.SIGCONT)
     assert state(inventory) is BotState.CLOSED
+
+
+async def test_a_deadline_or_a_stop_ends_the_wait_to_receive(shop: Shop) -> None:
+    """The bot is connected, and the relay that would make the subscription is silent."""
+    bot = shop.bot("inventory")
+
+    async def iterate() -> list[Message]:
+        async with bot.messages("orders.placed") as messages:
+            return [message async for message in messages]
+
+    await bot.connect()
+    shop.relays[0].send_signal(signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2) as limit, bot.messages("orders.placed"):
+            limit.reschedule(None)
+    iterating = asyncio.create_task(iterate())
+    await until(lambda: bool(bot._listener._taken))
+    with pytest.raises(InvalidInput, match="has a loop over messages"):
+        await iterate()
+    iterating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await iterating
+    assert not bot._listener._taken, "the place is free"
+    iterating = asyncio.create_task(iterate())
+    bot.subscribe("orders.placed", durable="handler")(_ignore)
+    await until(lambda: len(bot._listener._taken) == 2)
+    bot.stop()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await iterating == []
+        await bot.close(timeout=10 * PATIENCE_S)
+    shop.relays[0].send_signal(signal.SIGCONT)
 
 
 # ---- close() -----------------------------------------------------------------------------------

@@ -229,17 +229,24 @@ class Bot(Presence):
         handler raises, the message is delivered again, later each time, while the others go on.
         After the last attempt it is parked in the quarantine as ``undeliverable``.
 
+        A handler that is registered while the bot is connected gets messages once a relay has
+        answered. There is no deadline: the bot asks until then, with a line in the log for each
+        question without an answer, and :meth:`stop` or :meth:`close` ends it.
+
         Args:
             pattern: a subject, with ``*`` for one token or a final ``>`` for one or more.
             live: listen to messages as they pass by instead, at most once. On live subjects that is
                 the only way, and need not be said: the bus tells. A pattern that covers subjects of
                 both kinds gets the stored ones.
             durable: name of the place that is remembered. Processes of the bot that use one name
-                share the messages.
+                share the messages, envelope by envelope. An envelope has up to 256 messages that
+                were published together, and all of them wait for the process that has it, also
+                while another is idle. Senders publish long work with ``alone=True``.
             start: ``"new"``, or ``"all"`` that is stored. Counts the first time that the name is
                 used.
-            concurrency: handlers at once. With 1, and in one process, messages come in their order,
-                except those that failed.
+            concurrency: handlers at once, in this process. With 1, and in one process, messages
+                come in their order. The exceptions are messages that failed, a crash, a lost
+                connection, and a nats-server that stops or dies (``docs/bots.md``, Receiving).
             attempts: how often a failing message is tried, if less often than the policy says
                 (``limits.attempts``).
             verify: ``"sender"`` to take messages of senders alone whose keys the credentials pin
@@ -337,6 +344,14 @@ class Bot(Presence):
         raises :class:`InvalidInput` if a handler or another loop of this bot has the pattern under
         the same durable name, because each message would go to one of the two. The name is free
         again when the block is left.
+
+        Entering the block takes until a relay has answered, however long that is. The bot's stop
+        ends the wait, and the loop then has no message. A deadline for it is::
+
+            async with asyncio.timeout(10) as limit, bot.messages("orders.placed") as messages:
+                limit.reschedule(None)  # it has begun
+                async for message in messages:
+                    ...
 
         Args:
             pattern: as for :meth:`subscribe`, like the four arguments that follow.
