@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sealbus import Credentials
+from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.reason import Reason
 from tests.cli.command import SEALBUS, quickly, sealbus, wait_for
 from tests.cli.folders import unwritable
@@ -122,6 +124,39 @@ def test_a_listed_record_is_never_cut(bus: Bus, columns: str | None) -> None:
     assert detail.endswith("; (root): required text")
     assert len(detail) > 80
     assert named.endswith(f" {subject}")
+
+
+def variables_of(credentials: Credentials) -> dict[str, str]:
+    """The environment that holds these credentials."""
+    return {
+        "SEALBUS_BUS": credentials.bus,
+        "SEALBUS_BOT": credentials.bot,
+        "SEALBUS_SERVERS": ",".join(credentials.servers),
+        "SEALBUS_BUS_KEYS": ",".join(
+            PublicKey(key, KeyKind.BUS).text for key in credentials.bus_keys
+        ),
+        "SEALBUS_SEED": credentials.key_in_memory.seed_text,
+    }
+
+
+@pytest.mark.parametrize("command", ["quarantine", "subscriptions"])
+def test_an_operator_s_key_may_be_in_the_environment(
+    bus: Bus, tmp_path: Path, command: str
+) -> None:
+    """The current folder has no policy.yaml, and no credentials."""
+    operator = Credentials.load(bus.folder / "mybus/credentials/operator.toml")
+    asked = sealbus(command, "ls", "--json", cwd=tmp_path, variables=variables_of(operator))
+    assert (asked.code, asked.err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["SEALBUS_SEED", "SEALBUS_TOKEN_FILE"])
+def test_the_environment_is_asked_before_the_default(bus: Bus, name: str) -> None:
+    """The folder has the credentials of the default."""
+    asked = sealbus("quarantine", "ls", cwd=bus.folder, variables={name: "x"})
+    assert asked.code == 1
+    assert "no credentials: SEALBUS_BUS, SEALBUS_BOT" in asked.err
+    chosen = sealbus("quarantine", "ls", "--as", "operator", cwd=bus.folder, variables={name: "x"})
+    assert chosen.code == 0, chosen.err
 
 
 def test_a_record_that_cannot_be_kept_is_told_how_to(bus: Bus, tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ def test_every_option_and_command_has_a_help_text() -> None:
                 assert option.help, (words, option.name)
 
 
+def test_init_takes_the_address_that_its_help_names(above: Path) -> None:
+    help_text = sealbus("init", "--help", cwd=above).out
+    found = re.search(r"\[default:\s+(nats://\S+)\]", help_text)
+    assert found is not None, help_text
+    assert f'servers = ["{found[1]}"]' in (above / "mybus/bus.toml").read_text()
+
+
 def test_folder_and_credentials_have_one_name_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALBUS_DIR", "somewhere")
     monkeypatch.setenv("SEALBUS_CREDENTIALS", "file")

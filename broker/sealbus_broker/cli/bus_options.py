@@ -14,9 +14,12 @@ from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.key_places import PLACES
 from sealbus.nats.addresses import check_servers
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.folder import SERVER, BusFolder
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_IN_ENVIRONMENT: Final = tuple(f"SEALBUS_{name.upper()}" for name in (*PLACES, "token_file"))
+"""The environment holds credentials if it has one of these: a place of the key, or a token."""
 
 _SERVERS: Final = "sealbus.servers"
 """The place in which the addresses of ``--server`` wait for the command that speaks as a bot."""
@@ -36,6 +39,15 @@ def _kept(context: click.Context, parameter: click.Parameter, given: tuple[str, 
 
 def server_option(command: F) -> F:
     """``--server``: an address of the bus, instead of that in ``bus.toml``."""
+    return _server_option("from bus.toml")(command)
+
+
+def new_server_option(command: F) -> F:
+    """``--server``: the address of a bus that has no ``bus.toml`` yet."""
+    return _server_option(SERVER)(command)
+
+
+def _server_option(default: str) -> Callable[[F], F]:
     return click.option(
         "--server",
         "--servers",
@@ -43,8 +55,8 @@ def server_option(command: F) -> F:
         multiple=True,
         metavar="URL",
         callback=_checked,
-        help="Address of NATS. May be repeated. [default: from bus.toml]",
-    )(command)
+        help=f"Address of NATS. May be repeated. [default: {default}]",
+    )
 
 
 def new_keys_option(command: F) -> F:
@@ -67,8 +79,11 @@ def dir_option(command: F) -> F:
     )(command)
 
 
-def bot_options(command: F) -> F:
-    """``--as``, ``--credentials`` and ``--server``: the bot that speaks, and the address."""
+def bot_options(command: F, default: str | None = None) -> F:
+    """``--as``, ``--credentials`` and ``--server``: the bot that speaks, and the address.
+
+    ``default`` is the bot that :func:`find_credentials` gets as its default.
+    """
     command = click.option(
         "--server",
         "--servers",
@@ -79,8 +94,9 @@ def bot_options(command: F) -> F:
         callback=_kept,
         help="Address of NATS. May be repeated. [default: from bus.toml or the credentials file]",
     )(command)
+    shown = f" [default: {default}]" if default is not None else ""
     command = click.option(
-        "--as", "bot", metavar="BOT", help="Speak as BOT, with DIR/credentials/BOT.toml."
+        "--as", "bot", metavar="BOT", help=f"Speak as BOT, with DIR/credentials/BOT.toml.{shown}"
     )(command)
     command = click.option(
         "--credentials",
@@ -97,7 +113,8 @@ def find_credentials(
 ) -> Credentials:
     """The credentials that a command uses.
 
-    They are those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder.
+    They are those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder,
+    in this order.
     """
     given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
     if bot is not None:
@@ -108,10 +125,10 @@ def find_credentials(
         home = path.resolve().parent
         if home.name == "credentials" and not given:
             BusFolder(home.parent).speak_with(path, found)
+    elif any(os.environ.get(name) for name in _IN_ENVIRONMENT):
+        found = Credentials.from_environment()
     elif default is not None:
         return BusFolder.find(folder).speak_as(default, given)
-    elif any(os.environ.get(f"SEALBUS_{place.upper()}") for place in PLACES):
-        found = Credentials.from_environment()
     else:
         raise click.UsageError("no credentials given: use --as BOT, or --credentials FILE")
     return replace(found, servers=given) if given else found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sealbus_broker.cli.bus_options import server_option
+from sealbus_broker.cli.bus_options import new_server_option
 from sealbus_broker.cli.files import writing
 from sealbus_broker.cli.folder import SERVER, BusFolder
 from sealbus_broker.cli.key_files import make_key
@@ -18,7 +18,7 @@ from sealbus_broker.policy.scaffold import BOTS, scaffold
 @click.command()
 @click.argument("name")
 @click.option("--dir", "folder", metavar="DIR", help="Folder of the new bus. [default: ./NAME]")
-@server_option
+@new_server_option
 def init(name: str, folder: str | None, servers: tuple[str, ...]) -> None:
     """Make a new bus NAME: a small policy, schemas, and keys and credentials for its first bots.
 

@@ -11,6 +11,7 @@ from sealbus import Bot, RequestFailed
 from sealbus_broker.cli.bus_options import bot_options
 from sealbus_broker.cli.errors import AnsweredNo
 from sealbus_broker.cli.options import seconds
+from sealbus_broker.cli.signals import CONNECT_S
 from sealbus_broker.escape import reshown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,8 +35,9 @@ def operator_options(command: F) -> F:
         "--timeout",
         type=seconds,
         metavar="SECONDS",
-        help="Longest wait for the bus, and for each answer.",
-    )(bot_options(command))
+        help="Longest wait for the bus, and for each answer. "
+        f"[default: {CONNECT_S:.0f}, and {ANSWER_S:.0f} for each answer]",
+    )(bot_options(command, OPERATOR))
 
 
 async def ask(
