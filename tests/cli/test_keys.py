@@ -2,34 +2,101 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
+from sealbus_broker.cli.main import cli
+from sealbus_broker.cli.options import all_commands
+from sealbus_broker.policy.keys import read_key_files
 from tests.cli.command import quickly, sealbus
 from tests.cli.folders import everything, facts, unwritable
+
+BUS_SEED = re.compile(rb"\bSN[A-Z2-7]{56}\b")
+"""The private half of a bus key."""
+
+NEXT = SigningKey(bytes(32), KeyKind.BOT)
+"""A key that nobody has yet."""
+
+NOWHERE = "nats://127.0.0.1:1"
+"""Nothing listens there."""
+
+OFFLINE = ("--server", NOWHERE, "--timeout", "1")
+
+IN_A_CLONE: dict[str, tuple[Any, ...]] = {
+    "backup": (1, "saved"),
+    "bot add": (0, "shop", "-p", "greetings.sent"),
+    "bot rm": (0, "clock", "--yes"),
+    "certs init": (0,),
+    "certs new": (1, "greeter"),
+    "certs show": (1,),
+    "check": (0,),
+    "inspect": (3, "policy.yaml"),
+    "invite": (0, "greeter"),
+    "invites accept": (1, "greeter", "--yes"),
+    "invites ls": (0,),
+    "invites rm": (0, "greeter"),
+    "join": (2, "sealbus-join-1-x"),
+    "keys enrol": (0, "greeter", NEXT.public.text),
+    "keys expire": (0, "greeter", "{key}", "--after", "1d"),
+    "keys issuer": (1,),
+    "keys link": (2, "greeter", NEXT.public.text, "AAAA"),
+    "keys ls": (0,),
+    "keys new": (0, "greeter"),
+    "keys pins": (0, "listener"),
+    "keys protect": (1, "credentials/greeter.toml"),
+    "keys revoke": (0, "greeter"),
+    "keys rotate": (0, "greeter"),
+    "keys rotate-bus": (1,),
+    "keys sessions": (1,),
+    "keys show": (0, "greeter"),
+    "keys show-bus": (0,),
+    "keys sign-link": (1, "credentials/greeter.toml", NEXT.public.text),
+    "keys void": (0, "greeter"),
+    "mirror promote": (1, NOWHERE, "--yes"),
+    "mirror show": (1, NOWHERE),
+    "mirror start": (1, NOWHERE),
+    "ping": (1,),
+    "pub": (1, "greetings.sent", "{}", "--as", "greeter", *OFFLINE),
+    "quarantine ls": (1, *OFFLINE),
+    "quarantine show": (1, "1", *OFFLINE),
+    "relay": (1,),
+    "reload": (1,),
+    "request": (1, "clock.ask", "{}", "--as", "listener", *OFFLINE),
+    "restore": (1, "saved"),
+    "sub": (1, "greetings.sent", "--as", "listener", *OFFLINE),
+    "subscriptions ls": (1, *OFFLINE),
+    "subscriptions rm": (1, "place", "--yes", *OFFLINE),
+}
+"""The exit code of each command in a clone, and its arguments. ``{key}`` is the key of greeter."""
 
 
 class TestWithoutSecrets:
     """In a clone. The private keys of the bus are elsewhere, and must not be made here."""
 
-    @pytest.mark.parametrize(
-        "command",
-        [
-            ["check"],
-            ["keys", "ls"],
-            ["keys", "new", "greeter"],
-            ["bot", "add", "shop", "-p", "greetings.sent"],
-            ["bot", "rm", "clock", "--yes"],
-        ],
-        ids=" ".join,
-    )
-    def test_works_and_makes_no_bus_key(self, clone: Path, command: list[str]) -> None:
-        told = quickly(*command, cwd=clone)
-        assert told.code == 0, told.err
-        assert not (clone / ".sealbus").exists()
+    @pytest.mark.parametrize("name", IN_A_CLONE)
+    def test_works_and_makes_no_bus_key(self, clone: Path, name: str, tmp_path: Path) -> None:
+        """Without ``bus.toml``, the bus of the folder may be a new one."""
+        code, *arguments = IN_A_CLONE[name]
+        key = next(iter(read_key_files(clone, frozenset(["greeter"]), []).by_bot["greeter"]))
+        given = {"{key}": PublicKey(key, KeyKind.BOT).text}
+        command = (*name.split(), *(given.get(one, one) for one in arguments))
+        for is_known in (True, False):
+            told = quickly(*command, cwd=clone)
+            assert told.code == code or not is_known, told.err
+            assert not (clone / ".sealbus").exists() or name == "certs init"
+            assert not [one for one in everything(tmp_path).values() if BUS_SEED.search(one)]
+            (clone / "bus.toml").unlink(missing_ok=True)
+
+    def test_every_command_is_tried_in_a_clone(self) -> None:
+        """All but those that make the keys of a bus which has none."""
+        names = {" ".join(words) for words, _ in all_commands(cli)}
+        assert names - set(IN_A_CLONE) == {"init", "prepare", "up"}
+        assert set(IN_A_CLONE) <= names
 
     def test_prepare_makes_no_bus_key_where_bus_toml_names_one(self, clone: Path) -> None:
         told = quickly("prepare", "--nats-conf", str(clone / "nats.conf"), cwd=clone)
