@@ -7,6 +7,7 @@ be written changes nothing, and neither does a stdin that the command does not r
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,21 +15,24 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
+from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.cli.bulk import IN_FLIGHT
 from sealbus_broker.cli.main import cli
 from sealbus_broker.cli.options import all_commands
+from sealbus_broker.server.process import find_binary
 from tests.cli.bus import RunningBus, clean_environment, wait_until
-from tests.cli.command import SEALBUS, Ran
+from tests.cli.command import SEALBUS, Ran, sealbus, wait_for
+from tests.docs.places import ROOT
 from tests.forked import forked_into
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -147,15 +151,143 @@ def fill(writing: int) -> None:
 
 
 @dataclass
+class Call:
+    """The surroundings of one call."""
+
+    hello: RunningBus
+    folder: Path
+    """A copy of the bus's folder, or the folder of the running bus."""
+    new: Path
+    """A path of the call's own, at which nothing is."""
+    stack: ExitStack
+    """Ends whatever was started for the test."""
+    shared: dict[str, str]
+    """Names that all calls of the test have."""
+    tokens: list[str]
+    """Tokens for the next calls of the test."""
+
+    def run(self, *arguments: str) -> Ran:
+        """Run another command on the folder, to its end."""
+        ran = self.hello.run(*arguments, "--dir", str(self.folder))
+        assert ran.code == 0, ran.err
+        return ran
+
+
+@dataclass
 class Case:
     """A call of one command that does its work.
 
-    ``{folder}`` is a copy of the bus's folder, or the folder of the running bus.
+    ``{folder}`` and ``{new}`` are those of its :class:`Call`.
     """
 
     arguments: tuple[str, ...]
     online: bool = False
     code: int = 0
+    before: Callable[[Call], dict[str, str]] = lambda _: {}
+    """Makes ready for one call. Returns more names for the arguments."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """More of its environment."""
+
+
+def with_authority(call: Call) -> dict[str, str]:
+    """The folder has certificates."""
+    call.run("certs", "init")
+    return {}
+
+
+def with_key(call: Call) -> dict[str, str]:
+    """The key of greeter."""
+    return {"key": greeter(call).key.public.text}
+
+
+def with_link(call: Call) -> dict[str, str]:
+    """A link to a second key of greeter."""
+    call.run("keys", "enrol", "greeter", NEXT)
+    return {"link": greeter(call).sign_link(NEXT)}
+
+
+def greeter(call: Call) -> Credentials:
+    return Credentials.load(call.folder / "credentials/greeter.toml")
+
+
+def with_token(call: Call) -> dict[str, str]:
+    """A token for greeter, and a relay that knows it."""
+    return {"token": a_token(call, "greeter")}
+
+
+def with_key_that_came(call: Call) -> dict[str, str]:
+    """A key of listener that waits for an operator."""
+    token = a_token(call, "listener", "--approve")
+    log, file = call.new.with_suffix(".log"), call.new.with_suffix(".toml")
+    with log.open("wb") as output:
+        command = ("join", token, "--out", str(file))
+        joining = call.hello.start(*command, stdout=output, stderr=output)
+    try:
+        wait_for(log, "the bus has the key")
+    finally:
+        joining.kill()
+        joining.wait()
+    return {"key": Credentials.load(file).key.public.text}
+
+
+def a_token(call: Call, bot: str, *options: str) -> str:
+    """A token that the relay knows.
+
+    Those of all calls are made at once, because the relay reads its folder after each change.
+    """
+    if not call.tokens:
+        for _ in range(len(STATES) + 1):
+            told = call.run("invite", bot, "--json", *options)
+            call.tokens.append(json.loads(told.out)["token"])
+        call.run("reload", "--wait")
+    return call.tokens.pop()
+
+
+def with_backup(call: Call) -> dict[str, str]:
+    """The running bus as files, and an empty nats-server that takes them."""
+    if "saved" not in call.shared:
+        call.shared["saved"] = str(call.new.with_name("saved"))
+        bus = str(call.hello.folder / "mybus")
+        assert call.hello.run("backup", call.shared["saved"], "--dir", bus).code == 0
+    return {"server": an_empty_server(call)}
+
+
+def with_sites(call: Call) -> dict[str, str]:
+    """A bus of its own without relays, and an empty nats-server for its mirror."""
+    if "first" not in call.shared:
+        call.shared["first"] = with_backup(call)["server"]
+        call.run("restore", call.shared["saved"], "--server", call.shared["first"])
+    return {"second": an_empty_server(call)}
+
+
+def with_one_mirror(call: Call) -> dict[str, str]:
+    """All calls of the test have the same mirror, because each would take it from the other."""
+    if "second" not in call.shared:
+        call.shared |= with_mirror(call)
+    return {}
+
+
+def with_mirror(call: Call) -> dict[str, str]:
+    """A mirror. Nothing connects the sites, so the bus has not spoken to it."""
+    found = with_sites(call)
+    call.run("mirror", "start", found["second"], "--server", call.shared["first"])
+    return found
+
+
+def an_empty_server(call: Call) -> str:
+    """Start a nats-server that has the configuration of the folder. Returns its address."""
+    port = free_port()
+    server, store = f"nats://127.0.0.1:{port}", call.new.with_name(f"store-{port}")
+    config = call.new.with_name(f"{port}.conf")
+    own = ("--listen", f"127.0.0.1:{port}", "--store", str(store), "--nats-conf", str(config))
+    call.run("prepare", *own)
+    process = subprocess.Popen(
+        [find_binary(), "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    call.stack.callback(process.wait)
+    call.stack.callback(process.kill)
+    wait_until(lambda: answers(port))
+    return server
 
 
 HELLO = '{"text": "x"}'
@@ -169,29 +301,40 @@ Only a few are sent, because all who publish at once share the rate.
 PLACE = consumer_name("listener", "greetings.sent", "streams")
 CASES = {
     "backup": Case(("backup", "{folder}/{unique}", "--dir", "{folder}"), online=True),
-    "restore": Case(("restore", "{folder}/nowhere", "--dir", "{folder}"), code=1),
+    "restore": Case(
+        ("restore", "{saved}", "--server", "{server}", "--dir", "{folder}"), before=with_backup
+    ),
     "init": Case(("init", "other", "--dir", "{folder}/other")),
     "prepare": Case(("prepare", "--dir", "{folder}")),
-    # The address is none.
-    "mirror start": Case(("mirror", "start", "nowhere:x", "--dir", "{folder}"), code=2),
-    "mirror show": Case(("mirror", "show", "nowhere:x", "--json", "--dir", "{folder}"), code=2),
+    "mirror start": Case(
+        ("mirror", "start", "{second}", "--server", "{first}", "--dir", "{folder}"),
+        before=with_one_mirror,
+    ),
+    "mirror show": Case(
+        ("mirror", "show", "{second}", "--json", "--dir", "{folder}"),
+        code=3,
+        before=with_one_mirror,
+    ),
     "mirror promote": Case(
-        ("mirror", "promote", "nowhere:x", "--yes", "--dir", "{folder}"), code=2
+        ("mirror", "promote", "{second}", "--yes", "--dir", "{folder}"), before=with_mirror
     ),
     "check": Case(("check", "--json", "--dir", "{folder}")),
     "bot add": Case(("bot", "add", "another", "--dir", "{folder}")),
     "certs init": Case(("certs", "init", "--dir", "{folder}")),
-    # There is no authority yet.
-    "certs new": Case(("certs", "new", "greeter", "--dir", "{folder}"), code=1),
-    "certs show": Case(("certs", "show", "--json", "--dir", "{folder}"), code=1),
+    "certs new": Case(
+        ("certs", "new", "greeter", "--renew", "--dir", "{folder}"), before=with_authority
+    ),
+    "certs show": Case(("certs", "show", "--json", "--dir", "{folder}"), before=with_authority),
     "bot rm": Case(("bot", "rm", "clock", "--yes", "--dir", "{folder}")),
     "invite": Case(("invite", "greeter", "--json", "--dir", "{folder}")),
     "invites ls": Case(("invites", "ls", "--json", "--dir", "{folder}")),
     "invites rm": Case(("invites", "rm", "greeter", "--dir", "{folder}")),
-    # There is no invitation.
-    "invites accept": Case(("invites", "accept", "greeter", "--dir", "{folder}"), code=1),
-    # It is no token.
-    "join": Case(("join", "sealbus-join-1-x"), code=2),
+    "invites accept": Case(
+        ("invites", "accept", "listener", "--key", "{key}", "--dir", "{folder}"),
+        online=True,
+        before=with_key_that_came,
+    ),
+    "join": Case(("join", "{token}", "--out", "{new}", "--json"), online=True, before=with_token),
     "keys new": Case(("keys", "new", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")),
     "keys enrol": Case(
         (
@@ -203,24 +346,26 @@ CASES = {
             "{folder}",
         )
     ),
-    # Nobody can be asked for the passphrase.
-    "keys protect": Case(("keys", "protect", "{folder}/credentials/greeter.toml"), code=2),
+    "keys protect": Case(
+        ("keys", "protect", "{folder}/credentials/greeter.toml"),
+        variables={"SEALBUS_PASSPHRASE": "several random words"},
+    ),
     "keys ls": Case(("keys", "ls", "--dir", "{folder}")),
     "keys show": Case(("keys", "show", "greeter", "--dir", "{folder}")),
     "keys revoke": Case(("keys", "revoke", "greeter", "--dir", "{folder}")),
     "keys pins": Case(("keys", "pins", "listener", "--dir", "{folder}")),
     "keys void": Case(("keys", "void", "greeter", "--dir", "{folder}")),
     "keys expire": Case(
-        # The beginning of every key is too short to name one.
-        ("keys", "expire", "greeter", "U", "--after", "1d", "--dir", "{folder}"),
-        code=2,
+        ("keys", "expire", "greeter", "{key}", "--after", "1d", "--dir", "{folder}"),
+        before=with_key,
     ),
     "keys rotate": Case(
         ("keys", "rotate", "greeter", "--out", "{folder}/key.toml", "--dir", "{folder}")
     ),
     "keys sign-link": Case(("keys", "sign-link", "{folder}/credentials/greeter.toml", NEXT)),
-    # The text is no link.
-    "keys link": Case(("keys", "link", "greeter", NEXT, "AAAA", "--dir", "{folder}"), code=2),
+    "keys link": Case(
+        ("keys", "link", "greeter", NEXT, "{link}", "--dir", "{folder}"), before=with_link
+    ),
     "keys issuer": Case(("keys", "issuer", "--dir", "{folder}")),
     # No rotation is under way, and a second call of one that is would wait for the bus.
     "keys rotate-bus": Case(("keys", "rotate-bus", "--finish", "--dir", "{folder}")),
@@ -344,13 +489,16 @@ def expected(state: State, code: int, out: str) -> int:
 class Calls:
     """The calls of one case. Each has a folder of its own, unless the case needs the bus."""
 
-    def __init__(self, case: Case, hello: RunningBus, folder: Path) -> None:
+    def __init__(self, case: Case, hello: RunningBus, folder: Path, stack: ExitStack) -> None:
         self._case = case
         self._hello = hello
         self._folder = folder
+        self._stack = stack
         self._count = 0
-        self._lines = folder / "lines"
-        self._lines.write_text("\n".join(LINES))
+        lines = folder / "lines"
+        lines.write_text("\n".join(LINES))
+        self._shared = {"lines": str(lines)}
+        self._tokens: list[str] = []
 
     def next(self) -> list[str]:
         """The arguments of one more call."""
@@ -363,9 +511,13 @@ class Calls:
                 folder,
                 ignore=shutil.ignore_patterns("jetstream", "*.log", "*.sock"),
             )
+        new = self._folder / f"new-{self._count}"
+        call = Call(self._hello, folder, new, self._stack, self._shared, self._tokens)
         given = {
+            **self._case.before(call),
+            **self._shared,
             "folder": folder,
-            "lines": self._lines,
+            "new": new,
             "unique": f"streams-{self._folder.name}-{self._count}",
         }
         return [
@@ -380,12 +532,13 @@ def test_a_command_with_broken_streams(
 ) -> None:
     """Each command meets each state in a forked process, which is quick."""
     case = CASES[name]
-    calls = Calls(case, hello, tmp_path)
-    normal = hello.run(*calls.next())
-    assert normal.code == case.code, normal.err
     with ExitStack() as stack:
+        calls = Calls(case, hello, tmp_path, stack)
+        normal = sealbus(*calls.next(), cwd=hello.folder, variables=case.variables)
+        assert normal.code == case.code, normal.err
         running = []
-        for state in STATES:
+        # All are made ready before one changes the folder.
+        for state, arguments in [(state, calls.next()) for state in STATES]:
             out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
             given = [
                 stack.enter_context(opened(how, kept))
@@ -394,9 +547,9 @@ def test_a_command_with_broken_streams(
             process = stack.enter_context(
                 forked_into(
                     given,
-                    ("sealbus_broker", *calls.next()),
+                    ("sealbus_broker", *arguments),
                     cwd=tmp_path,
-                    environment=clean_environment(),
+                    environment=clean_environment(**case.variables),
                 )
             )
             running.append((state, process, err))
@@ -412,9 +565,9 @@ def test_an_interpreter_with_broken_streams(
 ) -> None:
     """Python starts and ends with them. That is the same for all commands."""
     case = CASES[name]
-    calls = Calls(case, hello, tmp_path)
-    normal = hello.run(*calls.next())
     with ExitStack() as stack:
+        calls = Calls(case, hello, tmp_path, stack)
+        normal = hello.run(*calls.next())
         running = [
             (state, stack.enter_context(started(state, [*SEALBUS, *calls.next()])))
             for state in STATES
@@ -498,34 +651,66 @@ def test_an_empty_stdin_is_nothing_to_publish(hello: RunningBus) -> None:
 
 
 LIBRARY = """
-import asyncio, logging, sys
-from sealbus import Bot, Refused
-logging.basicConfig(level=logging.DEBUG)
+import asyncio, sys
+from sealbus import Bot, Refused, Stamp, Unresolved
+SENT, GOOD = "greetings.sent", {"text": "x"}
 async def main():
-    listener = Bot.from_file("mybus/credentials/listener.toml")
-    greeter = Bot.from_file("mybus/credentials/greeter.toml")
-    handled = asyncio.Event()
-    @listener.subscribe("greetings.sent", durable=sys.argv[1])
+    listener, greeter, clock = (
+        Bot.from_file(f"mybus/credentials/{name}.toml") for name in ("listener", "greeter", "clock")
+    )
+    handled, connected = asyncio.Event(), asyncio.Event()
+    @listener.subscribe(SENT, durable=sys.argv[1])
     async def hear(message):
         if not handled.is_set():
             handled.set()
             raise ValueError("logged, and called again")
-    async with listener, greeter:
-        await greeter.publish("greetings.sent", {"text": "x"})
+    @clock.reply("clock.ask")
+    async def answer(message):
+        return {"time": "2026-01-01T00:00:00Z"}
+    @clock.on_connected
+    async def greet():
+        connected.set()
+        raise ValueError("logged, and the bot goes on")
+    running = asyncio.create_task(clock.run())
+    async with listener, greeter, asyncio.timeout(120):
+        await connected.wait()
+        await greeter.grants()
+        await greeter.publish(SENT, GOOD)
+        sent, refused = await greeter.publish_many(SENT, [GOOD, {}])
+        assert (type(sent), type(refused)) == (Stamp, Refused)
         try:
-            await greeter.publish("greetings.sent", {})
-        except Refused:
-            pass
-        async with asyncio.timeout(120):
-            await handled.wait()
+            await greeter.publish(SENT, GOOD, timeout=1e-6)
+        except Unresolved as unresolved:
+            await greeter.resume(unresolved)
+        await listener.request("clock.ask", {"zone": "UTC"}, timeout=120)
+        await handled.wait()
+        async with listener.messages(SENT, durable=sys.argv[1] + "-all", start="all") as messages:
+            async for _ in messages:
+                break
+    clock.stop()
+    await running
 asyncio.run(main())
 """
+"""Bots that use each call of the library. Others configure their log."""
 
 
 @pytest.mark.parametrize("state", SERVING[:2], ids=str)
 def test_a_bot_whose_log_cannot_be_written_goes_on(hello: RunningBus, state: State) -> None:
-    code = "import os\nos.environ['X'] = 'y'\n" + LIBRARY
+    code = "import logging\nlogging.basicConfig(level=logging.DEBUG)\n" + LIBRARY
     with started(state, [sys.executable, "-c", code, f"log-{state}"], hello.folder) as process:
         process.communicate(timeout=PATIENCE_S)
     # Python itself exits with 120 if it cannot flush a stream at its end.
     assert process.returncode in (0, 120)
+
+
+def test_a_bot_whose_log_is_stuck_goes_on_with_a_queue(hello: RunningBus) -> None:
+    """As docs/bots.md configures it."""
+    section = (ROOT / "docs/bots.md").read_text().split("\n## Log\n")[1]
+    configured = section.split("```python\n")[1].split("```")[0]
+    assert "QueueHandler" in configured
+    # The thread that is stuck holds stderr, which Python would flush at its end.
+    code = f"{configured}{LIBRARY}\nimport os\nos._exit(0)\n"
+    command = [sys.executable, "-c", code, "log-queue"]
+    with started(State(stderr="stuck"), command, hello.folder) as process:
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
