@@ -102,7 +102,8 @@ async def _all(
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # libraries of peers print
                     result[name] = await _extra(name, folder / name, form, asked, say)
-            except Exception as error:  # noqa: BLE001 - one measurement that fails does not spoil the others
+            # One measurement that fails does not spoil the others.
+            except Exception as error:  # noqa: BLE001
                 result["failed"].append({"peer": name, "error": short(error)})
                 say(f"{name}: failed: {short(error)}")
     result["failed"] += [

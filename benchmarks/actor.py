@@ -134,7 +134,8 @@ async def serve(side: SenderSide | ReceiverSide, answers: TextIO) -> None:
         command = json.loads(line)
         try:
             answer = await getattr(side, command.pop("do"))(**command)
-        except Exception as error:  # noqa: BLE001 - a peer's failure is a result; it is told to the benchmark
+        # A peer's failure is a result, which the benchmark is told.
+        except Exception as error:  # noqa: BLE001
             traceback.print_exc()
             answer = {"error": short(error)}
         print(json.dumps(answer), file=answers, flush=True)

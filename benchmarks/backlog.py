@@ -93,9 +93,14 @@ async def _cost(bus: Bus, nc: Client, backlog: Backlog, messages: int) -> Cost:
 async def _accepted(nc: Client, count: int) -> int:
     """Wait until ``count`` messages are stored. Returns the number then."""
     async with asyncio.timeout(PATIENCE_S + count):
-        while (stored := int((await stream_state(nc, ACCEPTED))["last_seq"])) < count:  # noqa: ASYNC110  # it happens in another process
+        # It happens in another process.
+        while (stored := await _last_stored(nc)) < count:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
     return stored
+
+
+async def _last_stored(nc: Client) -> int:
+    return int((await stream_state(nc, ACCEPTED))["last_seq"])
 
 
 async def _fill(bus: Bus, backlog: Backlog, messages: int) -> None:
@@ -126,7 +131,8 @@ async def _fill(bus: Bus, backlog: Backlog, messages: int) -> None:
 async def _until_stored(nc: Client, stream: str, count: int) -> None:
     await nc.flush()
     async with asyncio.timeout(PATIENCE_S):
-        while (await stream_state(nc, stream))["messages"] < count:  # noqa: ASYNC110  # it happens in another process
+        # It happens in another process.
+        while (await stream_state(nc, stream))["messages"] < count:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S / 10)
 
 

@@ -216,7 +216,8 @@ class Generator:
     async def until_arrived(self, sequence: int) -> None:
         """The stream stores without an answer. A message that is not stored does not wait yet."""
         async with asyncio.timeout(PATIENCE_S):
-            while (await self.state(INGRESS))["last_seq"] < sequence:  # noqa: ASYNC110  # it happens in another process
+            # It happens in another process.
+            while (await self.state(INGRESS))["last_seq"] < sequence:  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
 
     async def until_judged(self, meanwhile: Callable[[], None]) -> None:

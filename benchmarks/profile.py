@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
@@ -184,10 +185,12 @@ def _checks(scene: Scene, arrivals: Sequence[Arrival]) -> list[Step]:
     for case in cases:
         for check in CHECKS:
             check(case)
-    return [
-        Step("  of it", check.__name__, lambda check=check: [check(case) for case in cases])  # type: ignore[misc]  # bound now
-        for check in CHECKS
-    ]
+    return [Step("  of it", check.__name__, partial(_each, check, cases)) for check in CHECKS]
+
+
+def _each(check: Callable[[CheckContext], object], cases: Sequence[CheckContext]) -> None:
+    for case in cases:
+        check(case)
 
 
 def _sides(scene: Scene, sealed: Sequence[bytes], deliveries: Sequence[bytes]) -> list[Step]:

@@ -92,7 +92,8 @@ async def _round(
                 await _measure(
                     name, bus, pairs, number, form, place, results, partial(_say_of, say, about)
                 )
-            except Exception as error:  # noqa: BLE001 - a peer that fails is a result; the others go on
+            # A peer that fails is a result. The others go on.
+            except Exception as error:  # noqa: BLE001
                 results.failed.append(
                     {"round": number, "peer": name, "pairs": pairs, "error": short(error)}
                 )

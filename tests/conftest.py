@@ -33,7 +33,8 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-IN_MEMORY = Path("/dev/shm")  # noqa: S108  # pytest makes a folder of its own in it, for this user alone
+# pytest makes a folder of its own in it, for this user alone.
+IN_MEMORY = Path("/dev/shm")  # noqa: S108
 ROOM_BYTES = 4 * 1024**3
 """The tests' files take less than one gigabyte at a time."""
 

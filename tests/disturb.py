@@ -59,7 +59,8 @@ def disturb(task: asyncio.Task[Any], error: BaseException) -> None:
 
     A cancellation that nobody requested looks the same.
     """
-    waits_for = task._fut_waiter  # type: ignore[attr-defined]  # there is no other way into a running task
+    # There is no other way into a running task.
+    waits_for = task._fut_waiter  # type: ignore[attr-defined]
     if isinstance(error, asyncio.CancelledError):
         waits_for.cancel()
     else:

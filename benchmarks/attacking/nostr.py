@@ -6,6 +6,7 @@ import hashlib
 import re
 import struct
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -151,7 +152,7 @@ class OnNostr(Attacker):
         await seen(lambda: self._tap.saw(self._captured["id"].encode()))
         forged = {**self._event(encode(FAKE)), "sig": NO_SIGNATURE}
         for event in (forged, self._event(encode(FAKE), self._lesser)):
-            self._tap.inject(lambda line, event=event: _imitated(line, self._captured, event))  # type: ignore[misc]
+            self._tap.inject(partial(_imitated, of=self._captured, event=event))
 
     async def not_granted(self) -> None:
         await self._publish(self._event(encode(FAKE), self._lesser))

@@ -134,7 +134,7 @@ def test_each_goal_has_the_rows_of_its_pairs_and_size() -> None:
     }
 
 
-def test_share_of_single_messages_is_highest_where_time_is_lowest() -> None:
+def test_share_of_single_messages_is_highest_in_the_least_time() -> None:
     rows = [
         latency_row(0, "sealbus", "send", 300.0),
         latency_row(0, "jetstream", "send", 150.0),

@@ -177,7 +177,8 @@ class TestBusToml:
         ("nats://127.0.0.1:4222", "127.0.0.1", 15070, "nats://127.0.0.1:15070"),
         ("nats://127.0.0.1", "127.0.0.1", 4222, "nats://127.0.0.1"),
         ("nats://localhost:4222", "127.0.0.1", None, "nats://localhost:4222"),
-        ("nats://127.0.0.1:4222", "0.0.0.0", None, "nats://127.0.0.1:4222"),  # noqa: S104  # read, never listened on
+        # This address is read, and never listened on.
+        ("nats://127.0.0.1:4222", "0.0.0.0", None, "nats://127.0.0.1:4222"),  # noqa: S104
         ("nats://127.0.0.1:4222", "10.1.2.3", None, "nats://10.1.2.3:4222"),
         ("nats://127.0.0.1:4222", "fd00::1", 5000, "nats://[fd00::1]:5000"),
         ("nats://bus.example.com:4222", "10.1.2.3", None, "nats://bus.example.com:4222"),

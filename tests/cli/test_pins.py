@@ -28,7 +28,7 @@ def pinned(bus: Path, bot: str) -> dict[str, list[str]]:
     return table
 
 
-def test_a_bot_pins_those_whom_it_may_hear_and_those_who_may_answer(bus: Path) -> None:
+def test_a_bot_pins_whom_it_may_hear_and_who_may_answer(bus: Path) -> None:
     """The listener hears the greeter, and asks the clock for the time."""
     wanted = {name: keys_of(bus, name) for name in ("greeter", "clock")}
     assert pinned(bus, "listener") == wanted
@@ -38,7 +38,7 @@ def test_one_who_answers_pins_the_asker(bus: Path) -> None:
     assert pinned(bus, "clock") == {"listener": keys_of(bus, "listener")}
 
 
-def test_both_keys_of_a_rotation_are_pinned_and_no_key_that_ended(bus: Path) -> None:
+def test_both_keys_of_a_rotation_are_pinned_and_no_ended_key(bus: Path) -> None:
     assert run(bus, "new", "greeter", "--out", "second.toml").code == 0
     first, second = keys_of(bus, "greeter")
     assert pinned(bus, "listener")["greeter"] == sorted([first, second])

@@ -15,6 +15,8 @@ from tests.cli.command import quickly, sealbus
 from tests.cli.folders import everything, facts, unwritable, up
 from tests.ports import free_port
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # that others may reach it is the test
+
 
 class TestInit:
     def test_says_where_the_bus_is(self, made: Path) -> None:
@@ -84,8 +86,8 @@ class TestUp:
             said = quickly("pub", "greetings.sent", '{"text": "x"}', "--as", "greeter", cwd=bus)
             assert said.code == 0
             assert (
-                f"names another address than bus.toml: nats://bus.example.com:15070; using nats://127.0.0.1:{port}"
-                in (said.err)
+                "names another address than bus.toml: nats://bus.example.com:15070; "
+                f"using nats://127.0.0.1:{port}" in (said.err)
             )
         assert (
             (bus / "bus.toml")
@@ -93,7 +95,7 @@ class TestUp:
             .startswith("# The identity and the addresses of this bus")
         )
 
-    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "bus.example.com", ""])  # noqa: S104  # that is the test
+    @pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "bus.example.com", ""])
     def test_without_tls_only_this_machine_may_reach_it(self, bus: Path, host: str) -> None:
         before = everything(bus)
         told = sealbus("up", "--host", host, "--port", str(free_port()), cwd=bus)
@@ -104,8 +106,8 @@ class TestUp:
         assert all(word in told.err for word in named)
         assert everything(bus) == before
 
-    @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])  # noqa: S104  # that is the test
-    def test_warns_where_plaintext_is_allowed_and_others_can_reach_it(
+    @pytest.mark.parametrize(("host", "warned"), [(EVERYWHERE, True), ("127.0.0.1", False)])
+    def test_warns_of_plaintext_that_others_can_reach(
         self, bus: Path, host: str, warned: bool
     ) -> None:
         arguments = ("--host", host, "--insecure-plaintext", "--port", str(free_port()))

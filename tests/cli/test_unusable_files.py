@@ -106,7 +106,7 @@ def test_a_file_of_another_user_is_told(bus: Path, arguments: list[str], file: s
     assert "another user" in ran.err
 
 
-def test_a_schema_that_cannot_be_read_is_no_matter_of_a_temporary_folder(bus: Path) -> None:
+def test_unreadable_schema_is_named_and_no_temporary_folder(bus: Path) -> None:
     """`bot add` tries the folder in a copy."""
     schema = next((bus / "schemas").iterdir())
     looped(schema)

@@ -13,7 +13,7 @@ from sealbus.supervision import Supervisor
 from tests.gate.world import BUS_KEYS, KEYS, PULSE, burst, sealed_stamp
 
 
-async def test_messages_of_two_envelopes_under_one_nonce_are_told_apart(
+async def test_two_envelopes_under_one_nonce_are_told_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The live ledger and the stored one do not know of each other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,9 +40,10 @@ def pop(queue: LiveQueue) -> Opened:
 def test_it_keeps_order_and_bounds(steps: list[int | None]) -> None:
     """A number puts a message of that size. ``None`` takes one."""
     queue, held = a_queue(), list[bytes]()
-    saved = live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES
-    live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES = 10, 200, 50  # type: ignore[misc]  # small ones
-    try:
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(live_queue, "WAITING", 10)
+        small.setattr(live_queue, "WAITING_BYTES", 200)
+        small.setattr(live_queue, "OPEN_BYTES", 50)
         for number, size in enumerate(steps):
             data = number.to_bytes(2) * ((size or 0) // 2)
             if size is None:
@@ -54,8 +56,6 @@ def test_it_keeps_order_and_bounds(steps: list[int | None]) -> None:
             assert len(queue._waiting) == len(held) <= 10
             assert queue._bytes == sum(map(len, held)) <= 200
             assert queue._open_bytes <= 50
-    finally:
-        live_queue.WAITING, live_queue.WAITING_BYTES, live_queue.OPEN_BYTES = saved  # type: ignore[misc]  # as it was
 
 
 def test_large_ones_are_bounded_by_their_bytes() -> None:
@@ -94,7 +94,7 @@ def test_messages_of_one_delivery_come_in_order() -> None:
     assert queue._bytes == queue._open_bytes == 0
 
 
-def test_a_message_that_came_before_is_not_decoded_into_the_queue() -> None:
+def test_a_message_that_came_before_is_not_decoded() -> None:
     every = [cast("Message", Opened(b"x", again=True, index=index)) for index in range(3)]
     queue = LiveQueue(lambda *_: every)
     queue.put([], b"bus.stock.check", bytes(OPEN_BYTES))

@@ -155,7 +155,8 @@ def test_each_type_has_its_encoding(payload: object, seen: object) -> None:
         ([b"bytes"], "/0", "a value of type bytes"),
         (object(), "(root)", "a value of type object"),
         (Line, "(root)", "a value of type type"),
-        ({"at": datetime(2026, 1, 1)}, "/at", "a datetime without a time zone"),  # noqa: DTZ001  # that is the point
+        # That is the point.
+        ({"at": datetime(2026, 1, 1)}, "/at", "a datetime without a time zone"),  # noqa: DTZ001
         ({"n": math.nan}, "/n", "a number that is not finite"),
         ({"n": [-0.0]}, "/n/0", "negative zero"),
         ({"n": 2**53}, "/n", "an integer beyond 2**53-1"),
@@ -166,7 +167,11 @@ def test_each_type_has_its_encoding(payload: object, seen: object) -> None:
         ({"\ud800": 1}, "(root)", "a lone surrogate"),
         (deque([1]), "(root)", "a value of type deque"),
         (timedelta(1), "(root)", "a value of type timedelta"),
-        (Order(ID, NOON, Currency.EUR, [Line("a", {1})]), "/lines/0/price", "a value of type set"),  # type: ignore[arg-type]
+        (
+            Order(ID, NOON, Currency.EUR, [Line("a", {1})]),  # type: ignore[arg-type]
+            "/lines/0/price",
+            "a value of type set",
+        ),
     ],
     ids=lambda value: None if isinstance(value, str) else "payload",
 )

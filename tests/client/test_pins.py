@@ -149,7 +149,7 @@ def test_link_never_leads_to_a_bot_that_is_not_pinned() -> None:
     assert opened(data, header, demanding=True, links=links) == []
 
 
-def test_sender_without_pins_is_believed_unless_pins_are_demanded() -> None:
+def test_sender_without_pins_is_believed_unless_pins_are_needed() -> None:
     data, header = envelope(bot="rival"), replace(PLACED, bot="rival")
     assert opened(data, header) == ["rival"]
     assert opened(data, header, demanding=True) == []

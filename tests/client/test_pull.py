@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ class Puller:
     def _take(self, _: bytes, reply: bytes, __: bytes) -> None:
         self.replies.append(reply)
 
+    def has_ends(self, number: int) -> bool:
+        """Whether so many requests have ended."""
+        return len(self.ends) == number
+
     @property
     def sequences(self) -> list[int]:
         return [int(reply.split(b".")[5]) for reply in self.replies]
@@ -88,7 +93,7 @@ async def test_a_request_brings_so_many_bytes_and_the_next_the_rest(client: Hard
     await puller.pull.open()
     for asked in (1, 2):
         puller.pull.ask(5)
-        await until(lambda asked=asked: len(puller.ends) == asked)  # type: ignore[misc]  # a loop's variable
+        await until(partial(puller.has_ends, asked))
     assert pulling.PULL_BYTES // 300_000 == 3
     assert (puller.sequences, puller.ends) == ([1, 2, 3, 4, 5], [End.OVER, End.OVER])
 

@@ -147,7 +147,7 @@ async def test_a_resumed_message_of_a_burst_is_found_out(publisher: Publisher, w
     assert nothing_left(publisher)
 
 
-async def test_a_message_left_out_before_its_caller_knows_leaves_nothing(
+async def test_a_message_left_out_before_its_verdict_leaves_nothing(
     publisher: Publisher, wire: Wire
 ) -> None:
     """Its time is over in the turn of the event loop in which the envelope is sealed."""

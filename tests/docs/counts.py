@@ -28,6 +28,8 @@ NAME: Final = 60
 """Most characters of a test's name."""
 SUBJECT: Final = 72
 """Most characters of a commit's subject."""
+SETTINGS: Final = (".toml", ".yaml", ".yml")
+"""The ends of the names of configurations."""
 NOT_OURS: Final = "upstream"
 """A folder of this name holds texts that others wrote."""
 
@@ -126,6 +128,16 @@ def count_lines(files: Mapping[str, str], most: int = WIDTH) -> Lines:
     return Lines(len(lengths), sum(length > most for length, _ in lengths), longest, at)
 
 
+def long_lines(files: Mapping[str, str], most: int = WIDTH) -> list[str]:
+    """The places of the lines that are too long, as ``file:number``."""
+    return [
+        f"{name}:{number}"
+        for name, text in files.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if len(line) > most
+    ]
+
+
 def count_lengths(names: Sequence[str], most: int) -> Lengths:
     """Measure ``names``."""
     lengths = [len(name) for name in names] or [0]
@@ -143,9 +155,9 @@ def _git(*arguments: str) -> str:
     return done.stdout
 
 
-def read(ending: str) -> dict[str, str]:
-    """The text of each of our files whose name ends with ``ending``, by its path."""
-    names = [name for name in _git("ls-files", "-z").split("\0") if name.endswith(ending)]
+def read(*endings: str) -> dict[str, str]:
+    """The text of each of our files whose name has one of ``endings``, by its path."""
+    names = [name for name in _git("ls-files", "-z").split("\0") if name.endswith(endings)]
     ours = [name for name in names if NOT_OURS not in name.split("/")]
     return {name: (ROOT / name).read_text() for name in ours if (ROOT / name).is_file()}
 
@@ -156,7 +168,7 @@ def _below(files: Mapping[str, str], *folders: str) -> dict[str, str]:
 
 def figures(since: str | None = None) -> Figures:
     """Everything that is counted, by name."""
-    documents, code = read(".md"), read(".py")
+    documents, code, settings = read(".md"), read(".py"), read(*SETTINGS)
     product = _below(code, "clients/", "broker/")
     tests = _below(code, "tests/")
     comments = [comment for text in product.values() for comment in comment_lines(text)]
@@ -176,6 +188,7 @@ def figures(since: str | None = None) -> Figures:
             "product": asdict(count_lines(product)),
             "tests": asdict(count_lines(tests)),
             "all_code": asdict(count_lines(code)),
+            "settings": asdict(count_lines(settings)),
         },
         "comment_lines": {"count": len(comments), "of": count_lines(product).lines},
         "test_names": asdict(count_lengths(names, NAME)),

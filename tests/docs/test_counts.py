@@ -1,8 +1,10 @@
-"""The script that counts the limits of docs/style.md counts right."""
+"""The limits of docs/style.md that nothing may exceed, and the script that counts them."""
 
 from __future__ import annotations
 
 from tests.docs.counts import (
+    NAME,
+    SETTINGS,
     Lengths,
     Lines,
     Prose,
@@ -11,8 +13,10 @@ from tests.docs.counts import (
     count_lines,
     count_prose,
     docstrings,
+    long_lines,
     names_of_tests,
     prose_of,
+    read,
     share,
 )
 
@@ -77,6 +81,22 @@ def test_lines_are_measured_in_characters() -> None:
     files = {"a.md": "\u00e9\u00e9\u00e9\n", "b.md": "1\n12345\n"}
     assert count_lines(files, most=3) == Lines(lines=3, long=1, longest=5, longest_at="b.md:2")
     assert count_lines({}) == Lines(lines=0, long=0, longest=0, longest_at="")
+
+
+def test_long_lines_are_named() -> None:
+    assert long_lines({"a.py": "1\n12345\n1234\n"}, most=4) == ["a.py:2"]
+
+
+def test_no_line_of_code_is_too_long() -> None:
+    """Ruff lets a line pass that ends with ``noqa`` or ``type: ignore``."""
+    assert long_lines(read(".py", *SETTINGS)) == []
+
+
+def test_no_name_of_a_test_is_too_long() -> None:
+    tests = {name: text for name, text in read(".py").items() if name.startswith("tests/")}
+    names = [f"{file}::{name}" for file, text in tests.items() for name in names_of_tests(text)]
+    assert len(names) > 3000
+    assert [one for one in names if len(one.split("::")[1]) > NAME] == []
 
 
 def test_names_are_measured() -> None:

@@ -55,7 +55,7 @@ async def the_session(scene: Scene) -> LiveSession:
     return session
 
 
-async def test_list_tells_the_enrolled_key_the_session_key_and_its_times(strict: Scene) -> None:
+async def test_list_has_the_enrolled_key_the_session_key_and_its_times(strict: Scene) -> None:
     key = a_key(strict, 400_000)
     await log_in(strict, key)
     session = await the_session(strict)

@@ -64,7 +64,8 @@ async def never_finish(path: str) -> None:
     """Run a bot whose handler never ends, and whose ``close()`` waits an hour for it."""
 
     class Patient(Bot):
-        async def close(self, timeout: float = 3600) -> None:  # noqa: ASYNC109  # as the original has it
+        # As the original has it.
+        async def close(self, timeout: float = 3600) -> None:  # noqa: ASYNC109
             say("closing")
             await super().close(timeout)
 

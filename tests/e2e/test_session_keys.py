@@ -137,7 +137,7 @@ async def test_traffic_goes_on_while_session_keys_are_voided(
     assert 2 <= seen.lost.count("order") <= VOIDS
 
 
-async def test_message_that_waited_for_a_relay_across_a_void_is_accepted(shop: Shop) -> None:
+async def test_message_that_waited_across_a_void_is_accepted(shop: Shop) -> None:
     sender = shop.bot("order")
     async with sender:
         await sender.publish("orders.placed", order(1))

@@ -32,6 +32,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,7 +130,7 @@ async def cut_bots(shop: Shop, report: Report, cuts: int) -> None:
                 lost.clear()
                 began = time.monotonic()
                 strands = cable.cut(**how)
-                await until(lambda: len(lost) == BOTS and _are_closed(strands), "both sides know")  # noqa: B023
+                await until(partial(_are_cut, strands, lost), "both sides know")
                 bot_side.seconds += [at - began for at in lost]
                 server_side.seconds += _server_sides(strands, began)
                 await until(lambda: all(bot._session.is_up for bot in bots), "the bots are back")
@@ -149,18 +150,27 @@ async def cut_relay(shop: Shop, report: Report, cuts: int) -> None:
             for _ in range(cuts):
                 began = time.monotonic()
                 strands = cable.cut(**how)
-                await until(
-                    lambda: all(one.client_closed for one in strands) and _are_closed(strands),  # noqa: B023
-                    "all sides know",
-                )
+                await until(partial(_are_closed_at_both, strands), "all sides know")
                 for one in strands:
                     part = "door" if one.name.endswith("admission") else "relay"
                     times[part].seconds.append((one.client_closed or 0) - began)
                 times["their server"].seconds += _server_sides(strands, began)
-                await until(lambda: len(_open(cable)) == len(strands), "they are back")  # noqa: B023
+                await until(partial(_has_open, cable, len(strands)), "they are back")
             tell(f"relay, cut {way}: {max(one.worst for one in times.values()):.2f} s")
         relay.terminate()
         await relay.wait()
+
+
+def _are_cut(strands: list[Strand], lost: list[float]) -> bool:
+    return len(lost) == BOTS and _are_closed(strands)
+
+
+def _are_closed_at_both(strands: list[Strand]) -> bool:
+    return all(one.client_closed for one in strands) and _are_closed(strands)
+
+
+def _has_open(cable: Cable, number: int) -> bool:
+    return len(_open(cable)) == number
 
 
 def _are_closed(strands: list[Strand]) -> bool:
@@ -213,7 +223,7 @@ async def restart_server(shop: Shop, report: Report, restarts: int) -> None:
     async with sender, _publishing(sender) as published:
         for number in range(restarts):
             log = shop.bus.path / "relay.log"
-            before = log.read_text().count("nats.reconnected")
+            before = _reconnects(log)
             await asyncio.sleep(STEADY_S)
             await _kill(shop)
             await asyncio.sleep(0.3 * number)  # the longer it is away, the longer are pauses
@@ -223,9 +233,17 @@ async def restart_server(shop: Shop, report: Report, restarts: int) -> None:
             bots.seconds.append(time.monotonic() - started)
             await until(lambda: len(published) > count, "a verdict has come")  # noqa: B023
             verdicts.seconds.append(published[count] - started)
-            await until(lambda: log.read_text().count("nats.reconnected") >= before + 2)  # noqa: B023
+            await until(partial(_has_reconnects, log, before + 2))
             relays.seconds.append(_reconnected(log) - (time.time() - (time.monotonic() - started)))
     tell(f"server restarted: relay {relays.worst:.2f} s, bot {bots.worst:.2f} s")
+
+
+def _reconnects(log: Path) -> int:
+    return log.read_text().count("nats.reconnected")
+
+
+def _has_reconnects(log: Path, number: int) -> bool:
+    return _reconnects(log) >= number
 
 
 async def _kill(shop: Shop) -> None:

@@ -63,7 +63,7 @@ def test_message_in_hand_at_a_loss_may_come_later(got: list[int], reordered: int
     assert report.reordered == reordered
 
 
-def test_message_of_a_pinned_sender_that_is_not_believed_is_counted() -> None:
+def test_pinned_sender_that_is_not_believed_is_counted() -> None:
     report = Report(unbelieved=1)
     assert not report.is_good
     assert "1 not believed" in next(report.table())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-import atheris  # type: ignore[import-untyped, unused-ignore]  # in .venv-fuzz only; it ships no types
+# It is in .venv-fuzz alone, and ships no types.
+import atheris  # type: ignore[import-untyped, unused-ignore]
 
 from tests.fuzz.words import by_words
 

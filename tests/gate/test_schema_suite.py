@@ -15,7 +15,9 @@ from typing import Any, Final
 import jsonschema
 import pytest
 import referencing
-from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
+
+# It ships no types.
+from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]
 from referencing.jsonschema import DRAFT202012
 
 from sealbus_broker.gate.schemas import Registry, Schema, closed_registry

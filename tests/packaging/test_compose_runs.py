@@ -108,7 +108,8 @@ def _wait_until(healthy: Callable[[], bool], process: subprocess.Popen[bytes], l
 def _nats_is_healthy(machine: Machine) -> bool:
     (url,) = [part for part in SERVICES["nats"]["healthcheck"]["test"] if part.startswith("http")]
     try:
-        with urllib.request.urlopen(machine.here(url), timeout=PATIENCE_S) as answer:  # noqa: S310  # the URL is compose.yaml's
+        # The URL is compose.yaml's.
+        with urllib.request.urlopen(machine.here(url), timeout=PATIENCE_S) as answer:  # noqa: S310
             healthy: bool = answer.status == 200
             return healthy
     except OSError:

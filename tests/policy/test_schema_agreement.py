@@ -16,7 +16,9 @@ import jsonschema_rs
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
+
+# It ships no types.
+from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]
 
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.schema_words import KEYWORDS

@@ -10,7 +10,9 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]  # it ships no types
+
+# It ships no types.
+from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]
 
 from sealbus_broker.policy.schema_faults import FORMATS
 from sealbus_broker.policy.schema_words import KEYWORDS

@@ -163,7 +163,8 @@ def test_without_this_check_a_bad_stamp_is_read_otherwise(
 
 @pytest.mark.parametrize(
     ("condition", "weaker"),
-    without_each_check(Stamp.decode.__func__),  # type: ignore[attr-defined]  # a class method's function
+    # A class method's function.
+    without_each_check(Stamp.decode.__func__),  # type: ignore[attr-defined]
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_without_this_rule_a_bad_stamp_body_is_believed(

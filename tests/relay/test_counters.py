@@ -27,7 +27,7 @@ def test_worthless_envelopes_are_counted_and_taken_once() -> None:
     assert counters.take_worthless() == {}
 
 
-def test_refused_and_accepted_envelopes_with_a_seal_are_not_worthless() -> None:
+def test_envelopes_with_a_valid_seal_are_not_worthless() -> None:
     counters = VerdictCounters(lambda: 0.0)
     counters.count(judged(envelope(), None))
     counters.count(judged(envelope(payload={}), Reason.SCHEMA))

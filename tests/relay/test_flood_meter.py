@@ -82,7 +82,7 @@ def test_other_bots_are_not_named() -> None:
     assert floods(meter, 1, sent("a", 900), sent("b", 90_000, number=2)) == ["b"]
 
 
-def test_session_that_takes_another_name_counts_for_its_first_one() -> None:
+def test_session_that_takes_another_name_counts_for_its_first() -> None:
     """A client may send a second CONNECT, and nats-server tells its name until a door refuses."""
     meter = FloodMeter()
     floods(meter, 0, sent("thief", 0), sent("victim", 0, number=2))

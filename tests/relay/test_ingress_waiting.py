@@ -120,7 +120,7 @@ def test_a_stranger_does_not_wait_for_a_round_of_the_others(size: int) -> None:
     assert taken(waiting, 1) == [("stranger", 1000)]
 
 
-def test_bots_share_the_bytes_whatever_the_size_of_their_messages() -> None:
+def test_bots_share_the_bytes_with_messages_of_any_size() -> None:
     """A bot of which nothing waits keeps its debt. So its next large message is no first turn."""
     waiting = IngressWaiting()
     for position in range(3000):

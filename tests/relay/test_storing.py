@@ -458,7 +458,7 @@ def test_message_that_is_stored_in_another_ledger_is_not_told(live_shelf: Shelf)
 
 
 @pytest.mark.parametrize(("older_ms", "told"), [(SKEW, False), (SKEW + 1, True)])
-def test_a_note_in_a_ledger_that_may_have_begun_later_is_not_told(
+def test_a_note_in_a_ledger_that_may_begin_later_is_not_told(
     shelf: Shelf, older_ms: int, told: bool
 ) -> None:
     """An earlier attempt may be in the ledger that was lost."""

@@ -162,7 +162,7 @@ async def test_bundle_beside_equal_bots_is_taken_whole(worker: Worker) -> None:
     assert piece.envelopes == 64
 
 
-async def test_bundle_beside_a_bot_of_another_partition_is_taken_in_pieces(worker: Worker) -> None:
+async def test_bundle_beside_another_partition_is_taken_in_pieces(worker: Worker) -> None:
     worker.worker._neighbours = Senders()
     worker.worker._senders.note({BOT: 100, "afar": 1})
     (piece,) = worker.take_first(BOT)

@@ -304,7 +304,7 @@ async def test_next_relay_with_another_policy_makes_sessions_obey(
             await until(lambda: shop.obeyed == shop.newest, "all obey")
 
 
-async def test_next_relay_makes_sessions_obey_on_a_node_that_answers_late(
+async def test_next_relay_makes_sessions_obey_on_a_late_node(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not know who has a session there."""

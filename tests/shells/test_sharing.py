@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -108,7 +109,8 @@ def is_shared(some: list[Relay], number: int = PARTITIONS) -> bool:
 
 def say(nc: HardenedClient, subject: str, **fields: object) -> None:
     """Say the word of somebody who is not there."""
-    word = Presence(**{"id": "x", "name": "x", "server": nc.server_id, "connection": 0} | fields)  # type: ignore[arg-type]
+    said: dict[str, Any] = {"id": "x", "name": "x", "server": nc.server_id, "connection": 0}
+    word = Presence(**said | fields)
     nc.write([pub(subject.encode(), word.encode())])
 
 

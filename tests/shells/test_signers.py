@@ -291,7 +291,7 @@ async def test_connect_with_a_deadline_says_why(stage: Stage, signer: Elsewhere)
     assert refused.value.hint == "insert it"
 
 
-def test_credentials_with_a_signer_elsewhere_show_no_more_than_names(signer: Elsewhere) -> None:
+def test_credentials_with_a_signer_elsewhere_show_only_names(signer: Elsewhere) -> None:
     class Careless(Elsewhere):
         def __repr__(self) -> str:
             return SECRET

@@ -159,7 +159,7 @@ async def request() -> None:
     answer = await bot.request("stock.check", {"sku": "ABC-0001"}, timeout=2.5)
     assert_type(answer, Message)
 
-    await bot.request("stock.check", {"sku": "ABC-0001"}, nonce=new_nonce())  # type: ignore[call-arg]
+    await bot.request("stock.check", {}, nonce=new_nonce())  # type: ignore[call-arg]
 
 
 async def read_the_stamp() -> None:

@@ -25,7 +25,8 @@ def fails(runs: Runs) -> bool:
         for vector in vectors:
             try:
                 test(vector)
-            except (Exception, pytest.fail.Exception):  # noqa: BLE001  # however it fails, it is noticed
+            # However it fails, it is noticed.
+            except (Exception, pytest.fail.Exception):  # noqa: BLE001
                 return True
     return False
 

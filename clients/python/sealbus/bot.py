@@ -63,7 +63,8 @@ class Bot(Presence):
         ttl: float | None = None,
         nonce: bytes | None = None,
         alone: bool = False,
-        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
+        # It has an error of its own.
+        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109
     ) -> Stamp:
         """Publish ``payload`` and return when the relay has accepted it.
 
@@ -116,7 +117,8 @@ class Bot(Presence):
         live: bool | None = None,
         schema: str | None = None,
         ttl: float | None = None,
-        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # each message has an error of its own
+        # Each message has an error of its own.
+        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109
     ) -> list[Stamp | SealbusError]:
         """Publish ``payloads`` on one subject, up to 256 in an envelope, and return the outcome of
         each, in order.
@@ -154,7 +156,8 @@ class Bot(Presence):
         self,
         unresolved: Unresolved,
         *,
-        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
+        # It has an error of its own.
+        timeout: float = PUBLISH_TIMEOUT_S,  # noqa: ASYNC109
     ) -> Stamp:
         """Find out the outcome of a message that :meth:`publish` or :meth:`publish_many` left
         unresolved.
@@ -180,7 +183,8 @@ class Bot(Presence):
         payload: Any,
         *,
         schema: str | None = None,
-        timeout: float = REQUEST_TIMEOUT_S,  # noqa: ASYNC109  # an error of its own
+        # It has an error of its own.
+        timeout: float = REQUEST_TIMEOUT_S,  # noqa: ASYNC109
     ) -> Message:
         """Ask on a live subject and return the first answer.
 

@@ -97,7 +97,8 @@ class Presence(Parts):
 
     async def connect(
         self,
-        timeout: float | None = CONNECT_TIMEOUT_S,  # noqa: ASYNC109  # it has an error of its own
+        # It has an error of its own.
+        timeout: float | None = CONNECT_TIMEOUT_S,  # noqa: ASYNC109
     ) -> None:
         """Connect, and return when every handler's subscription is in place.
 
@@ -185,7 +186,8 @@ class Presence(Parts):
 
     async def close(
         self,
-        timeout: float = DRAIN_S,  # noqa: ASYNC109  # how long to wait for others
+        # It is how long to wait for others.
+        timeout: float = DRAIN_S,  # noqa: ASYNC109
     ) -> None:
         """Stop receiving, let handlers, requests and verdicts finish, and disconnect.
 

@@ -54,8 +54,9 @@ PASSPHRASE_FILE: Final = "SEALBUS_PASSPHRASE_FILE"
 
 _SALT_BYTES: Final = nacl.pwhash.argon2id.SALTBYTES
 _SEALED: Final = re.compile(
-    r"(sealed1\.argon2id\.(?P<passes>[0-9]{1,10})\.(?P<memory>[0-9]{1,10})\.(?P<public>[A-Z2-7]{56})"
-    r"\.(?P<salt>[A-Za-z0-9_-]{22})\.(?P<box>[A-Za-z0-9_-]{96}))\.(?P<check>[0-9a-f]{8})"
+    r"(sealed1\.argon2id\.(?P<passes>[0-9]{1,10})\.(?P<memory>[0-9]{1,10})"
+    r"\.(?P<public>[A-Z2-7]{56})\.(?P<salt>[A-Za-z0-9_-]{22})"
+    r"\.(?P<box>[A-Za-z0-9_-]{96}))\.(?P<check>[0-9a-f]{8})"
 )
 _VERSION: Final = re.compile(r"sealed([0-9]{1,9})\.")
 

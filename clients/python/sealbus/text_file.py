@@ -32,8 +32,8 @@ _OTHERS: Final = {
 _MISREAD: Final = re.compile(
     "(?P<ends>\r(?!\n)|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029])"
     "|(?P<turns>[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])"
-    "|(?P<hides>[\u00ad\u115f\u1160\u17b4\u17b5\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
-    "\U000e0000-\U000e007f])"
+    "|(?P<hides>[\u00ad\u115f\u1160\u17b4\u17b5\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164"
+    "\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f])"
     "|(?P<steers>[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f])"
 )
 _WHY: Final = {

@@ -191,7 +191,8 @@ def pack_fields(fields: Sequence[object]) -> bytes:
     return _pack(list(fields))
 
 
-class FieldTypes(tuple[tuple[type, ...], ...]):  # noqa: SLOT001  # a tuple can have no further slots
+# A tuple can have no further slots.
+class FieldTypes(tuple[tuple[type, ...], ...]):  # noqa: SLOT001
     """The types that each field of an array may have, in order; and for a quick look, all that they
     may be together."""
 
