@@ -181,7 +181,12 @@ def steps(scene: Scene) -> list[Step]:
 def _checks(scene: Scene, arrivals: Sequence[Arrival]) -> list[Step]:
     """Each check by itself. The checks before it have already added their results."""
     verifier, meters, moment = Verifier(), RateMeters(), JudgedAt(NOW)
-    cases = [CheckContext(arrival, scene.policy, moment, verifier, meters) for arrival in arrivals]
+    cases = [
+        CheckContext(
+            arrival=arrival, policy=scene.policy, moment=moment, verifier=verifier, meters=meters
+        )
+        for arrival in arrivals
+    ]
     for case in cases:
         for check in CHECKS:
             check(case)

@@ -16,7 +16,8 @@ class Jumping(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        selector: Any = self._selector  # type: ignore[attr-defined]  # asyncio's own, documented nowhere
+        # It is asyncio's own, and documented nowhere.
+        selector: Any = self._selector  # type: ignore[attr-defined]
         select = selector.select
 
         def jump(timeout: float | None) -> Any:

@@ -489,7 +489,7 @@ def expected(state: State, code: int, out: str) -> int:
 class Calls:
     """The calls of one case. Each has a folder of its own, unless the case needs the bus."""
 
-    def __init__(self, case: Case, hello: RunningBus, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, case: Case, hello: RunningBus, *, folder: Path, stack: ExitStack) -> None:
         self._case = case
         self._hello = hello
         self._folder = folder
@@ -533,7 +533,7 @@ def test_a_command_with_broken_streams(
     """Each command meets each state in a forked process, which is quick."""
     case = CASES[name]
     with ExitStack() as stack:
-        calls = Calls(case, hello, tmp_path, stack)
+        calls = Calls(case, hello, folder=tmp_path, stack=stack)
         normal = sealbus(*calls.next(), cwd=hello.folder, variables=case.variables)
         assert normal.code == case.code, normal.err
         running = []
@@ -566,7 +566,7 @@ def test_an_interpreter_with_broken_streams(
     """Python starts and ends with them. That is the same for all commands."""
     case = CASES[name]
     with ExitStack() as stack:
-        calls = Calls(case, hello, tmp_path, stack)
+        calls = Calls(case, hello, folder=tmp_path, stack=stack)
         normal = hello.run(*calls.next())
         running = [
             (state, stack.enter_context(started(state, [*SEALBUS, *calls.next()])))

@@ -282,7 +282,9 @@ async def test_wait_has_an_end(streams: Scene, file: Path) -> None:
 
 
 async def test_end_of_the_wait_names_the_step(file: Path) -> None:
-    host = joining._Joining(a_token("nats://127.0.0.1:1"), file, None, lambda _: None)
+    host = joining._Joining(
+        token=a_token("nats://127.0.0.1:1"), file=file, tls=None, tell=lambda _: None
+    )
     assert "the bus has not taken its key yet" in host.too_late(1.0).what
     host._is_recorded = True
     assert "its key waits to be accepted" in host.too_late(1.0).what

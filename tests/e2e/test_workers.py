@@ -146,7 +146,13 @@ async def test_worker_that_cannot_begin_ends_all(
     monkeypatch.setattr(workers_module, "PAUSE_FIRST_S", 0.01)
     monkeypatch.setattr(workers_module, "PAUSE_MOST_S", 0.01)
     command = (sys.executable, "-c", "import sys; sys.exit(3)")
-    some = Workers(tmp_path, ["nats://127.0.0.1:1"], Disk(tmp_path), ["a", "b"], command)
+    some = Workers(
+        folder=tmp_path,
+        servers=["nats://127.0.0.1:1"],
+        disk=Disk(tmp_path),
+        names=["a", "b"],
+        command=command,
+    )
     with pytest.raises(WorkerFailed, match="has ended 5 times before it was ready"):
         await some.run(asyncio.Event(), lambda: None)
     assert not some.admits

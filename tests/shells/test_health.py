@@ -90,7 +90,7 @@ class Ward:
         self.is_broken = False
         """Whether each look fails."""
         self.counters = VerdictCounters(now)
-        self.prober = Prober(stage.relay, stage.secrets.bus, NAME)
+        self.prober = Prober(stage.relay, key=stage.secrets.bus, sender=NAME)
         self.health = Health(
             nc=stage.relay,
             prober=self.prober,

@@ -235,7 +235,9 @@ async def _probe(
     """Send a message the whole way, unless the relay has reported that none is accepted."""
     if any(problem.about == "probe" for problem in found.problems):
         return
-    prober = Prober(nc, secrets.signing(clock_ms()), "ping", lambda: secrets.trusted)
+    prober = Prober(
+        nc, key=secrets.signing(clock_ms()), sender="ping", trusted=lambda: secrets.trusted
+    )
     await prober.open()
     began = time.monotonic()
     try:

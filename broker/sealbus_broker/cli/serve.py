@@ -157,7 +157,12 @@ def up(
         work: Relay | Workers
         if workers > 1:
             disk = Disk(server.store, server.copies)
-            work = Workers(bus.path.resolve(), server.urls, disk, _names(name, workers))
+            work = Workers(
+                folder=bus.path.resolve(),
+                servers=server.urls,
+                disk=disk,
+                names=_names(name, workers),
+            )
         else:
             work = Relay(
                 servers=server.urls,

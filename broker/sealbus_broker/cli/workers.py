@@ -68,6 +68,7 @@ class Workers:
 
     def __init__(
         self,
+        *,
         folder: Path,
         servers: Sequence[str],
         disk: Disk,

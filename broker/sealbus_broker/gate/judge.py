@@ -82,7 +82,9 @@ def judge(
         verifier: Remembers the seals that hold. Losing it changes no verdict.
         meters: Remember rates and shares. Losing them changes no other verdict.
     """
-    case = CheckContext(arrival, policy, moment, verifier, meters)
+    case = CheckContext(
+        arrival=arrival, policy=policy, moment=moment, verifier=verifier, meters=meters
+    )
     for check in CHECKS:
         violation = check(case)
         if violation is not None:
@@ -190,6 +192,7 @@ class CheckContext:
 
     def __init__(
         self,
+        *,
         arrival: Arrival,
         policy: Policy,
         moment: JudgedAt,

@@ -198,7 +198,12 @@ class Api:
         most = stream.config.get("max_consumers") or -1
         if 0 <= most <= len(stream.consumers):
             raise ApiError(400, 10026, "maximum consumers limit reached")
-        consumer = Consumer(stream, config, self._paths, self._longest_wait_s)
+        consumer = Consumer(
+            stream=stream,
+            config=config,
+            paths=self._paths,
+            longest_wait_s=self._longest_wait_s,
+        )
         stream.consumers[consumer.name] = consumer
         return consumer.info()
 

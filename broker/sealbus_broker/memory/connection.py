@@ -45,7 +45,7 @@ class Host(Protocol):
 class Connection:
     """The server's side of one connection."""
 
-    def __init__(self, host: Host, number: int, nonce: str, pipe: Pipe) -> None:
+    def __init__(self, *, host: Host, number: int, nonce: str, pipe: Pipe) -> None:
         """``nonce``: the challenge that the greeting holds."""
         self._host = host
         self._pipe = pipe

@@ -53,6 +53,7 @@ class Consumer:
 
     def __init__(
         self,
+        *,
         stream: Stream,
         config: Json,
         paths: Paths,

@@ -146,7 +146,7 @@ class MemoryNats:
         reader, writer, pipe = connection(limit, stalled=self._stalled)
         self._count += 1
         nonce = secrets.token_urlsafe(11)
-        peer = Connection(self, self._count, nonce, pipe)
+        peer = Connection(host=self, number=self._count, nonce=nonce, pipe=pipe)
         self._connections[peer.number] = peer
         pipe.serve(peer)
         pipe.send(wire.info(self.greeting(peer) | {"nonce": nonce}))

@@ -154,7 +154,7 @@ class Parts:
             supervisor=supervisor,
         )
         self._promises = Promises(nc, policy, lambda: policy.windows)
-        self._prober = Prober(nc, keys, relay, lambda: keys.trusted)
+        self._prober = Prober(nc, key=keys, sender=relay, trusted=lambda: keys.trusted)
         self._health = Health(
             nc=nc,
             prober=self._prober,

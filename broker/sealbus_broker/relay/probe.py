@@ -34,6 +34,7 @@ class Prober:
     def __init__(
         self,
         nc: HardenedClient,
+        *,
         key: Signer,
         sender: str,
         trusted: Callable[[], frozenset[bytes]] | None = None,

@@ -126,7 +126,7 @@ async def join(
         InvalidInput: The certificates do not fit the servers.
         ConnectionFailed: The time was over. The error names the cause.
     """
-    joining = _Joining(token, file, tls, tell)
+    joining = _Joining(token=token, file=file, tls=tls, tell=tell)
     try:
         async with asyncio.timeout(timeout_s):
             return await joining.run()
@@ -137,7 +137,7 @@ async def join(
 class _Joining:
     """One call of :func:`join`, whose states the module names."""
 
-    def __init__(self, token: JoinToken, file: Path, tls: TlsFiles | None, tell: Tell) -> None:
+    def __init__(self, *, token: JoinToken, file: Path, tls: TlsFiles | None, tell: Tell) -> None:
         self._token = token
         self._file = file
         self._tell = tell

@@ -92,7 +92,9 @@ class Sender:
         self._clock = clock or Clock(credentials.bot)
         self._trust = trust or Trust.of(credentials)
         self._on_unknown = on_unknown
-        self._strangers = Strangers(credentials, self._trust, verifier, supervisor)
+        self._strangers = Strangers(
+            credentials=credentials, trust=self._trust, verifier=verifier, supervisor=supervisor
+        )
         """Explains receipts under a bus key that is not known."""
         self.named: dict[bytes, Burst] = {}
         """Bursts that have a nonce, by that: receipts are matched here."""

@@ -42,6 +42,7 @@ class Strangers:
 
     def __init__(
         self,
+        *,
         credentials: Credentials,
         trust: Trust,
         verifier: Verifier,
