@@ -30,7 +30,7 @@ from sealbus.protocol.limits import NONCE_BYTES
 from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.relay.ledger import ledger_state
+from sealbus_broker.relay.store.ledger import ledger_state
 from sealbus_broker.server.process import NatsServer
 
 CROWD: Final = Crowd(1, 1, 1)

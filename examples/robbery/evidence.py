@@ -15,7 +15,7 @@ from examples.robbery.catalogue import Attack
 from examples.robbery.judging import TRADE, Finding
 from examples.robbery.stage import Actor
 from sealbus import Bot
-from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
+from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from tests.attacks.corpus import Where
 
 PATIENCE_S = 4.0

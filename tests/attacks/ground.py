@@ -37,9 +37,9 @@ from sealbus.protocol.seal import Verifier, sign_connect
 from sealbus.protocol.stamp import Verdict, open_stamp
 from sealbus.protocol.subjects import CLOSED
 from sealbus_broker.gate.policy import DeliveryClass
-from sealbus_broker.relay.quarantine import RECORD_HEADER
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import Subscriptions
+from sealbus_broker.relay.store.quarantine import RECORD_HEADER
 from tests.asking import answered
 from tests.attacks.certificates import certified_login
 from tests.attacks.connections import BOUND_TO, VAULT, VAULT_KEY

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from sealbus_broker.cli.reload import HEAD
 from sealbus_broker.nats.presence import RELAY_SUBJECT, Presence
-from sealbus_broker.relay.asking import RELOAD_SUBJECT
+from sealbus_broker.relay.following.asking import RELOAD_SUBJECT
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside, with_time
 from tests.cli.test_streams_of_commands import State, expected, started

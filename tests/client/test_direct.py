@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import hpub, pub
 from sealbus_broker.nats.connection import connect
-from sealbus_broker.relay import stream_store
-from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
+from sealbus_broker.relay.store import stream_store
+from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 from tests.listening import listening
 from tests.scene import Scene
 from tests.waiting import PATIENCE_S, until

@@ -19,7 +19,7 @@ from sealbus_broker.memory.subject_transform import partition
 from sealbus_broker.nats.jetstream import ask
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay.ledger import ledger_state
+from sealbus_broker.relay.store.ledger import ledger_state
 from tests.contract.ground import Ground, Inbox
 from tests.waiting import PATIENCE_S, until
 

@@ -28,10 +28,10 @@ from sealbus_broker.nats.streams import (
     stream_configs,
     transform,
 )
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.pipeline import Refusals
-from sealbus_broker.relay.taking_over import take_over
-from sealbus_broker.relay.turn import Turn
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.pipeline import Refusals
+from sealbus_broker.relay.judging.turn import Turn
+from sealbus_broker.relay.partitions.taking_over import take_over
 from tests.contract.ground import Ground
 from tests.waiting import PATIENCE_S, until
 

@@ -43,9 +43,9 @@ from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.policy_file import MAX_CAUSE_MS
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
-from sealbus_broker.policy.schema_work import BUDGET, BYTE_BUDGET
+from sealbus_broker.policy.schemas.work import BUDGET, BYTE_BUDGET
 from sealbus_broker.policy.tree import Node, Place
-from sealbus_broker.relay.flood_meter import MOST_WORTHLESS
+from sealbus_broker.relay.floods.meter import MOST_WORTHLESS
 from tests.docs.counts import WIDTH
 from tests.docs.lists import items
 from tests.docs.named import is_there

@@ -22,9 +22,9 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.door import errands, joining
 from sealbus_broker.gate.policy import Invitation
 from sealbus_broker.nats.records import read_record, write_once
-from sealbus_broker.relay import flood_watch
-from sealbus_broker.relay.flood_watch import FloodWatch
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.floods import watch as flood_watch
+from sealbus_broker.relay.floods.watch import FloodWatch
+from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.scene import LIMITS, Door, Scene, now_ms, read_as_stranger
 from tests.waiting import PATIENCE_S, until
 

@@ -11,7 +11,7 @@ from sealbus.outcomes import Refused
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.limits import MAX_PAYLOADS
 from sealbus.protocol.stamp import Stamp
-from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
+from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 from tests.asking import answered
 from tests.e2e.shop import Shop, order, until
 from tests.waiting import PATIENCE_S

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus_broker.relay import relay as module
-from sealbus_broker.relay.clocks import clock_ms
+from sealbus_broker.relay.store.clocks import clock_ms
 from tests.e2e.relay_here import a_relay, make_relay
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until

@@ -13,7 +13,7 @@ import pytest
 
 from sealbus import Bot, Message, SealbusError
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay import live_leader
+from sealbus_broker.relay.live import leader as live_leader
 from tests.asking import answered
 from tests.cli.command import sealbus_beside
 from tests.e2e.nodes import NODES, ClusterShop

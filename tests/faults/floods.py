@@ -41,7 +41,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sealbus_broker.relay.quarantine import RECORD_HEADER
+from sealbus_broker.relay.store.quarantine import RECORD_HEADER
 from tests.faults.greedy.attacker import Attacker
 from tests.faults.greedy.crowd import Crowd, Notes
 from tests.faults.greedy.gauges import read_log

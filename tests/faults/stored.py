@@ -10,7 +10,7 @@ from nats.errors import Error as NatsError
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
-from sealbus_broker.relay.following import CHANGING, OBEYED_PREFIX
+from sealbus_broker.relay.following.folder import CHANGING, OBEYED_PREFIX
 from tests.asking import ASK_S, answered
 from tests.e2e.shop import Shop
 from tests.waiting import until

@@ -42,7 +42,7 @@ def hanging(data, *more):
 
 codec.unpack_json = hanging  # before the gate is imported
 
-import sealbus_broker.relay.last_try as last_try
+import sealbus_broker.relay.ingress.last_try as last_try
 import sealbus_broker.nats.streams as streams
 import sealbus_broker.door.watch as watch
 

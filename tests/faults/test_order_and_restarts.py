@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot
-from sealbus_broker.relay import pulling, stream_store
+from sealbus_broker.relay.ingress import pulling
 from sealbus_broker.relay.relay import Relay
+from sealbus_broker.relay.store import stream_store
 from tests.e2e.shop import Shop, order
 from tests.faults.stored import is_known, stored_orders
 from tests.waiting import until

@@ -19,8 +19,8 @@ from sealbus import Verdict
 from sealbus.nats.client import HardenedClient
 from sealbus.supervision import end
 from sealbus_broker.nats.streams import PARTITIONS, partition_consumer
-from sealbus_broker.relay.last_try import LAST_DELIVERIES, Alone
-from sealbus_broker.relay.quarantine import RECORD_HEADER
+from sealbus_broker.relay.ingress.last_try import LAST_DELIVERIES, Alone
+from sealbus_broker.relay.store.quarantine import RECORD_HEADER
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 

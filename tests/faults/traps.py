@@ -23,12 +23,12 @@ from sealbus.protocol.subjects import CLOSED
 from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.live import LiveSubscription
 from sealbus.receiving.subscription import DurableSubscription
-from sealbus_broker.relay import ledgers as ledgers_module
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ledger import ledger_state
-from sealbus_broker.relay.pipeline import Pipeline, Refusals
-from sealbus_broker.relay.storing import Item, Storing
-from sealbus_broker.relay.stream_store import Stored, StreamMessage, StreamStore
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.pipeline import Pipeline, Refusals
+from sealbus_broker.relay.store import ledgers as ledgers_module
+from sealbus_broker.relay.store.ledger import ledger_state
+from sealbus_broker.relay.store.storing import Item, Storing
+from sealbus_broker.relay.store.stream_store import Stored, StreamMessage, StreamStore
 from tests.faults.market import hearer
 
 FOLDER: Final = "traps"

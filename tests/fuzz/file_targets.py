@@ -17,7 +17,7 @@ from sealbus_broker.policy.bus_file import read_bus_file
 from sealbus_broker.policy.keys import read_key_files
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.schema_files import read_schemas
+from sealbus_broker.policy.schemas.files import read_schemas
 from tests.policy.folder import Folder
 
 

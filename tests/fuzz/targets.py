@@ -64,8 +64,8 @@ from sealbus_broker.nats import jwt
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.tree import Unreadable
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
-from sealbus_broker.relay.arrivals import ingress_arrivals, read_place
-from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.judging.arrivals import ingress_arrivals, read_place
+from sealbus_broker.relay.store.quarantine import Record
 from tests.fuzz import seeds
 from tests.fuzz.file_targets import (
     bus_file,

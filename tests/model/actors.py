@@ -34,12 +34,12 @@ from sealbus_broker.gate.policy import (
 )
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.nats.streams import PARTITIONS, Partition
-from sealbus_broker.relay.counters import VerdictCounters
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ledger import Ledger
-from sealbus_broker.relay.live import LiveWorker
-from sealbus_broker.relay.pipeline import Pipeline
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.counters import VerdictCounters
+from sealbus_broker.relay.judging.pipeline import Pipeline
+from sealbus_broker.relay.live.worker import LiveWorker
+from sealbus_broker.relay.store.ledger import Ledger
+from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.gate.world import BUS_KEY, BUS_KEYS, KEYS
 from tests.model.loop import Clock, Process
 from tests.model.server import Kept, Server, Wire

@@ -24,9 +24,9 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 from sealbus.sending import burst
 from sealbus_broker.gate import judge
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.pipeline import Refusals
-from sealbus_broker.relay.storing import Item, Storing
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.pipeline import Refusals
+from sealbus_broker.relay.store.storing import Item, Storing
 from tests.model import actors
 from tests.model.actors import LIMITS, SKEW_MS
 

@@ -12,7 +12,7 @@ from sealbus_broker.gate.policy import NO_WINDOWS, Limits, Windows
 from sealbus_broker.nats.jetstream import time_ms, without_nulls
 from sealbus_broker.nats.provision import COMPLETE_SINCE, complete_since_ms, provision
 from sealbus_broker.nats.streams import stream_configs
-from sealbus_broker.relay.ledger import ledger_state
+from sealbus_broker.relay.store.ledger import ledger_state
 from tests.scene import LIMITS, Scene, a_policy
 from tests.waiting import PATIENCE_S, until
 

@@ -15,9 +15,9 @@ from nats.aio.msg import Msg
 
 from sealbus_broker.nats.jetstream import time_ms
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.ingress_waiting import Pulled
-from sealbus_broker.relay.rereading import Rereading
+from sealbus_broker.relay.ingress.rereading import Rereading
+from sealbus_broker.relay.ingress.waiting import Pulled
+from sealbus_broker.relay.judging.arrivals import Place
 from tests.scene import Scene
 from tests.waiting import patiently, until
 

@@ -29,7 +29,7 @@ from sealbus_broker.nats.streams import (
     partition_of,
     stream_configs,
 )
-from sealbus_broker.relay.pulling import PULL_BYTES
+from sealbus_broker.relay.ingress.pulling import PULL_BYTES
 from tests.scene import LIMITS, Scene, a_policy
 from tests.waiting import PATIENCE_S, until
 

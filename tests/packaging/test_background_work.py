@@ -35,9 +35,9 @@ IN_TESTS = "the server in memory, which is for tests: asyncio's handler gets an 
 REASONS = {
     "sealbus/supervision.py": "the supervisor itself",
     "sealbus/receiving/serving.py create_task": GROUPED,
-    "sealbus_broker/relay/ingress.py create_task": GROUPED,
-    "sealbus_broker/relay/ledgers.py create_task": GROUPED,
-    "sealbus_broker/relay/storing.py call_soon": A_LOCK,
+    "sealbus_broker/relay/ingress/worker.py create_task": GROUPED,
+    "sealbus_broker/relay/store/ledgers.py create_task": GROUPED,
+    "sealbus_broker/relay/store/storing.py call_soon": A_LOCK,
     "sealbus/nats/client.py call_soon": A_WRITE,
     "sealbus/sending/sender.py call_soon": A_CLOSING,
     "sealbus_broker/door/admission.py create_task": A_LOGIN,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]
 
 from sealbus_broker.gate.schemas import Schema
-from sealbus_broker.policy.schema_words import KEYWORDS
+from sealbus_broker.policy.schemas.words import KEYWORDS
 from tests.policy.folder import Folder
 
 pytestmark = pytest.mark.slow

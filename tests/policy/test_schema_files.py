@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 # It ships no types.
 from jsonschema_specifications import REGISTRY as METASCHEMAS  # type: ignore[import-untyped]
 
-from sealbus_broker.policy.schema_faults import FORMATS
-from sealbus_broker.policy.schema_words import KEYWORDS
+from sealbus_broker.policy.schemas.faults import FORMATS
+from sealbus_broker.policy.schemas.words import KEYWORDS
 from tests.policy.folder import Folder
 
 pytestmark = pytest.mark.slow

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from sealbus.protocol.limits import MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.together import WIDEST
 from sealbus_broker.gate.schemas import Schema
-from sealbus_broker.policy.schema_costs import pattern_steps
-from sealbus_broker.policy.schema_growth import Automaton
-from sealbus_broker.policy.schema_work import PASSES, Work, most_steps, work
+from sealbus_broker.policy.schemas.costs import pattern_steps
+from sealbus_broker.policy.schemas.growth import Automaton
+from sealbus_broker.policy.schemas.work import PASSES, Work, most_steps, work
 from tests.policy.folder import Folder
 
 pytestmark = pytest.mark.slow

@@ -22,9 +22,9 @@ from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, JudgedAt
-from sealbus_broker.relay.ledger import Copy
-from sealbus_broker.relay.storing import Item, Storing
-from sealbus_broker.relay.stream_store import Stored, StreamMessage
+from sealbus_broker.relay.store.ledger import Copy
+from sealbus_broker.relay.store.storing import Item, Storing
+from sealbus_broker.relay.store.stream_store import Stored, StreamMessage
 from tests.gate.world import BUS_KEY, BUS_KEYS, NOW, POLICY, sealed_stamp
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from sealbus.protocol.streams import ACCEPTED
 from sealbus_broker.errors import ClocksApart
-from sealbus_broker.relay.clocks import check, difference_ms, least_difference_ms
+from sealbus_broker.relay.store.clocks import check, difference_ms, least_difference_ms
 from tests.scene import Scene, now_ms
 
 

@@ -6,7 +6,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Seal
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Judgment
-from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.judging.counters import VerdictCounters
 from tests.gate.bus import PureBus, Step
 from tests.gate.world import KEYS, envelope, reseal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.relay.flood_meter import (
+from sealbus_broker.relay.floods.meter import (
     BURST_S,
     MOST_WORTHLESS,
     FloodMeter,

@@ -8,9 +8,9 @@ import pytest
 
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.streams import ACK_WAIT_S
-from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.holding import Holding
-from sealbus_broker.relay.ingress_waiting import Pulled
+from sealbus_broker.relay.ingress.holding import Holding
+from sealbus_broker.relay.ingress.waiting import Pulled
+from sealbus_broker.relay.judging.arrivals import Place
 
 
 @pytest.fixture

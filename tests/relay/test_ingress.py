@@ -19,15 +19,16 @@ from sealbus_broker.gate.policy import MOST_PARTITIONS
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.config import MAX_BOT_PAYLOAD_BYTES, MAX_PENDING_BYTES
 from sealbus_broker.nats.streams import PARTITIONS, Partition
-from sealbus_broker.relay import ingress_waiting, pulling
-from sealbus_broker.relay.counters import QUIET_S, VerdictCounters
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.live import LiveWorker
-from sealbus_broker.relay.live_waiting import WAITING_PER_BOT
-from sealbus_broker.relay.pipeline import Refusals
-from sealbus_broker.relay.pulling import PULL_BYTES
-from sealbus_broker.relay.rereading import READS_AT_ONCE
-from sealbus_broker.relay.turn import Turn
+from sealbus_broker.relay.ingress import pulling
+from sealbus_broker.relay.ingress import waiting as ingress_waiting
+from sealbus_broker.relay.ingress.pulling import PULL_BYTES
+from sealbus_broker.relay.ingress.rereading import READS_AT_ONCE
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.counters import QUIET_S, VerdictCounters
+from sealbus_broker.relay.judging.pipeline import Refusals
+from sealbus_broker.relay.judging.turn import Turn
+from sealbus_broker.relay.live.waiting import WAITING_PER_BOT
+from sealbus_broker.relay.live.worker import LiveWorker
 from tests.scene import Scene
 from tests.waiting import until
 

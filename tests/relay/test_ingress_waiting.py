@@ -8,9 +8,8 @@ import pytest
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.limits import MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus_broker.nats.streams import PARTITIONS
-from sealbus_broker.relay import ingress_waiting
-from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.ingress_waiting import (
+from sealbus_broker.relay.ingress import waiting as ingress_waiting
+from sealbus_broker.relay.ingress.waiting import (
     BODIES_BYTES,
     LEAST_BYTES,
     SMALL_BYTES,
@@ -20,6 +19,7 @@ from sealbus_broker.relay.ingress_waiting import (
     IngressWaiting,
     Pulled,
 )
+from sealbus_broker.relay.judging.arrivals import Place
 
 
 def pulled(bot: str, position: int, size: int = 300) -> Pulled:

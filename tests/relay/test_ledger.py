@@ -10,7 +10,7 @@ from unittest.mock import sentinel
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus_broker.relay.ledger import READS_AT_ONCE, Copy, Ledger
+from sealbus_broker.relay.store.ledger import READS_AT_ONCE, Copy, Ledger
 
 
 def a_ledger(*, in_memory: bool = False) -> Ledger:

@@ -12,7 +12,7 @@ from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import stream_configs
-from sealbus_broker.relay.ledger import ledger_state
+from sealbus_broker.relay.store.ledger import ledger_state
 from tests.scene import Scene, now_ms
 from tests.waiting import PATIENCE_S, until
 

@@ -13,10 +13,10 @@ from sealbus.protocol.streams import LIVE
 from sealbus_broker.errors import ClocksApart
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.nats.jetstream import Json
-from sealbus_broker.relay import ledgers as module
-from sealbus_broker.relay.clocks import Apart
-from sealbus_broker.relay.ledger import Ledger, LedgerState
-from sealbus_broker.relay.ledgers import Ledgers
+from sealbus_broker.relay.store import ledgers as module
+from sealbus_broker.relay.store.clocks import Apart
+from sealbus_broker.relay.store.ledger import Ledger, LedgerState
+from sealbus_broker.relay.store.ledgers import Ledgers
 from tests.waiting import PATIENCE_S
 
 

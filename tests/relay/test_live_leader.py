@@ -15,8 +15,8 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from sealbus.protocol.streams import LIVE
 from sealbus_broker.errors import StreamsAway
 from sealbus_broker.nats.jetstream import Json
-from sealbus_broker.relay import live_leader
-from sealbus_broker.relay.live_leader import AFTER_S, LiveLeader
+from sealbus_broker.relay.live import leader as live_leader
+from sealbus_broker.relay.live.leader import AFTER_S, LiveLeader
 from tests.waiting import patiently
 
 LED: Json = {"cluster": {"leader": "node-1"}}

@@ -17,8 +17,8 @@ from sealbus_broker.door.deciding import CLIENT_CHARS
 from sealbus_broker.nats.config import kick_subject, renew_subject
 from sealbus_broker.nats.connections import OVERLAP, PAGE
 from sealbus_broker.policy.succession import Succession
-from sealbus_broker.relay import live_sessions
-from sealbus_broker.relay.live_sessions import LiveSessions
+from sealbus_broker.relay.following import live_sessions
+from sealbus_broker.relay.following.live_sessions import LiveSessions
 
 EARLY = "2026-11-27T08:00:00Z"
 NOW = "2026-11-27T08:00:00.0001Z"

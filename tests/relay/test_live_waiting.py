@@ -6,8 +6,8 @@ import pytest
 
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Arrival
-from sealbus_broker.relay import live_waiting
-from sealbus_broker.relay.live_waiting import (
+from sealbus_broker.relay.live import waiting as live_waiting
+from sealbus_broker.relay.live.waiting import (
     BATCH,
     BATCH_BYTES,
     WAITING,

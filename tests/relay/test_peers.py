@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sealbus.errors import Malformed
 from sealbus_broker.nats.presence import MAX_PRESENCE_BYTES, Presence
 from sealbus_broker.nats.streams import PARTITIONS
-from sealbus_broker.relay.peers import SILENT_ECHOES, Peers, assign
+from sealbus_broker.relay.partitions.peers import SILENT_ECHOES, Peers, assign
 
 IDS = [f"relay {number}" for number in range(6)]
 

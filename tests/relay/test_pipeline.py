@@ -22,12 +22,12 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Verdict, open_stamp
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.verdict import Arrival
-from sealbus_broker.relay import pipeline
-from sealbus_broker.relay.counters import VerdictCounters
-from sealbus_broker.relay.ledger import Ledger
-from sealbus_broker.relay.pipeline import Pipeline
-from sealbus_broker.relay.stream_store import Stored, StreamMessage
-from sealbus_broker.relay.turn import Turn
+from sealbus_broker.relay.judging import pipeline
+from sealbus_broker.relay.judging.counters import VerdictCounters
+from sealbus_broker.relay.judging.pipeline import Pipeline
+from sealbus_broker.relay.judging.turn import Turn
+from sealbus_broker.relay.store.ledger import Ledger
+from sealbus_broker.relay.store.stream_store import Stored, StreamMessage
 from tests.gate.world import BUS_KEY, BUS_KEYS, HOUR, NOW, PLACED, POLICY, envelope
 from tests.waiting import until
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from nats.errors import Error as NatsError
 
-from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.services import quarantine_reader
 from sealbus_broker.relay.services.quarantine_reader import read_records
+from sealbus_broker.relay.store.quarantine import Record
 from tests.scene import Scene
 from tests.waiting import until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus_broker.relay.refusal_pace import BURST_S, MOST_REFUSED, RefusalPace
+from sealbus_broker.relay.ingress.refusal_pace import BURST_S, MOST_REFUSED, RefusalPace
 
 BURST = int(MOST_REFUSED * BURST_S)
 

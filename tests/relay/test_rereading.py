@@ -13,10 +13,10 @@ from nats.errors import NoRespondersError
 from structlog.testing import capture_logs
 
 from sealbus.supervision import end
-from sealbus_broker.relay import rereading
-from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.ingress_waiting import SERVER_HEADERS, Pulled
-from sealbus_broker.relay.rereading import READS_AT_ONCE, Rereading
+from sealbus_broker.relay.ingress import rereading
+from sealbus_broker.relay.ingress.rereading import READS_AT_ONCE, Rereading
+from sealbus_broker.relay.ingress.waiting import SERVER_HEADERS, Pulled
+from sealbus_broker.relay.judging.arrivals import Place
 from tests.waiting import PATIENCE_S, patiently, until
 
 NO_LEADER = {

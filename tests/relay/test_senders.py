@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.relay.senders import LATELY, Senders
+from sealbus_broker.relay.ingress.senders import LATELY, Senders
 
 
 def after(*batches: dict[str, int]) -> Senders:

@@ -11,8 +11,8 @@ import pytest
 from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import file_bytes
-from sealbus_broker.relay.ledger import ledger_state
 from sealbus_broker.relay.services.consumers import remove_ungranted
+from sealbus_broker.relay.store.ledger import ledger_state
 from tests import scene as stage
 from tests.scene import LIMITS, raise_curtain
 

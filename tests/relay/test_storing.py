@@ -17,9 +17,9 @@ from sealbus.protocol.subjects import RELAY
 from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Rate, SubjectRule
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.nats.streams import PROBE_SUBJECT
-from sealbus_broker.relay import storing
-from sealbus_broker.relay.ledger import Copy
-from sealbus_broker.relay.storing import CHAIN_MOST, CLOSE_MOST, FRESH_SHARE, Item
+from sealbus_broker.relay.store import storing
+from sealbus_broker.relay.store.ledger import Copy
+from sealbus_broker.relay.store.storing import CHAIN_MOST, CLOSE_MOST, FRESH_SHARE, Item
 from tests.gate.world import ASK, BUS_KEY, NOW, PLACED, POLICY, SKEW, envelope, nonce, sealed_stamp
 from tests.relay.shelf import Attempt, Shelf, is_told, note, opened
 

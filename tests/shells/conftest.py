@@ -15,7 +15,7 @@ from sealbus.testing import TestBus
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.contract.ground import a_policy, make_keys
 from tests.contract.servers import begun, start_in_memory
 from tests.shells.following_shop import Shop, open_shop

@@ -15,7 +15,7 @@ from sealbus.life.connecting import Connector
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import HEALTH
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.relay.following import CHANGING, OBEYED_PREFIX, Following
+from sealbus_broker.relay.following.folder import CHANGING, OBEYED_PREFIX, Following
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.testing.bus import NAME, TestBus
 from tests.policy.folder import Folder
@@ -58,10 +58,10 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         "sealbus.life.session.APART_S": 0.0,
         "sealbus.life.connecting.BACKOFF_FIRST_S": 0.05,
         "sealbus.life.connecting.BACKOFF_MOST_S": 0.05,
-        "sealbus_broker.relay.live_sessions.LOOK_S": 0.005,
-        "sealbus_broker.relay.live_sessions.GRACE_S": PATIENCE_S,
-        "sealbus_broker.relay.live_sessions.SETTLE_S": 0.0,
-        "sealbus_broker.relay.following.AGAIN_S": 0.01,
+        "sealbus_broker.relay.following.live_sessions.LOOK_S": 0.005,
+        "sealbus_broker.relay.following.live_sessions.GRACE_S": PATIENCE_S,
+        "sealbus_broker.relay.following.live_sessions.SETTLE_S": 0.0,
+        "sealbus_broker.relay.following.folder.AGAIN_S": 0.01,
         "sealbus_broker.nats.connection.RECONNECT_S": 0.01,
     }.items():
         monkeypatch.setattr(name, seconds)

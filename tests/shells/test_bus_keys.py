@@ -20,8 +20,8 @@ from sealbus_broker.nats.records import read_keyring, write_keyring
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay import bus_keys
 from sealbus_broker.relay.bus_keys import LEAVE_MS, RelayKeys
-from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.store.clocks import Apart
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, patiently, until
 

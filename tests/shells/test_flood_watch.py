@@ -18,11 +18,11 @@ from sealbus.supervision import Supervisor
 from sealbus_broker.door.pauses import FIRST_MS, PAUSES_SUBJECT, Pauses
 from sealbus_broker.nats import connections
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.relay import flood_watch
-from sealbus_broker.relay.flood_meter import MOST_WORTHLESS
-from sealbus_broker.relay.flood_watch import FloodWatch
+from sealbus_broker.relay.floods import watch as flood_watch
+from sealbus_broker.relay.floods.meter import MOST_WORTHLESS
+from sealbus_broker.relay.floods.watch import FloodWatch
 from sealbus_broker.relay.health import Level
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.contract.ground import Inbox
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until

@@ -22,7 +22,6 @@ from sealbus_broker.memory.accounts import Engine, Target
 from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy.in_force import InForce
-from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import (
     ASK_S as ANSWER_S,
 )
@@ -35,9 +34,10 @@ from sealbus_broker.relay.health import (
     Level,
     Problem,
 )
+from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.contract.ground import a_policy, make_keys
 from tests.contract.servers import begun, start_in_memory
 from tests.jumping import run

@@ -10,8 +10,9 @@ import pytest
 from sealbus.nats.acks import ACK
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import partition_consumer
-from sealbus_broker.relay import holding, ingress_waiting, pulling
-from sealbus_broker.relay import ingress as ingress_module
+from sealbus_broker.relay.ingress import holding, pulling
+from sealbus_broker.relay.ingress import waiting as ingress_waiting
+from sealbus_broker.relay.ingress import worker as ingress_module
 from tests.shells.stage import Stage
 from tests.shells.working import BOT, OTHER, Worker, hold_up, is_given_back, left, send
 from tests.waiting import PATIENCE_S, patiently, until

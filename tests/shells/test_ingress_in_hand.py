@@ -10,9 +10,10 @@ import pytest
 from sealbus.nats.acks import IN_PROGRESS, NAK
 from sealbus.nats.frames import pub
 from sealbus_broker.nats.streams import ACK_WAIT_S, PARTITIONS
-from sealbus_broker.relay import holding, ingress_waiting
-from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay.partitions import Workers
+from sealbus_broker.relay.ingress import holding
+from sealbus_broker.relay.ingress import waiting as ingress_waiting
+from sealbus_broker.relay.ingress import worker as ingress_module
+from sealbus_broker.relay.partitions.workers import Workers
 from tests.shells.stage import Stage
 from tests.shells.working import FIRST, Worker, hold_up, left, send
 from tests.waiting import patiently, until

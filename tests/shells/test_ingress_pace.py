@@ -6,9 +6,9 @@ import pytest
 
 from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.reason import Reason
-from sealbus_broker.relay import refusal_pace
-from sealbus_broker.relay.ingress_waiting import SHARE
-from sealbus_broker.relay.senders import Senders
+from sealbus_broker.relay.ingress import refusal_pace
+from sealbus_broker.relay.ingress.senders import Senders
+from sealbus_broker.relay.ingress.waiting import SHARE
 from tests.shells.stage import Stage
 from tests.shells.working import BOT, OTHER, Worker, left, send
 from tests.waiting import until

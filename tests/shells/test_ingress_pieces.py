@@ -10,11 +10,12 @@ from nats.errors import ConnectionClosedError
 from sealbus.nats.acks import NAK
 from sealbus.nats.frames import pub
 from sealbus.protocol.codec import pack_bundle
-from sealbus_broker.relay import holding, ingress_waiting
-from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay.ingress_waiting import SHARE
-from sealbus_broker.relay.pulling import Pulling
-from sealbus_broker.relay.senders import Senders
+from sealbus_broker.relay.ingress import holding
+from sealbus_broker.relay.ingress import waiting as ingress_waiting
+from sealbus_broker.relay.ingress import worker as ingress_module
+from sealbus_broker.relay.ingress.pulling import Pulling
+from sealbus_broker.relay.ingress.senders import Senders
+from sealbus_broker.relay.ingress.waiting import SHARE
 from tests.shells.stage import Stage
 from tests.shells.working import BOT, OTHER, Worker, is_given_back, left, send
 from tests.waiting import until

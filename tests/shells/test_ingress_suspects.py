@@ -11,11 +11,12 @@ from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
 from sealbus_broker.nats.provision import provision
-from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay import ingress_waiting, pulling, stops
-from sealbus_broker.relay.last_try import LAST_DELIVERIES, mark_subject
-from sealbus_broker.relay.stops import MOST_STOPS, Stops
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.ingress import pulling, stops
+from sealbus_broker.relay.ingress import waiting as ingress_waiting
+from sealbus_broker.relay.ingress import worker as ingress_module
+from sealbus_broker.relay.ingress.last_try import LAST_DELIVERIES, mark_subject
+from sealbus_broker.relay.ingress.stops import MOST_STOPS, Stops
+from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.shells.stage import Stage
 from tests.shells.working import FIRST, Worker, hold_up, is_given_back, left, send
 from tests.waiting import PATIENCE_S, until

@@ -13,8 +13,9 @@ from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connections import Listing, list_sessions
-from sealbus_broker.relay import following, live_sessions
-from sealbus_broker.relay.live_sessions import LiveSessions
+from sealbus_broker.relay.following import folder as following
+from sealbus_broker.relay.following import live_sessions
+from sealbus_broker.relay.following.live_sessions import LiveSessions
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.testing.bus import NAME

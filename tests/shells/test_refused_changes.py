@@ -13,8 +13,8 @@ from sealbus import InvalidInput
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy import reading
-from sealbus_broker.relay import following as module
-from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
+from sealbus_broker.relay.following import folder as module
+from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from tests.shells.following_shop import Shop
 from tests.waiting import PATIENCE_S, until
 
@@ -29,7 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are short."""
     monkeypatch.setattr("sealbus.life.connecting.BACKOFF_FIRST_S", 0.05)
     monkeypatch.setattr("sealbus.life.connecting.BACKOFF_MOST_S", 0.05)
-    monkeypatch.setattr("sealbus_broker.relay.following.AGAIN_S", 0.01)
+    monkeypatch.setattr("sealbus_broker.relay.following.folder.AGAIN_S", 0.01)
     monkeypatch.setattr("sealbus_broker.nats.connection.RECONNECT_S", 0.01)
 
 
@@ -246,7 +246,7 @@ async def test_nothing_is_judged_after_policy_age(
     disk.break_()
     await shop.following.follow_now()
     await order.publish("orders.placed", ORDER)
-    monkeypatch.setattr("sealbus_broker.relay.clocks.LOOK_S", 0.05)
+    monkeypatch.setattr("sealbus_broker.relay.store.clocks.LOOK_S", 0.05)
     later(shop, monkeypatch, 3601)
     await shop.following.follow_now()
     await until(lambda: shop.events("policy.too-old") != [], "the relay leaves NATS")

@@ -19,11 +19,11 @@ from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.memory import stream as stream_module
 from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS, partition_consumer
 from sealbus_broker.policy.scaffold import scaffold
-from sealbus_broker.relay import clocks
-from sealbus_broker.relay import sharing as sharing_module
-from sealbus_broker.relay.ledger import Ledger
-from sealbus_broker.relay.ledgers import Ledgers
+from sealbus_broker.relay.partitions import sharing as sharing_module
 from sealbus_broker.relay.relay import Relay
+from sealbus_broker.relay.store import clocks
+from sealbus_broker.relay.store.ledger import Ledger
+from sealbus_broker.relay.store.ledgers import Ledgers
 from sealbus_broker.testing.bus import TestBus
 from sealbus_broker.testing.door import DoorInProcess
 from sealbus_broker.testing.refusals import expect_refused

@@ -20,9 +20,9 @@ from sealbus_broker.gate.policy import BotRule
 from sealbus_broker.nats import numbers
 from sealbus_broker.nats.presence import DOOR_SUBJECT, RELAY_SUBJECT, Presence
 from sealbus_broker.nats.streams import PARTITIONS, Partition, partition_consumer, partitions
-from sealbus_broker.relay import sharing as sharing_module
-from sealbus_broker.relay.peers import SILENT_ECHOES
-from sealbus_broker.relay.sharing import Sharing
+from sealbus_broker.relay.partitions import sharing as sharing_module
+from sealbus_broker.relay.partitions.peers import SILENT_ECHOES
+from sealbus_broker.relay.partitions.sharing import Sharing
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from sealbus_broker.relay import stream_store
-from sealbus_broker.relay.stream_store import Stored, StreamMessage, StreamStore
+from sealbus_broker.relay.store import stream_store
+from sealbus_broker.relay.store.stream_store import Stored, StreamMessage, StreamStore
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until
 

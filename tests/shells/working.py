@@ -16,17 +16,18 @@ from sealbus.protocol.reason import Reason
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.nats.streams import PARTITIONS, Partition
-from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay import ingress_waiting, pulling
-from sealbus_broker.relay.arrivals import Place
-from sealbus_broker.relay.counters import VerdictCounters
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import Piece, Pulled
-from sealbus_broker.relay.last_try import LastTry
-from sealbus_broker.relay.pipeline import Refusals
-from sealbus_broker.relay.stops import Stops
-from sealbus_broker.relay.stream_store import StreamStore
-from sealbus_broker.relay.turn import Turn
+from sealbus_broker.relay.ingress import pulling
+from sealbus_broker.relay.ingress import waiting as ingress_waiting
+from sealbus_broker.relay.ingress import worker as ingress_module
+from sealbus_broker.relay.ingress.last_try import LastTry
+from sealbus_broker.relay.ingress.stops import Stops
+from sealbus_broker.relay.ingress.waiting import Piece, Pulled
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.arrivals import Place
+from sealbus_broker.relay.judging.counters import VerdictCounters
+from sealbus_broker.relay.judging.pipeline import Refusals
+from sealbus_broker.relay.judging.turn import Turn
+from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until
 

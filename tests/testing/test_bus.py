@@ -13,7 +13,7 @@ from sealbus import Bot, BotState, InvalidInput, Message, NoReply, Reason, Refus
 from sealbus.nats import in_process
 from sealbus.testing import TestBus, expect_refused
 from sealbus_broker.policy.scaffold import scaffold
-from sealbus_broker.relay import pulling
+from sealbus_broker.relay.ingress import pulling
 from tests.waiting import PATIENCE_S, until
 
 

@@ -21,7 +21,7 @@ from sealbus_broker.escape import readable
 from sealbus_broker.nats.snapshots import restore as give
 from sealbus_broker.nats.snapshots import save
 from sealbus_broker.policy.reader import time_text
-from sealbus_broker.relay.clocks import clock_ms
+from sealbus_broker.relay.store.clocks import clock_ms
 
 _FINISH: Final = ".part"
 """The end of the folder's name until it is whole."""

@@ -34,8 +34,8 @@ from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.reader import time_text
 from sealbus_broker.policy.replace import alone
 from sealbus_broker.relay.bus_keys import RelayKeys
-from sealbus_broker.relay.clocks import clock_ms
 from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.store.clocks import clock_ms
 
 SPARE_MS: Final = 60_000
 """How much later than the last session of before the next key is used: for the publishing, and for

@@ -27,7 +27,6 @@ from sealbus_broker.cli.signals import Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.nats.jetstream import API, is_missing
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay.clocks import clock_ms
 from sealbus_broker.relay.health import (
     NO_LEADER,
     PING_SUBJECT,
@@ -41,6 +40,7 @@ from sealbus_broker.relay.health import (
 )
 from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.store.clocks import clock_ms
 
 ASK_S: Final = 3.0
 """Longest time for one answer of NATS or a relay.

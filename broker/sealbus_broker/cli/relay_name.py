@@ -1,8 +1,9 @@
 """The name of a relay that was given none: that of its machine, with a number where it has several.
 
 Stamps, logs and ``sealbus ping --relay`` name a relay, and HEALTH keeps a note below its name about
-the sessions that obey (:mod:`sealbus_broker.relay.following`). So each relay needs a name of its
-own, and one that is the same after a restart: under a new name it would have all sessions renewed.
+the sessions that obey (:mod:`sealbus_broker.relay.following.folder`). So each relay needs a name
+of its own, and one that is the same after a restart: under a new name it would have all sessions
+renewed.
 
 The first relay of a bus on a machine is ``HOST``, the next ``HOST-2``, and so on. A process holds
 its number as the name of an abstract Unix socket, which the kernel frees when the process ends,

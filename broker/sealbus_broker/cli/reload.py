@@ -26,7 +26,7 @@ from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.presence import RELAY_SUBJECT, Presence
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
+from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from sealbus_broker.relay.secrets import BusSecrets
 
 WAIT_S: Final = 10.0

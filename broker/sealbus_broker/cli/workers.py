@@ -1,8 +1,8 @@
 """The relays of ``sealbus up --workers``: processes that are started, watched and stopped together.
 
 A worker is a process with one relay and its door (:mod:`sealbus_broker.cli.worker`). Workers know
-nothing of each other but what relays hear of each other (:mod:`sealbus_broker.relay.sharing`). Each
-goes through these states:
+nothing of each other but what relays hear of each other
+(:mod:`sealbus_broker.relay.partitions.sharing`). Each goes through these states:
 
 ======== ================================================================== =======================
 state    meaning                                                            left for

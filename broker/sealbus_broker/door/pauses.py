@@ -1,7 +1,7 @@
 """Bots that have flooded the bus, and the time before which the door admits none of their sessions.
 
 A relay that ends the sessions of such a bot tells all relays and doors on :data:`PAUSES_SUBJECT`,
-and again each second (:mod:`sealbus_broker.relay.flood_watch`). So a door that has just started
+and again each second (:mod:`sealbus_broker.relay.floods.watch`). So a door that has just started
 knows within a second, and a relay that dies takes nothing with it, because the others say it too.
 On a lost connection nothing is forgotten.
 

@@ -16,7 +16,7 @@ killing the relay is killed, and the log says where it hung                 the 
 ======= =================================================================== ========================
 
 Whatever restarts relays starts another one, and the message is set aside in the end
-(:mod:`sealbus_broker.relay.last_try`).
+(:mod:`sealbus_broker.relay.ingress.last_try`).
 
 These are no hangs:
 

@@ -52,8 +52,8 @@ REPLICAS: Final = (1, 3, 5)
 nodes survive no more losses than one, and four no more than three. JetStream keeps five at most."""
 
 MOST_PARTITIONS: Final = 24
-"""Most partitions. A lone relay asks for 592 KiB of each at a time (``relay/pulling.py``), and
-nats-server lets 16 MiB wait for one connection."""
+"""Most partitions. A lone relay asks for 592 KiB of each at a time (``relay/ingress/pulling.py``),
+and nats-server lets 16 MiB wait for one connection."""
 
 
 class DeliveryClass(StrEnum):

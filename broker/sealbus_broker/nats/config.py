@@ -213,7 +213,7 @@ receipt and send again. A socket brings up to 500,000 small messages a second, a
 200,000 of them a second that are beyond their bot's share (measured, on two busy cores). So no
 queue is long enough for a flood, and whatever is in it waits in front of the next messages. With
 10,000 that is a twentieth of a second. With 250,000 nothing was dropped, and half of all messages
-of the next two seconds waited for more than 0.4 s. ``relay/flood_watch.py`` ends the flood."""
+of the next two seconds waited for more than 0.4 s. ``relay/floods/watch.py`` ends the flood."""
 
 MAX_BUFFERED_BYTES: Final = 128 * 1024 * 1024
 """The same in bytes. Four streams have 512 MiB of memory at most."""

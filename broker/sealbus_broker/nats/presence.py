@@ -1,8 +1,9 @@
 """The word by which relays and doors say that they are there, and its subjects.
 
 A relay says it on :data:`RELAY_SUBJECT`, and a door on :data:`DOOR_SUBJECT`, each
-:data:`BEAT_S` seconds. :mod:`sealbus_broker.relay.peers` has its use. The subjects are inside the
-account BUS, where no bot is. Nothing is stored: a word that is lost is said again at the next beat.
+:data:`BEAT_S` seconds. :mod:`sealbus_broker.relay.partitions.peers` has its use. The subjects are
+inside the account BUS, where no bot is. Nothing is stored: a word that is lost is said again at
+the next beat.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ PROBE_SUBJECT: Final = f"{HEALTH_PREFIX}.probe"
 
 HEALTH_BYTES: Final = 1024 * 1024
 """HEALTH keeps one message of about 700 bytes, a mark of each message that was judged alone
-(:mod:`sealbus_broker.relay.last_try`), and a note of each partition, of up to 300 bytes
-(:mod:`sealbus_broker.relay.stops`)."""
+(:mod:`sealbus_broker.relay.ingress.last_try`), and a note of each partition, of up to 300 bytes
+(:mod:`sealbus_broker.relay.ingress.stops`)."""
 
 RECORDS_BYTES: Final = 64 * 1024 * 1024
 """RECORDS keeps one message of a few hundred bytes for each login that a record is about: more than

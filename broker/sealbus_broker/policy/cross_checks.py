@@ -22,7 +22,7 @@ from sealbus_broker.policy.keys import KeyFiles
 from sealbus_broker.policy.policy_file import Draft
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
-from sealbus_broker.policy.schema_files import Schemas
+from sealbus_broker.policy.schemas.files import Schemas
 
 ISSUER_HINT: Final = "`sealbus keys issuer`, where the bus's own keys are, makes it"
 

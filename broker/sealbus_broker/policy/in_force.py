@@ -9,8 +9,8 @@ unseen the folder cannot be read now, so nobody knows whether  the last policy t
        the policy is the newest                                nothing, once ``policy_age`` is over
 ====== ======================================================= ===================================
 
-The relay that follows the folder (:mod:`sealbus_broker.relay.following`) changes the state. All
-others ask: each batch is judged by one policy, and names it in its stamps.
+The relay that follows the folder (:mod:`sealbus_broker.relay.following.folder`) changes the state.
+All others ask: each batch is judged by one policy, and names it in its stamps.
 
 The *windows* never become shorter while the process runs. A message that was judged by an earlier
 policy may still be on its way to the store.

@@ -26,8 +26,8 @@ from sealbus_broker.policy.keys import KeyFiles, keys_of_the_bus, read_key_files
 from sealbus_broker.policy.policy_file import FILE, Draft, read_policy_file
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
-from sealbus_broker.policy.schema_files import FOLDER as SCHEMAS
-from sealbus_broker.policy.schema_files import read_schemas
+from sealbus_broker.policy.schemas.files import FOLDER as SCHEMAS
+from sealbus_broker.policy.schemas.files import read_schemas
 from sealbus_broker.policy.sender_links import chains, check_links
 
 

@@ -34,7 +34,7 @@ from sealbus_broker.policy.identities import read_identities, read_providers
 from sealbus_broker.policy.limits import PAYLOAD, read_limits
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.policy.reader import Reader
-from sealbus_broker.policy.schema_files import Schemas
+from sealbus_broker.policy.schemas.files import Schemas
 
 FILE: Final = "policy.yaml"
 

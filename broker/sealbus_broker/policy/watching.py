@@ -29,7 +29,7 @@ from sealbus_broker.policy.document import Known
 from sealbus_broker.policy.keys import FOLDER as KEYS
 from sealbus_broker.policy.loader import Loaded, load
 from sealbus_broker.policy.policy_file import FILE
-from sealbus_broker.policy.schema_files import FOLDER as SCHEMAS
+from sealbus_broker.policy.schemas.files import FOLDER as SCHEMAS
 
 LOOK_S: Final = 2.0
 """The longest time between two looks."""

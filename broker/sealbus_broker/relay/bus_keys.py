@@ -45,9 +45,9 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.records import read_keyring, write_keyring
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.reader import time_text
-from sealbus_broker.relay.clocks import Apart
 from sealbus_broker.relay.health import Level, Problem
 from sealbus_broker.relay.secrets import BusSecrets
+from sealbus_broker.relay.store.clocks import Apart
 
 log = get_logger(__name__)
 

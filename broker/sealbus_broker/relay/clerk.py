@@ -1,10 +1,10 @@
 """The clerk of a running bus: it enrols the keys of invited bots that need no operator.
 
 ``sealbus up`` has one, because its folder is on its own disk. With several workers each has one,
-and one of them works (:mod:`sealbus_broker.relay.sharing`). Every :data:`LOOK_S` seconds the
-clerk looks for a join record of each open invitation in the policy in force, and hands it to
-:func:`sealbus_broker.policy.inviting.accept`, which verifies it and edits ``keys/``. The relay then
-follows its folder, and the invitation is gone.
+and one of them works (:mod:`sealbus_broker.relay.partitions.sharing`). Every :data:`LOOK_S`
+seconds the clerk looks for a join record of each open invitation in the policy in force, and hands
+it to :func:`sealbus_broker.policy.inviting.accept`, which verifies it and edits ``keys/``. The
+relay then follows its folder, and the invitation is gone.
 
 It keeps the failures that the log has already. Without a connection it looks again a moment later.
 A relay that ends in between has changed the file, or not, and the next clerk goes on.

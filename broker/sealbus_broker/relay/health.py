@@ -57,11 +57,11 @@ from sealbus_broker.nats.streams import (
     partitions,
 )
 from sealbus_broker.policy.in_force import InForce
-from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.judging.counters import VerdictCounters
+from sealbus_broker.relay.partitions.sharing import Sharing
 from sealbus_broker.relay.probe import Prober, is_accepted
-from sealbus_broker.relay.quarantine import subject
-from sealbus_broker.relay.sharing import Sharing
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.quarantine import subject
+from sealbus_broker.relay.store.stream_store import StreamStore
 
 log = get_logger(__name__)
 

@@ -30,23 +30,23 @@ from sealbus_broker.nats.streams import Partition
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clerk import Clerk
-from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.health import Health, Problem
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import Bodies
-from sealbus_broker.relay.last_try import LastTry
-from sealbus_broker.relay.ledgers import Ledgers
-from sealbus_broker.relay.live import LiveWorker
-from sealbus_broker.relay.partitions import Workers
-from sealbus_broker.relay.pipeline import Pipeline
+from sealbus_broker.relay.ingress.last_try import LastTry
+from sealbus_broker.relay.ingress.rereading import Rereading
+from sealbus_broker.relay.ingress.senders import Senders
+from sealbus_broker.relay.ingress.stops import Stops
+from sealbus_broker.relay.ingress.waiting import Bodies
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.counters import VerdictCounters
+from sealbus_broker.relay.judging.pipeline import Pipeline
+from sealbus_broker.relay.live.worker import LiveWorker
+from sealbus_broker.relay.partitions.sharing import Sharing
+from sealbus_broker.relay.partitions.workers import Workers
 from sealbus_broker.relay.probe import Prober
 from sealbus_broker.relay.promises import Promises
-from sealbus_broker.relay.rereading import Rereading
-from sealbus_broker.relay.senders import Senders
 from sealbus_broker.relay.services.router import ServiceRouter
-from sealbus_broker.relay.sharing import Sharing
-from sealbus_broker.relay.stops import Stops
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.ledgers import Ledgers
+from sealbus_broker.relay.store.stream_store import StreamStore
 
 
 class Parts:

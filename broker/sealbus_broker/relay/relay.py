@@ -22,9 +22,9 @@ So does an error: NATS ends the connection for good, the streams are unusable, o
 keeps failing. A relay keeps nothing that it cannot lose: the messages in hand are delivered again,
 and the ledger recognises those that were accepted.
 
-While it serves, it follows its folder (:mod:`sealbus_broker.relay.following`), and the keys of the
-bus (:mod:`sealbus_broker.relay.bus_keys`). Where it may write the folder, it enrols invited bots
-(:mod:`sealbus_broker.relay.clerk`).
+While it serves, it follows its folder (:mod:`sealbus_broker.relay.following.folder`), and the keys
+of the bus (:mod:`sealbus_broker.relay.bus_keys`). Where it may write the folder, it enrols invited
+bots (:mod:`sealbus_broker.relay.clerk`).
 
 The *door* (:mod:`sealbus_broker.door.process`), which admits bots, is another process. It runs in
 each of these states apart from the pauses while the clocks are apart, and is opened once the relay
@@ -60,27 +60,27 @@ from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.places import Places
 from sealbus_broker.policy.reading import Reading
 from sealbus_broker.policy.watching import Folder
-from sealbus_broker.relay import clocks
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.bus_keys import RelayKeys
-from sealbus_broker.relay.clocks import Apart, clock_ms
 from sealbus_broker.relay.connections import Connections, ended_for_good
-from sealbus_broker.relay.counters import VerdictCounters
 from sealbus_broker.relay.draining import drain
-from sealbus_broker.relay.flood_watch import FloodWatch
-from sealbus_broker.relay.following import Following, too_old
+from sealbus_broker.relay.floods.watch import FloodWatch
+from sealbus_broker.relay.following.folder import Following, too_old
+from sealbus_broker.relay.following.live_sessions import LiveSessions
 from sealbus_broker.relay.health import Problem, no_problems
-from sealbus_broker.relay.ledgers import Ledgers
-from sealbus_broker.relay.live import LiveWorker
-from sealbus_broker.relay.live_leader import LiveLeader
-from sealbus_broker.relay.live_sessions import LiveSessions
-from sealbus_broker.relay.partitions import Workers
+from sealbus_broker.relay.judging.counters import VerdictCounters
+from sealbus_broker.relay.live.leader import LiveLeader
+from sealbus_broker.relay.live.worker import LiveWorker
+from sealbus_broker.relay.partitions.sharing import Sharing
+from sealbus_broker.relay.partitions.workers import Workers
 from sealbus_broker.relay.parts import Parts
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
-from sealbus_broker.relay.sharing import Sharing
 from sealbus_broker.relay.stopping import Stopped, until_stopped
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store import clocks
+from sealbus_broker.relay.store.clocks import Apart, clock_ms
+from sealbus_broker.relay.store.ledgers import Ledgers
+from sealbus_broker.relay.store.stream_store import StreamStore
 
 log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus_broker.memory import headers
 from sealbus_broker.memory.stream import Stored
-from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
+from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 
 
 @dataclass(frozen=True, slots=True)

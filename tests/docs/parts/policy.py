@@ -10,7 +10,7 @@ from sealbus_broker.policy import bus_file, json_tree, yaml_tree
 from sealbus_broker.policy.document import MAX_FILE_BYTES
 from sealbus_broker.policy.keys import MAX_KEY_FILE_BYTES
 from sealbus_broker.policy.limits import RANGES
-from sealbus_broker.policy.schema_files import MAX_SCHEMA_BYTES, MAX_SCHEMAS
+from sealbus_broker.policy.schemas.files import MAX_SCHEMA_BYTES, MAX_SCHEMAS
 from sealbus_broker.relay import secrets
 from tests.docs.parts.markdown import table
 

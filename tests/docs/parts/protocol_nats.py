@@ -12,7 +12,7 @@ from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import NatsConfig, render
 from sealbus_broker.nats.streams import consumer_configs, stream_configs
-from sealbus_broker.relay.quarantine import Record
+from sealbus_broker.relay.store.quarantine import Record
 from tests.docs.parts.markdown import fenced, folded, table, wrapped
 from tests.docs.parts.protocol_examples import keys
 

@@ -22,9 +22,9 @@ from sealbus_broker.nats.config import (
     MAX_BOT_PAYLOAD_BYTES,
     MAX_SUBSCRIPTIONS,
 )
-from sealbus_broker.relay.counters import QUIET_S
-from sealbus_broker.relay.refusal_pace import MOST_REFUSED
-from sealbus_broker.relay.senders import LATELY
+from sealbus_broker.relay.ingress.refusal_pace import MOST_REFUSED
+from sealbus_broker.relay.ingress.senders import LATELY
+from sealbus_broker.relay.judging.counters import QUIET_S
 from tests.faults.greedy.gauges import MIB, Watched
 from tests.faults.greedy.stage import BURST, RATE, SHARE_BYTES
 

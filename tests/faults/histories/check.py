@@ -35,7 +35,7 @@ from itertools import pairwise
 from math import inf
 from typing import Final
 
-from sealbus_broker.relay.counters import WORTHLESS
+from sealbus_broker.relay.judging.counters import WORTHLESS
 from tests.faults.histories.history import SENDER, SUBSCRIBER, Event, History, Life, Stored
 
 MEMORY_BYTES: Final = {"relay": 512 * 1024 * 1024, "node": 1024 * 1024 * 1024}

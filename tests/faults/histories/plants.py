@@ -16,13 +16,13 @@ from sealbus.protocol.reason import Reason
 from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.subscription import DurableSubscription
 from sealbus_broker.nats.streams import Partition
-from sealbus_broker.relay import ingress as ingress_module
-from sealbus_broker.relay.giving_back import give_back
-from sealbus_broker.relay.ingress import IngressWorker
-from sealbus_broker.relay.ingress_waiting import Piece
-from sealbus_broker.relay.pipeline import Pipeline
-from sealbus_broker.relay.storing import Item, Storing
-from sealbus_broker.relay.stream_store import StreamMessage
+from sealbus_broker.relay.ingress import worker as ingress_module
+from sealbus_broker.relay.ingress.giving_back import give_back
+from sealbus_broker.relay.ingress.waiting import Piece
+from sealbus_broker.relay.ingress.worker import IngressWorker
+from sealbus_broker.relay.judging.pipeline import Pipeline
+from sealbus_broker.relay.store.storing import Item, Storing
+from sealbus_broker.relay.store.stream_store import StreamMessage
 from tests.faults.histories.schedule import Fault, Schedule, plan
 
 LATE_S: Final = 0.4

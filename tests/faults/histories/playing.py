@@ -29,7 +29,7 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_void
 from sealbus.protocol.stamp import open_stamp
 from sealbus.protocol.subjects import consumer_name
-from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
+from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 from tests.asking import answered
 from tests.faults.histories.actors import DURABLE
 from tests.faults.histories.bus import Actor, Bus

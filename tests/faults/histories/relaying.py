@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from sealbus_broker.relay import relay as relay_module
-from sealbus_broker.relay.clocks import clock_ms
+from sealbus_broker.relay.store.clocks import clock_ms
 from tests.faults.histories.cables import enter
 from tests.faults.histories.plants import plant
 

@@ -18,7 +18,7 @@ from sealbus.protocol.value import value
 from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.gate.policy import Policy, Store
 from sealbus_broker.gate.shares import Shares
-from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
+from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 
 
 @value

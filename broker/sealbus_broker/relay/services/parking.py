@@ -23,9 +23,9 @@ from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import SUBJECT_HEADER, direct_get
-from sealbus_broker.relay.quarantine import Record
 from sealbus_broker.relay.services.in_hand import READ_S, InHand
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.quarantine import Record
+from sealbus_broker.relay.store.stream_store import StreamStore
 
 log = get_logger(__name__)
 

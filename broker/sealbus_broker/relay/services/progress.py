@@ -30,7 +30,7 @@ from sealbus_broker.gate.policy import Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.nats.jetstream import API
 from sealbus_broker.relay.services.in_hand import READ_S, InHand
-from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
+from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 
 _NO_NOTE: Final = 10037
 """JetStream's number of the error "no message found"."""

@@ -19,8 +19,8 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull import next_subject
 from sealbus.protocol.streams import QUARANTINE
 from sealbus_broker.nats.jetstream import API, direct_get
-from sealbus_broker.relay import quarantine
-from sealbus_broker.relay.quarantine import RECORD_HEADER, Record
+from sealbus_broker.relay.store import quarantine
+from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 
 READ_TIMEOUT_S: Final = 2.0
 """How long JetStream may take for one answer."""

@@ -47,7 +47,7 @@ from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.logger import get_logger
-from sealbus_broker.relay.counters import VerdictCounters
+from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.services.answers import Answer, Answers, Question
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.relay.services.crowd import Crowd
@@ -58,7 +58,7 @@ from sealbus_broker.relay.services.listening import Asked, Listening
 from sealbus_broker.relay.services.parking import Parking
 from sealbus_broker.relay.services.progress import Progress
 from sealbus_broker.relay.services.quarantine_reader import read_record, read_records
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.stream_store import StreamStore
 
 log = get_logger(__name__)
 

@@ -20,8 +20,8 @@ from one account to another, and a message that the server has just taken from t
 inbox that is gone is lost until the consumer delivers it again, 30 seconds later and out of order
 (measured with 2.15.1). So a request is short, and whoever stops waits for its end.
 
-The relay pulls in a way of its own (``sealbus_broker.relay.pulling``), with a pin and over one
-connection that reconnects. :mod:`sealbus.nats.pull_requests` has the part that both share.
+The relay pulls in a way of its own (``sealbus_broker.relay.ingress.pulling``), with a pin and over
+one connection that reconnects. :mod:`sealbus.nats.pull_requests` has the part that both share.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ of an earlier request must not end the one under way. The messages of a request 
 count for the last one.
 
 A bot's durable subscription (:mod:`sealbus.nats.pull`) and a relay's partition
-(``sealbus_broker.relay.pulling``) have this in common. Each of them decides when a request is over.
+(``sealbus_broker.relay.ingress.pulling``) have this in common. Each of them decides when a request
+is over.
 """
 
 from __future__ import annotations

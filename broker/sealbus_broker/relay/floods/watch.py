@@ -6,7 +6,7 @@ dropped. So twenty times a second a relay asks nats-server how much all bots hav
 which costs it two thousandths of a core. If that is more than *one* bot may send, it asks for each
 session (CONNZ). A relay also counts the worthless envelopes that it judges.
 
-A bot that floods (:mod:`~sealbus_broker.relay.flood_meter`) meets four things at once:
+A bot that floods (:mod:`~sealbus_broker.relay.floods.meter`) meets four things at once:
 
 1. Its pause begins (:mod:`sealbus_broker.door.pauses`), and all doors are told. They admit none of
    its sessions meanwhile.
@@ -50,7 +50,7 @@ from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import TRAFFIC_SUBJECT, kick_subject
 from sealbus_broker.nats.connections import NODE_S, Listing, LiveSession, list_sessions
-from sealbus_broker.relay.flood_meter import (
+from sealbus_broker.relay.floods.meter import (
     MOST_WORTHLESS,
     Flood,
     FloodMeter,
@@ -58,10 +58,10 @@ from sealbus_broker.relay.flood_meter import (
     TotalMeter,
     WorthlessMeter,
 )
+from sealbus_broker.relay.following.live_sessions import tell
 from sealbus_broker.relay.health import Level, Problem
-from sealbus_broker.relay.live_sessions import tell
-from sealbus_broker.relay.quarantine import Record
-from sealbus_broker.relay.stream_store import StreamStore
+from sealbus_broker.relay.store.quarantine import Record
+from sealbus_broker.relay.store.stream_store import StreamStore
 
 log = get_logger(__name__)
 

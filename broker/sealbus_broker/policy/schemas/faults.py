@@ -22,7 +22,7 @@ from sealbus_broker.escape import readable, readable_json, reshown
 from sealbus_broker.gate.schemas import Schema
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.problems import Problem, nearest
-from sealbus_broker.policy.schema_words import word_faults
+from sealbus_broker.policy.schemas.words import word_faults
 from sealbus_broker.policy.uris import same_uri
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"

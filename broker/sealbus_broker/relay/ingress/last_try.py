@@ -4,7 +4,7 @@ A message may end the relay that judges it, by a fault in a library, or by the m
 It is then delivered to the next relay, with all messages that were in hand beside it. A count of
 deliveries alone would set honest messages aside too: those beside it. So a message is tried before
 it is set aside. Deliveries that follow an orderly stop do not count
-(:mod:`sealbus_broker.relay.stops`):
+(:mod:`sealbus_broker.relay.ingress.stops`):
 
 =========== ========================================================================================
 delivery    the relay
@@ -37,11 +37,11 @@ from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import last_on
 from sealbus_broker.nats.streams import Partition
-from sealbus_broker.relay.counters import VerdictCounters
-from sealbus_broker.relay.pipeline import Process, Refusals
-from sealbus_broker.relay.quarantine import Record
-from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
-from sealbus_broker.relay.turn import Turn
+from sealbus_broker.relay.judging.counters import VerdictCounters
+from sealbus_broker.relay.judging.pipeline import Process, Refusals
+from sealbus_broker.relay.judging.turn import Turn
+from sealbus_broker.relay.store.quarantine import Record
+from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 
 log = get_logger(__name__)
 

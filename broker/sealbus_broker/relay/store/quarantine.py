@@ -16,7 +16,7 @@ from sealbus.protocol.streams import QUARANTINE_PREFIX
 from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import Disposition, Policy
 from sealbus_broker.gate.verdict import Judgment
-from sealbus_broker.relay.stream_store import StreamMessage
+from sealbus_broker.relay.store.stream_store import StreamMessage
 
 RECORD_HEADER: Final = "Sealbus-Record"
 """The header that has the record."""

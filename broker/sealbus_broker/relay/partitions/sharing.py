@@ -2,7 +2,8 @@
 
 There is no leader, and nothing is configured. Each relay says that it is there
 (:mod:`sealbus_broker.nats.presence`), hears the others, and computes which partitions are its own
-(:mod:`sealbus_broker.relay.peers`). For this relay, a partition goes through these states:
+(:mod:`sealbus_broker.relay.partitions.peers`). For this relay, a partition goes through these
+states:
 
 ======= ============================================================= ============================
 state   meaning                                                       left for
@@ -67,8 +68,8 @@ from sealbus_broker.nats.presence import (
     Presence,
 )
 from sealbus_broker.nats.streams import EARLIER, PARTITIONS, Partition, partition_of, partitions
-from sealbus_broker.relay.peers import Peers, assign
-from sealbus_broker.relay.taking_over import take_over
+from sealbus_broker.relay.partitions.peers import Peers, assign
+from sealbus_broker.relay.partitions.taking_over import take_over
 
 log = get_logger(__name__)
 

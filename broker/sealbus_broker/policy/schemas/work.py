@@ -9,10 +9,10 @@ schema takes at most
 steps. *Fixed* is the cost of schemas that have one place in a payload: a property by its name,
 under other such properties. Every value may meet a schema that is reached through ``items`` and the
 like, so the cost of such a schema counts for each value. Both follow from the automaton of
-:mod:`sealbus_broker.policy.schema_growth`: on the way down from the root, the most expensive step
+:mod:`sealbus_broker.policy.schemas.growth`: on the way down from the root, the most expensive step
 is taken at every level.
 
-The cost of each keyword is in :mod:`sealbus_broker.policy.schema_costs`.
+The cost of each keyword is in :mod:`sealbus_broker.policy.schemas.costs`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from sealbus.protocol.limits import (
     MAX_TOGETHER_BYTES,
 )
 from sealbus.protocol.together import Together
-from sealbus_broker.policy.schema_costs import Cost, cost_of
-from sealbus_broker.policy.schema_growth import Automaton, Step, components
+from sealbus_broker.policy.schemas.costs import Cost, cost_of
+from sealbus_broker.policy.schemas.growth import Automaton, Step, components
 
 BUDGET: Final = 20_000_000
 """Most steps of one judgement: a fifth of a second.
@@ -108,7 +108,7 @@ def most_steps(size: int) -> int:
 def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
     """The largest cost of a schema for payloads of at most ``values`` values.
 
-    It must have passed :func:`~sealbus_broker.policy.schema_growth.doubling`.
+    It must have passed :func:`~sealbus_broker.policy.schemas.growth.doubling`.
     """
     circles = components(
         {state: [target for _, target in out] for state, out in automaton.edges.items()}

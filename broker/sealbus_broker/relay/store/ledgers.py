@@ -2,19 +2,19 @@
 
 They are read when a relay starts, and again after each reconnect, because NATS may have come back
 with less than it had. Between the loss of a connection and the end of that reading they are
-invalid (:mod:`sealbus_broker.relay.ledger`), and nothing is judged.
+invalid (:mod:`sealbus_broker.relay.store.ledger`), and nothing is judged.
 
 After a reconnect each ledger is read by itself. On a cluster one stream may have no leader for
 minutes: LIVE is in memory, so a node that starts again has an empty copy, and does not count in an
 election until it has caught up. If another node is lost before that, LIVE waits for that node
-(measured, 2.15.1), or is deleted after a while (:mod:`~.live_leader`). The other messages go on
-meanwhile.
+(measured, 2.15.1), or is deleted after a while (:mod:`~sealbus_broker.relay.live.leader`). The
+other messages go on meanwhile.
 
 A ledger is dated by nats-server, and a verdict by the relay. So the clocks are compared before the
-ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.clocks`). INGRESS is
-asked too, because it dates the arrival of each message. Each stream is dated by the node that leads
-it, and the leader answers for it. Once the clocks are apart,
-:class:`~sealbus_broker.relay.clocks.Apart` has the word, and the relay leaves NATS.
+ledgers are read, and every few seconds after that (:mod:`sealbus_broker.relay.store.clocks`).
+INGRESS is asked too, because it dates the arrival of each message. Each stream is dated by the
+node that leads it, and the leader answers for it. Once the clocks are apart,
+:class:`~sealbus_broker.relay.store.clocks.Apart` has the word, and the relay leaves NATS.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from sealbus_broker.nats.jetstream import ask, ask_well, has_no_leader, is_missi
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.policy.in_force import InForce
-from sealbus_broker.relay import clocks
-from sealbus_broker.relay.clocks import Apart
-from sealbus_broker.relay.ledger import Ledger, ledger_state
+from sealbus_broker.relay.store import clocks
+from sealbus_broker.relay.store.clocks import Apart
+from sealbus_broker.relay.store.ledger import Ledger, ledger_state
 
 log = get_logger(__name__)
 
@@ -204,7 +204,7 @@ class Ledgers:
         All copies of a stream in memory may be lost while this relay keeps its connection: two
         nodes start again, and then the third does before they have caught up. Another ledger would
         then be taken for the one that was read. And any relay may delete a LIVE without a leader
-        (:mod:`~.live_leader`).
+        (:mod:`~sealbus_broker.relay.live.leader`).
         """
         ledger = self.by_delivery[DeliveryClass.LIVE]
         known = ledger.last_sequence

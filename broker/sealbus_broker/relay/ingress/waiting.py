@@ -18,14 +18,14 @@ does not wait for a round of a thousand bots, and many strangers cannot keep the
 ever.
 
 A bot that is refused too often *rests*: it has no turns for a while
-(:mod:`~sealbus_broker.relay.refusal_pace`).
+(:mod:`~sealbus_broker.relay.ingress.refusal_pace`).
 
 :class:`Bodies` bounds the memory that the messages of all partitions take. Where they take more,
 the relay keeps only the place of a message, and reads its bytes from INGRESS again before it is
-judged (:mod:`sealbus_broker.relay.ingress`).
+judged (:mod:`sealbus_broker.relay.ingress.worker`).
 
 This module is pure: it reads no clock. On a lost connection nothing is moved: see
-:mod:`sealbus_broker.relay.ingress`.
+:mod:`sealbus_broker.relay.ingress.worker`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sealbus.protocol.codec import is_bundle
 from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.protocol.value import value
 from sealbus_broker.gate.verdict import Arrival
-from sealbus_broker.relay.arrivals import Place, ingress_arrivals
+from sealbus_broker.relay.judging.arrivals import Place, ingress_arrivals
 
 WAITING: Final = 3072
 """How many messages of a partition are pulled ahead: the shares of twelve bots that send too much
@@ -64,11 +64,11 @@ TURN_BYTES: Final = 8 * 1024
 """After this many bytes of a bot the next bot has its turn."""
 
 SHARE: Final = 4
-"""How many envelopes of a greedy bot a batch may have (:mod:`~sealbus_broker.relay.senders`).
-Beside a flood of one bot, most batches have little else, and such a batch takes 1 to 2 ms. The
-envelopes of the bot that floods are taken more slowly then: 900 to 1,500 a second in place of 2,400
-on two busy cores. Envelopes with many payloads are as fast as before, because the bytes bound their
-batches."""
+"""How many envelopes of a greedy bot a batch may have
+(:mod:`~sealbus_broker.relay.ingress.senders`). Beside a flood of one bot, most batches have little
+else, and such a batch takes 1 to 2 ms. The envelopes of the bot that floods are taken more slowly
+then: 900 to 1,500 a second in place of 2,400 on two busy cores. Envelopes with many payloads are
+as fast as before, because the bytes bound their batches."""
 
 LEAST_BYTES: Final = TURN_BYTES // SHARE
 """An envelope counts at least this much, because each is stored by itself. With ``sync_interval:
@@ -93,7 +93,7 @@ class Pulled:
     """The facts that the server states about it."""
     asked: float
     """The server delivered it here, or heard that it is still here, later than this (monotonic
-    clock). See :mod:`~sealbus_broker.relay.holding`."""
+    clock). See :mod:`~sealbus_broker.relay.ingress.holding`."""
     has_headers: bool = False
     """Whether its bot gave it headers."""
     kept: int = 0

@@ -22,7 +22,8 @@ silent   no word came for :data:`SILENT_ECHOES` echoes              there, by it
 gone     its server has said that its connection has ended          there, by its next word
 ======== ========================================================== ===============================
 
-The partitions of a silent or gone peer are taken over (:mod:`sealbus_broker.relay.sharing`).
+The partitions of a silent or gone peer are taken over
+(:mod:`sealbus_broker.relay.partitions.sharing`).
 """
 
 from __future__ import annotations

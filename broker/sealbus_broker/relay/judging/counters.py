@@ -13,7 +13,7 @@ from sealbus.protocol.subjects import RELAY
 from sealbus_broker.gate.policy import DeliveryClass, Disposition
 from sealbus_broker.gate.verdict import Judgment
 from sealbus_broker.logger import get_logger
-from sealbus_broker.relay.quarantine import RefusedPart
+from sealbus_broker.relay.store.quarantine import RefusedPart
 
 log = get_logger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 from sealbus.protocol.together import WIDEST, Together
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.schema_faults import walk
-from sealbus_broker.policy.schema_growth import Automaton, TooMany, doubling
-from sealbus_broker.policy.schema_work import Work, most_steps, work
+from sealbus_broker.policy.schemas.faults import walk
+from sealbus_broker.policy.schemas.growth import Automaton, TooMany, doubling
+from sealbus_broker.policy.schemas.work import Work, most_steps, work
 
 _CHEAPER: Final = {
     "uniqueItems": "add maxItems beside uniqueItems, or apply uniqueItems to fewer values",

@@ -16,13 +16,13 @@ given back    pulled, and not done when a stop came: the next relay has it, in o
 ============= ==================================================================================
 
 The messages in the first four places are *in hand*. The server is told again and again that they
-are still here (:mod:`sealbus_broker.relay.holding`).
+are still here (:mod:`sealbus_broker.relay.ingress.holding`).
 
-**A lost connection.** The request under way (:mod:`sealbus_broker.relay.pulling`) is lost with it,
-and :meth:`IngressWorker.on_back` has the next one made. The messages in hand stay in hand. The
-server delivers them again after :data:`~sealbus_broker.nats.streams.ACK_WAIT_S` unless it hears of
-them by then, and the ledger makes that harmless. A relay that dies leaves everything to the same
-rule.
+**A lost connection.** The request under way (:mod:`sealbus_broker.relay.ingress.pulling`) is lost
+with it, and :meth:`IngressWorker.on_back` has the next one made. The messages in hand stay in
+hand. The server delivers them again after :data:`~sealbus_broker.nats.streams.ACK_WAIT_S` unless
+it hears of them by then, and the ledger makes that harmless. A relay that dies leaves everything
+to the same rule.
 """
 
 from __future__ import annotations
@@ -46,10 +46,15 @@ from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import Partition
-from sealbus_broker.relay.arrivals import Place, ingress_arrivals, read_place
-from sealbus_broker.relay.giving_back import give_back
-from sealbus_broker.relay.holding import Holding
-from sealbus_broker.relay.ingress_waiting import (
+from sealbus_broker.relay.ingress.giving_back import give_back
+from sealbus_broker.relay.ingress.holding import Holding
+from sealbus_broker.relay.ingress.last_try import LAST_DELIVERIES, LastTry, Suspect
+from sealbus_broker.relay.ingress.pulling import Pulling
+from sealbus_broker.relay.ingress.refusal_pace import RefusalPace
+from sealbus_broker.relay.ingress.rereading import Rereading
+from sealbus_broker.relay.ingress.senders import Senders
+from sealbus_broker.relay.ingress.stops import Stops
+from sealbus_broker.relay.ingress.waiting import (
     SHARE,
     SMALL_BYTES,
     WAITING,
@@ -58,14 +63,9 @@ from sealbus_broker.relay.ingress_waiting import (
     Piece,
     Pulled,
 )
-from sealbus_broker.relay.last_try import LAST_DELIVERIES, LastTry, Suspect
-from sealbus_broker.relay.pipeline import NONE_REFUSED, Process, Refusals
-from sealbus_broker.relay.pulling import Pulling
-from sealbus_broker.relay.refusal_pace import RefusalPace
-from sealbus_broker.relay.rereading import Rereading
-from sealbus_broker.relay.senders import Senders
-from sealbus_broker.relay.stops import Stops
-from sealbus_broker.relay.turn import Turn
+from sealbus_broker.relay.judging.arrivals import Place, ingress_arrivals, read_place
+from sealbus_broker.relay.judging.pipeline import NONE_REFUSED, Process, Refusals
+from sealbus_broker.relay.judging.turn import Turn
 
 log = get_logger(__name__)
 
@@ -81,9 +81,9 @@ up to 64 KiB. So a batch of a bot's most expensive messages is done before the s
 again."""
 
 CROWDED: Final = 64
-"""How many envelopes a batch has while several bots send (:mod:`~sealbus_broker.relay.senders`). A
-message that comes meanwhile waits for the batches before its own, and 64 ordinary envelopes take 5
-ms to judge and 20 ms to write."""
+"""How many envelopes a batch has while several bots send
+(:mod:`~sealbus_broker.relay.ingress.senders`). A message that comes meanwhile waits for the
+batches before its own, and 64 ordinary envelopes take 5 ms to judge and 20 ms to write."""
 
 CROWDED_BYTES: Final = 64 * 1024
 """How many bytes it has then. The most expensive payloads of this size take 30 ms."""
@@ -434,8 +434,8 @@ class IngressWorker:
 
         Nobody else may judge a message whose sender is told that it is refused. So the server has
         to confirm the acknowledgement while the message is surely here
-        (:mod:`sealbus_broker.relay.holding`). Otherwise nobody is told. The sender then does not
-        know the verdict, and sends the message again.
+        (:mod:`sealbus_broker.relay.ingress.holding`). Otherwise nobody is told. The sender then
+        does not know the verdict, and sends the message again.
         """
         if not pulled:
             return

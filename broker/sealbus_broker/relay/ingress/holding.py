@@ -36,7 +36,7 @@ from sealbus.nats.acks import IN_PROGRESS
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus_broker.nats.streams import ACK_WAIT_S
-from sealbus_broker.relay.ingress_waiting import Pulled
+from sealbus_broker.relay.ingress.waiting import Pulled
 
 PROLONG_S: Final = 3.0
 """How often the server is told that messages are still here. The first word comes after 4 s at the

@@ -17,7 +17,8 @@ The steps of a change, in this order:
 6. The door decides by it.
 7. Durable subscriptions that are no longer granted are removed. Where JetStream has no majority
    of nodes for them, nothing is delivered, and the sessions do not wait for it.
-8. The sessions of the bots that it concerns obey (:mod:`sealbus_broker.relay.live_sessions`).
+8. The sessions of the bots that it concerns obey
+   (:mod:`sealbus_broker.relay.following.live_sessions`).
 9. The last messages that were judged by an older policy are stored.
 10. HEALTH has the digest of the policy that all sessions obey.
 
@@ -35,8 +36,8 @@ A folder that cannot be read says nothing about the policy. The relay goes on by
 says so. Once ``policy_age`` is over, where the policy has that limit, it leaves NATS, so that other
 relays do its work, and comes back when it can read the folder.
 
-Every relay on NATS answers ``relay.reload`` (:mod:`sealbus_broker.relay.asking`): it looks at its
-folder at once, and tells the policy in force.
+Every relay on NATS answers ``relay.reload`` (:mod:`sealbus_broker.relay.following.asking`): it
+looks at its folder at once, and tells the policy in force.
 """
 
 from __future__ import annotations
@@ -71,13 +72,13 @@ from sealbus_broker.policy.policy_file import FILE
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reading import Reading
 from sealbus_broker.policy.succession import NOTHING, Succession, succeed
-from sealbus_broker.relay import live_sessions
-from sealbus_broker.relay.asking import RELOAD_SUBJECT, question
-from sealbus_broker.relay.clocks import Apart
-from sealbus_broker.relay.ledgers import Ledgers
-from sealbus_broker.relay.live_sessions import Heard, LiveSessions
+from sealbus_broker.relay.following import live_sessions
+from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
+from sealbus_broker.relay.following.live_sessions import Heard, LiveSessions
 from sealbus_broker.relay.services.consumers import remove_ungranted
-from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
+from sealbus_broker.relay.store.clocks import Apart
+from sealbus_broker.relay.store.ledgers import Ledgers
+from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 
 log = get_logger(__name__)
 

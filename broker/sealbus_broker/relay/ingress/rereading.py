@@ -1,7 +1,7 @@
 """Messages of INGRESS whose bytes the relay did not keep: they are read again, by their sequence.
 
 The relay still has the *place* of such a message, which the server stated when it delivered it
-(:mod:`sealbus_broker.relay.ingress_waiting`). The stream keeps a message until it is settled, so
+(:mod:`sealbus_broker.relay.ingress.waiting`). The stream keeps a message until it is settled, so
 the bytes are those that were delivered. If they are gone, another relay has settled the message, or
 the stream was lost and began anew. Then nothing is left to judge.
 
@@ -33,7 +33,7 @@ from sealbus_broker.nats.jetstream import (
     leader_get,
     time_ms,
 )
-from sealbus_broker.relay.ingress_waiting import Pulled
+from sealbus_broker.relay.ingress.waiting import Pulled
 
 log = get_logger(__name__)
 

@@ -46,8 +46,8 @@ from sealbus_broker.gate.policy import HEALTH, DeliveryClass, Disposition, Polic
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import JudgedAt, Judgment
 from sealbus_broker.nats.streams import PROBE_SUBJECT
-from sealbus_broker.relay.ledger import Copy, Ledger
-from sealbus_broker.relay.stream_store import Stored, StreamMessage, StreamStore
+from sealbus_broker.relay.store.ledger import Copy, Ledger
+from sealbus_broker.relay.store.stream_store import Stored, StreamMessage, StreamStore
 
 PREFIX: Final = {DeliveryClass.STREAM: ACCEPTED_PREFIX, DeliveryClass.LIVE: LIVE_PREFIX}
 """The first token of the subjects on which deliveries are stored."""

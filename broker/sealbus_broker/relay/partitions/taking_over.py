@@ -4,10 +4,10 @@ hand, in order.
 nats-server would let go of the pin after :data:`~sealbus_broker.nats.streams.PIN_TIMEOUT_S`, and
 deliver the messages again after :data:`~sealbus_broker.nats.streams.ACK_WAIT_S`, behind newer ones.
 The relay that takes over does not wait. It gives the messages back in the name of the gone relay,
-as that relay would have done at a stop (:mod:`sealbus_broker.relay.giving_back`). It does not know
-which messages these are. So it names each sequence from the oldest that is not settled to the
-newest that was delivered. nats-server (2.15.1) ignores the word for a message that nobody has in
-hand, and keeps the order of the words.
+as that relay would have done at a stop (:mod:`sealbus_broker.relay.ingress.giving_back`). It does
+not know which messages these are. So it names each sequence from the oldest that is not settled to
+the newest that was delivered. nats-server (2.15.1) ignores the word for a message that nobody has
+in hand, and keeps the order of the words.
 
 **The gone relay must not act any more.** Otherwise it could tell a sender that a message is
 refused, which this relay accepts. So its connection has to have ended before: its server has said
@@ -27,7 +27,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import INGRESS
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.streams import PRIORITY_GROUP, Partition
-from sealbus_broker.relay.giving_back import call, pause, put_back
+from sealbus_broker.relay.ingress.giving_back import call, pause, put_back
 
 log = get_logger(__name__)
 

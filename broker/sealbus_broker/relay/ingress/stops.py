@@ -2,9 +2,9 @@
 
 nats-server counts the deliveries of a message, and one that is given back counts as delivered. By
 this count alone, the messages of a backlog would be taken for messages that end relays after some
-orderly stops (:mod:`sealbus_broker.relay.last_try`). So a relay writes a note into HEALTH before it
-gives messages back: the first and the last sequence of each stop. The next relay takes these
-deliveries off.
+orderly stops (:mod:`sealbus_broker.relay.ingress.last_try`). So a relay writes a note into HEALTH
+before it gives messages back: the first and the last sequence of each stop. The next relay takes
+these deliveries off.
 
 The notes of a partition are *unknown* at the start of a run. They are *wanted* once a message is
 here that came often, and *known* once :meth:`Stops.look` has read them. The relay before has
@@ -29,7 +29,7 @@ from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import last_on
 from sealbus_broker.nats.streams import Partition
-from sealbus_broker.relay.stream_store import StreamMessage, StreamStore
+from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 
 log = get_logger(__name__)
 

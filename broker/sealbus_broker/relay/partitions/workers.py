@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sealbus_broker.nats.streams import Partition
-from sealbus_broker.relay.ingress import IngressWorker
+from sealbus_broker.relay.ingress.worker import IngressWorker
 
 
 class Workers:

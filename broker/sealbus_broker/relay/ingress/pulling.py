@@ -39,9 +39,9 @@ PULL_MESSAGES: Final = 256
 PULL_BYTES: Final = 592 * 1024
 """How many bytes one request asks for. That is more than the largest message. The requests of all
 partitions of a lone relay together, which are 24 at most, and the messages that it reads again
-(:mod:`~sealbus_broker.relay.rereading`) stay below the bytes that may wait for its connection
-(``config.MAX_PENDING_BYTES``). :mod:`~sealbus_broker.relay.ingress_waiting` bounds those that wait
-here."""
+(:mod:`~sealbus_broker.relay.ingress.rereading`) stay below the bytes that may wait for its
+connection (``config.MAX_PENDING_BYTES``). :mod:`~sealbus_broker.relay.ingress.waiting` bounds
+those that wait here."""
 
 PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
 """How long a request waits for messages. The next one is made before the partition's pin runs

@@ -19,10 +19,10 @@ from sealbus_broker.escape import readable
 from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
 from sealbus_broker.policy.document import Document, KeyPath, Known, file_names, read_json
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.schema_budget import Measured, measure
-from sealbus_broker.policy.schema_faults import faults, metaschema_faults, walk
-from sealbus_broker.policy.schema_words import schema_notes
-from sealbus_broker.policy.schema_work import Work
+from sealbus_broker.policy.schemas.budget import Measured, measure
+from sealbus_broker.policy.schemas.faults import faults, metaschema_faults, walk
+from sealbus_broker.policy.schemas.words import schema_notes
+from sealbus_broker.policy.schemas.work import Work
 from sealbus_broker.policy.uris import normal_uri
 
 FOLDER: Final = "schemas"

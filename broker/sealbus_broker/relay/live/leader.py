@@ -6,9 +6,9 @@ not come back. And if nodes start again too quickly one after the other, LIVE ma
 leader though all of them are there.
 
 JetStream itself has a leader then, and deletes LIVE. Each relay that reads LIVE's ledger makes the
-stream where there is none (:mod:`~.ledgers`). The content of LIVE is lost, as after the restart of
-a single nats-server. No message is accepted twice, because the new ledger refuses all nonces that
-are as old as its beginning (:func:`~.ledger.ledger_state`).
+stream where there is none (:mod:`~sealbus_broker.relay.store.ledgers`). The content of LIVE is
+lost, as after the restart of a single nats-server. No message is accepted twice, because the new
+ledger refuses all nonces that are as old as its beginning (:func:`~.ledger.ledger_state`).
 
 All relays look, and any of them may delete LIVE. A deletion has no condition, so a second one may
 meet the new LIVE. Then that one begins anew, too.

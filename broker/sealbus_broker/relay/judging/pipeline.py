@@ -4,7 +4,7 @@ The steps of a batch, and the order that makes a crash harmless:
 
 1. It waits until the ledger is valid, and is judged. The next batch of its queue waits for its
    turn.
-2. The acceptances are stored (:mod:`sealbus_broker.relay.storing`). A message that is already
+2. The acceptances are stored (:mod:`sealbus_broker.relay.store.storing`). A message that is already
    stored keeps its earlier verdict. One that has to be judged again is judged by the policy that is
    in force by then.
 3. The refusals that the policy keeps are stored in the quarantine, and stamped. So are the refused
@@ -47,12 +47,12 @@ from sealbus_broker.gate.policy import DeliveryClass, Disposition, Policy, Store
 from sealbus_broker.gate.rate import RateMeters
 from sealbus_broker.gate.verdict import Arrival, JudgedAt, Judgment
 from sealbus_broker.logger import get_logger
-from sealbus_broker.relay.counters import WORTHLESS, VerdictCounters
-from sealbus_broker.relay.ledger import Ledger
-from sealbus_broker.relay.quarantine import Record, RefusedPart
-from sealbus_broker.relay.storing import Item, Storing
-from sealbus_broker.relay.stream_store import StreamStore
-from sealbus_broker.relay.turn import Turn
+from sealbus_broker.relay.judging.counters import WORTHLESS, VerdictCounters
+from sealbus_broker.relay.judging.turn import Turn
+from sealbus_broker.relay.store.ledger import Ledger
+from sealbus_broker.relay.store.quarantine import Record, RefusedPart
+from sealbus_broker.relay.store.storing import Item, Storing
+from sealbus_broker.relay.store.stream_store import StreamStore
 
 log = get_logger(__name__)
 

@@ -1,0 +1,1 @@
+"""Bots that send more than one bot may."""

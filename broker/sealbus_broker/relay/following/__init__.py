@@ -1,0 +1,1 @@
+"""A relay follows its folder, and the sessions of bots obey."""

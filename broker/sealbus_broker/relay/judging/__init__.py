@@ -1,0 +1,1 @@
+"""A batch on its way: from the messages of NATS to verdicts that are carried out."""

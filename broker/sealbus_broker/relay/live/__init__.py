@@ -1,0 +1,1 @@
+"""Live messages, which no stream keeps."""

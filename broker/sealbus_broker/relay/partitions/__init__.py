@@ -1,0 +1,1 @@
+"""The relays share the partitions."""

@@ -1,0 +1,1 @@
+"""The streams that a relay writes, and the ledgers that it reads."""
