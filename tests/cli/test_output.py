@@ -172,14 +172,14 @@ def test_a_signal_ends_a_command_whose_thread_waits() -> None:
     """The thread may wait for a name server. Neither asyncio nor the interpreter waits for it."""
     code = """
 import asyncio, time
-from sealbus_broker.cli.errors import Stopped
+from sealbus_broker.cli.errors import CommandStopped
 from sealbus_broker.cli.signals import run
 async def work(stop):
     print('waiting', file=sys.stderr)
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
 try:
     run(work)
-except Stopped as stopped:
+except CommandStopped as stopped:
     sys.exit(128 + stopped.signal)
 """
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,7 +16,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from sealbus_broker.cli.reload import HEAD
-from sealbus_broker.nats.presence import RELAY_SUBJECT, Presence
+from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside, with_time
@@ -293,7 +293,7 @@ async def test_relay_that_is_late_is_waited_for(copied: tuple[Shop, Path]) -> No
 
     async def answer_late(asked: Msg) -> None:
         for _ in range(20):
-            word = Presence("late", "late", nc.server_id, nc.client_id or 0, beat=1)
+            word = PresenceWord("late", "late", nc.server_id, nc.client_id or 0, beat=1)
             await nc.publish(RELAY_SUBJECT, word.encode())
             await asyncio.sleep(0.1)
         await asked.respond(json.dumps(own | {"relay": "late"}).encode())

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from sealbus import grants
-from sealbus.grants import OLD_POLICY, Known
+from sealbus.grants import OLD_POLICY, KnownGrants
 from sealbus.outcomes import Refused
 from sealbus.protocol.delivery import Message
 from sealbus.protocol.reason import Reason
@@ -66,7 +66,7 @@ async def test_bot_asks_again_where_a_relay_does_not_know_its_key_yet(
 ) -> None:
     """A door has admitted it, so another relay has the new policy."""
     relays = Relays(reason, 2)
-    known = Known(relays.ask, supervisor)
+    known = KnownGrants(relays.ask, supervisor)
     known.renew()
     assert (await patiently(known.get())).publish == ("a",)
     assert relays.asked == 3
@@ -76,7 +76,7 @@ async def test_bot_is_told_where_no_relay_knows_its_key(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grants, "OLD_POLICY_S", 0.1)
-    known = Known(Relays(Reason.UNKNOWN_KEY, float("inf")).ask, supervisor)
+    known = KnownGrants(Relays(Reason.UNKNOWN_KEY, float("inf")).ask, supervisor)
     began = time.monotonic()
     known.renew()
     with pytest.raises(Refused, match="unknown-key"):
@@ -86,7 +86,7 @@ async def test_bot_is_told_where_no_relay_knows_its_key(
 
 async def test_other_refusals_are_told_at_once(supervisor: Supervisor) -> None:
     relays = Relays(Reason.NOT_GRANTED, 1)
-    known = Known(relays.ask, supervisor)
+    known = KnownGrants(relays.ask, supervisor)
     known.renew()
     with pytest.raises(Refused, match="not-granted"):
         await patiently(known.get())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
-from sealbus.grants import Declared, Rate
+from sealbus.grants import Declared, GrantedRate
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.codec import is_bundle, pack_json, split_bundle
 from sealbus.protocol.envelope import Envelope
@@ -32,7 +32,7 @@ PACED = Declared(
     "orders.placed",
     live=False,
     schemas=("orders.placed.v1",),
-    rate=Rate(1, 100),
+    rate=GrantedRate(1, 100),
     reply=False,
     max_bytes=1024,
     parent=None,
@@ -389,7 +389,7 @@ async def test_a_closed_bot_reads_no_more_of_many(
 async def test_an_envelope_takes_a_quarter_of_a_rate_at_most(
     publisher: Publisher, wire: Wire
 ) -> None:
-    few = replace(PACED, rate=Rate(1000, 20))
+    few = replace(PACED, rate=GrantedRate(1000, 20))
     tasks = [begin(publisher, number, declared=few) for number in range(8)]
     assert await numbers(wire) == [5, 3]
     for task in tasks:

@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 from sealbus import Bot, Credentials
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.nats.connection import Link, disconnect
+from sealbus_broker.nats.connection import RelayLink, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.listening import listening
 from tests.waiting import until
@@ -170,7 +170,7 @@ async def as_a_relay(url: str) -> AsyncIterator[Any]:
 
     Yields a function that gives it, or ``None`` after the relay was told that it is closed.
     """
-    link = Link("messages", lambda: None, lambda: None)
+    link = RelayLink("messages", lambda: None, lambda: None)
     client = await link.connect([url], BusSecrets.generate().relay.seed_text, "test")
     closed = asyncio.Event()
     client.when_closed.add(closed.set)

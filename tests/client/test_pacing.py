@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sealbus.grants import Rate
+from sealbus.grants import GrantedRate
 from sealbus.sending.pacing import JITTER_S, Pace
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate import policy
@@ -32,7 +32,7 @@ class Item:
 class Sent:
     """The items that a pace released, and the times of their release."""
 
-    rate: Rate
+    rate: GrantedRate
     items: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,7 +54,7 @@ class Sent:
         return sum(not meters.allow("a", "b", rate, at_ms) for at_ms in arrivals)
 
 
-async def sent(rate: Rate, count: int) -> Sent:
+async def sent(rate: GrantedRate, count: int) -> Sent:
     """Submit ``count`` items at once, and wait until all have been released."""
     seen = Sent(rate, wanted=count)
     pace = Pace(rate, seen.take, Supervisor("test"))
@@ -65,9 +65,11 @@ async def sent(rate: Rate, count: int) -> Sent:
 
 
 @pytest.mark.parametrize(
-    "rate", [Rate(500, 100), Rate(200, 20), Rate(2000, 4), Rate(20, 2)], ids=str
+    "rate",
+    [GrantedRate(500, 100), GrantedRate(200, 20), GrantedRate(2000, 4), GrantedRate(20, 2)],
+    ids=str,
 )
-def test_items_submitted_at_once_are_sent_within_the_rate(rate: Rate) -> None:
+def test_items_submitted_at_once_are_sent_within_the_rate(rate: GrantedRate) -> None:
     async def scene() -> None:
         seen = await sent(rate, int(rate.burst + rate.per_second / 2))
         assert seen.items == sorted(seen.items)
@@ -79,7 +81,7 @@ def test_items_submitted_at_once_are_sent_within_the_rate(rate: Rate) -> None:
 
 def test_a_network_that_delays_unevenly_leads_to_no_refusal() -> None:
     async def scene() -> None:
-        seen = await sent(Rate(500, 250), 600)
+        seen = await sent(GrantedRate(500, 250), 600)
         for seed in range(20):
             chance = random.Random(seed)
             assert seen.refused([chance.uniform(0, JITTER_S / 2) for _ in seen.at]) == 0
@@ -89,7 +91,7 @@ def test_a_network_that_delays_unevenly_leads_to_no_refusal() -> None:
 
 def test_a_burst_goes_at_once() -> None:
     async def scene() -> None:
-        seen = Sent(Rate(1, 1000))
+        seen = Sent(GrantedRate(1, 1000))
         pace = Pace(seen.rate, seen.take, Supervisor("test"))
         for order in range(999):
             pace.submit(Item(order))
@@ -100,7 +102,7 @@ def test_a_burst_goes_at_once() -> None:
 
 def test_an_item_that_is_given_up_takes_no_turn() -> None:
     async def scene() -> None:
-        seen = Sent(Rate(50, 1), wanted=2)
+        seen = Sent(GrantedRate(50, 1), wanted=2)
         pace = Pace(seen.rate, seen.take, Supervisor("test"))
         items = [Item(order) for order in range(100)]
         for item in items:
@@ -115,7 +117,7 @@ def test_an_item_that_is_given_up_takes_no_turn() -> None:
 
 def test_a_refused_item_goes_before_an_unsent_one() -> None:
     async def scene() -> None:
-        seen = Sent(Rate(100, 1), wanted=4)
+        seen = Sent(GrantedRate(100, 1), wanted=4)
         pace = Pace(seen.rate, seen.take, Supervisor("test"))
         for order in range(3):
             pace.submit(Item(order))
@@ -132,7 +134,7 @@ def test_two_processes_with_one_allowance_slow_down() -> None:
     """Each learns of the other only from refusals, and these become rare."""
 
     async def scene() -> None:
-        rate, meters = Rate(200, 10), RateMeters()
+        rate, meters = GrantedRate(200, 10), RateMeters()
         refusals: list[bool] = []
         done = asyncio.Event()
         accepted = {0: 0, 1: 0}
@@ -169,8 +171,8 @@ def test_two_processes_with_one_allowance_slow_down() -> None:
 
 def test_another_rate_holds_from_then_on() -> None:
     async def scene() -> None:
-        seen = Sent(Rate(1000, 1000), wanted=10)
-        pace = Pace(Rate(1, 1), seen.take, Supervisor("test"))
+        seen = Sent(GrantedRate(1000, 1000), wanted=10)
+        pace = Pace(GrantedRate(1, 1), seen.take, Supervisor("test"))
         pace.submit(Item(0))
         for order in range(1, 10):
             pace.submit(Item(order))
@@ -184,7 +186,7 @@ def test_another_rate_holds_from_then_on() -> None:
 
 def test_an_item_that_waits_already_waits_once() -> None:
     async def scene() -> None:
-        seen = Sent(Rate(1, 1), wanted=3)
+        seen = Sent(GrantedRate(1, 1), wanted=3)
         pace = Pace(seen.rate, seen.take, Supervisor("test"))
         items = [Item(0), Item(1), Item(2)]
         for item in (*items, items[1]):
@@ -199,7 +201,7 @@ def test_a_heavy_item_sleeps_until_its_turn(monkeypatch: pytest.MonkeyPatch) -> 
     """It asks no clock every 20 ms in between."""
 
     async def scene() -> None:
-        seen = Sent(Rate(1, 100), wanted=2)
+        seen = Sent(GrantedRate(1, 100), wanted=2)
         pace = Pace(seen.rate, seen.take, Supervisor("test"))
         turns = 0
         turn = pace._turn

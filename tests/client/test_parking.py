@@ -12,7 +12,7 @@ from sealbus.receiving import parking as module
 from sealbus.receiving.attempts import RETRY_MOST_S
 from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.parking import PARKING, Parking
-from sealbus.receiving.place import Note, Place
+from sealbus.receiving.place import Note, RememberedPlace
 from sealbus.supervision import Supervisor
 from tests.waiting import PATIENCE_S
 
@@ -31,7 +31,7 @@ class Relay:
         self.error: SealbusError | None = None
         self.stop = asyncio.Event()
         self.parking = Parking(
-            place=Place("order", "order_a", 3, self._park, self._progress, self._remake),
+            place=RememberedPlace("order", "order_a", 3, self._park, self._progress, self._remake),
             supervisor=Supervisor("test"),
             stop=self.stop,
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sealbus.errors import NotConnected
-from sealbus.grants import Declared, Rate
+from sealbus.grants import Declared, GrantedRate
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_json
 from sealbus.protocol.envelope import Envelope
@@ -320,7 +320,7 @@ SLOW = Declared(
     "orders.placed",
     live=False,
     schemas=("orders.placed.v1",),
-    rate=Rate(0.001, 1),
+    rate=GrantedRate(0.001, 1),
     reply=False,
     max_bytes=1024,
     parent=None,

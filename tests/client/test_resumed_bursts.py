@@ -13,7 +13,7 @@ from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict
-from sealbus.sending.burst import Item
+from sealbus.sending.burst import BurstItem
 from sealbus.sending.publisher import Publisher
 from tests.client.receipts import end_time_of, receive
 from tests.client.test_bursts import begin, nothing_left, outcomes, taken
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 def resume(publisher: Publisher, error: Unresolved) -> asyncio.Task[Stamp]:
     again = error.again
-    assert isinstance(again, Item)
+    assert isinstance(again, BurstItem)
     return asyncio.create_task(publisher.resume(again, timeout_s=20))
 
 

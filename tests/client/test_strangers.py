@@ -10,7 +10,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 from sealbus.errors import CredentialsError
-from sealbus.grants import Known
+from sealbus.grants import KnownGrants
 from sealbus.outcomes import Unresolved
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Envelope
@@ -106,7 +106,7 @@ async def test_the_question_about_grants_is_not_asked_again() -> None:
     error = Unresolved("no verdict", nonce=bytes(16))
     error.__cause__ = why
     supervisor = Supervisor("a test")
-    known = Known(AsyncMock(side_effect=[error]), supervisor)
+    known = KnownGrants(AsyncMock(side_effect=[error]), supervisor)
     known.renew()
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(CredentialsError) as told:

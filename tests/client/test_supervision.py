@@ -14,7 +14,7 @@ import pytest
 
 from sealbus import BackgroundFailed, SubscriptionDenied
 from sealbus import supervision as module
-from sealbus.supervision import MOST_IN_A_ROW, Ended, Supervisor, beside, kind
+from sealbus.supervision import MOST_IN_A_ROW, Supervisor, UnexpectedEnd, beside, kind
 from sealbus_broker.cli.logs import LogWriter
 from sealbus_broker.cli.output import _Writer
 from tests.cli.bus import wait_until
@@ -43,7 +43,7 @@ class Diary:
     """A supervisor's log, and the complaints of asyncio."""
 
     def __init__(self) -> None:
-        self.ended: list[Ended] = []
+        self.ended: list[UnexpectedEnd] = []
         self.failures: list[Exception] = []
         self.complaints: list[dict[str, Any]] = []
         self.supervisor = Supervisor("the bot order", self.failures.append, self.ended.append)
@@ -246,7 +246,7 @@ async def test_only_the_first_failure_is_told(diary: Diary) -> None:
 async def test_a_log_that_raises_takes_nothing_down(error: Callable[[], BaseException]) -> None:
     began = 0
 
-    def tell(_: Ended) -> None:
+    def tell(_: UnexpectedEnd) -> None:
         raise error()
 
     async def work() -> None:

@@ -44,7 +44,7 @@ from sealbus_broker.policy.policy_file import MAX_CAUSE_MS
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schemas.work import BUDGET, BYTE_BUDGET
-from sealbus_broker.policy.tree import Node, Place
+from sealbus_broker.policy.tree import LineColumn, Node
 from sealbus_broker.relay.floods.meter import MOST_WORTHLESS
 from tests.docs.counts import WIDTH
 from tests.docs.lists import items
@@ -207,7 +207,7 @@ def test_the_example_policy_loads(tmp_path: Path) -> None:
 def test_every_example_of_a_value_is_one() -> None:
     text = (DOCS / "policy.md").read_text()
     problems: list[Problem] = []
-    reader = Reader(Document("policy.yaml", b"", None, Node(Place(1, 1), None)), problems)
+    reader = Reader(Document("policy.yaml", b"", None, Node(LineColumn(1, 1), None)), problems)
     readers: dict[str, Callable[[str], object]] = {
         "duration": lambda value: reader.duration(value, (), "it"),
         "size": lambda value: reader.size(value, (), "it"),
@@ -322,7 +322,7 @@ def test_every_number_of_the_policy_document_is_the_code_s() -> None:
 @pytest.mark.parametrize(("kind", "most"), [("duration", "999999999ms"), ("size", "999999999B")])
 def test_numbers_have_at_most_nine_digits(kind: str, most: str) -> None:
     problems: list[Problem] = []
-    reader = Reader(Document("policy.yaml", b"", None, Node(Place(1, 1), None)), problems)
+    reader = Reader(Document("policy.yaml", b"", None, Node(LineColumn(1, 1), None)), problems)
     read = {"duration": reader.duration, "size": reader.size}[kind]
     assert read(most, (), "it") == 999_999_999
     assert read(f"1{most}", (), "it") is None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sealbus import InvalidInput, Message, Reason, Refused, RequestFailed
-from sealbus.grants import Known
+from sealbus.grants import KnownGrants
 from sealbus.own import OWN, SUBSCRIPTIONS_LIST
 from sealbus.protocol.answer import ANSWER_REFUSED
 from sealbus.protocol.limits import most_values
@@ -119,7 +119,7 @@ async def test_the_bus_answers_each_bot_only_so_often(
         )
         assert len(answers) == asks
         monkeypatch.setattr(requester, "OWN", {})
-        monkeypatch.setattr(Known, "find", lambda *_: None)  # the grants have the rates too
+        monkeypatch.setattr(KnownGrants, "find", lambda *_: None)  # the grants have the rates too
         outcomes = await asyncio.gather(
             *(
                 operator.request(SUBSCRIPTIONS_LIST, {}, timeout=PATIENCE_S)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sealbus import ConnectionFailed, InvalidInput, Message, Reason, Refused
-from sealbus.grants import Rate
+from sealbus.grants import GrantedRate
 from sealbus.sending import sender
 from tests.e2e.shop import Shop, order, until
 from tests.waiting import PATIENCE_S
@@ -87,7 +87,7 @@ async def test_a_bot_can_see_its_grants(shop: Shop) -> None:
         grants = await scraper.grants()
     declared = grants.find("metrics.scraped")
     assert declared is not None
-    assert (declared.live, declared.rate, declared.reply) == (True, Rate(50, 100), False)
+    assert (declared.live, declared.rate, declared.reply) == (True, GrantedRate(50, 100), False)
     assert "metrics.scraped" in grants.publish
     assert grants.limits.attempts == 10
 
@@ -185,4 +185,4 @@ async def test_the_grants_are_asked_for_again_when_the_policy_changes(shop: Shop
             await asyncio.sleep(0.1)
         declared = known.find("metrics.scraped")
     assert declared is not None
-    assert declared.rate == Rate(51, 102)
+    assert declared.rate == GrantedRate(51, 102)

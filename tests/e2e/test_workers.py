@@ -16,7 +16,7 @@ import pytest
 
 from sealbus import Bot
 from sealbus_broker.cli import workers as workers_module
-from sealbus_broker.cli.workers import Workers
+from sealbus_broker.cli.workers import WorkerProcesses
 from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.server.process import Disk
@@ -146,7 +146,7 @@ async def test_worker_that_cannot_begin_ends_all(
     monkeypatch.setattr(workers_module, "PAUSE_FIRST_S", 0.01)
     monkeypatch.setattr(workers_module, "PAUSE_MOST_S", 0.01)
     command = (sys.executable, "-c", "import sys; sys.exit(3)")
-    some = Workers(
+    some = WorkerProcesses(
         folder=tmp_path,
         servers=["nats://127.0.0.1:1"],
         disk=Disk(tmp_path),

@@ -19,7 +19,7 @@ from sealbus.protocol.limits import NONCE_BYTES
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_too_old_live, is_void
-from sealbus.sending.burst import Item
+from sealbus.sending.burst import BurstItem
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.sender import Sender as BurstSender
 from sealbus.supervision import Supervisor
@@ -253,7 +253,7 @@ class Sender:
         ttl_ms = LIMITS.live_ttl_ms if live else LIMITS.ttl_ms
         header = Header("shop", BOT, told.subject, bytes(NONCE_BYTES), 0, ttl_ms)
         payload, resumed = pack_json(told.number), False
-        item: Item | None = None
+        item: BurstItem | None = None
         while True:
             try:
                 if item is not None:
@@ -270,7 +270,7 @@ class Sender:
                     resumed = True
                     # The nonce of several messages names them all, so they are resumed together.
                     again = unresolved.again
-                    if isinstance(again, Item) and again.burst and len(again.burst.items) > 1:
+                    if isinstance(again, BurstItem) and again.burst and len(again.burst.items) > 1:
                         item = again
                     continue
             except InvalidInput:  # the nonce's life is over: the outcome stays unknown

@@ -20,7 +20,7 @@ from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.nats.transport import Transport
 from sealbus.supervision import end
 from sealbus_broker.cli import ping
-from sealbus_broker.nats.connection import Link, connect
+from sealbus_broker.nats.connection import RelayLink, connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.notice import notice
 from tests.client.certificates import Authority
@@ -119,7 +119,7 @@ async def pinged_patiently(server: str) -> ping.Found:
 
 async def logged(server: str, capsys: pytest.CaptureFixture[str], what: str) -> str:
     """The lines of a relay's log about ``server``, until one has ``what``."""
-    link = Link("messages", lambda: None, lambda: None)
+    link = RelayLink("messages", lambda: None, lambda: None)
     connecting = asyncio.create_task(link.connect([server], SECRETS.relay.seed_text, "test"))
     said = ""
 

@@ -10,14 +10,14 @@ import pytest
 from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, RECORDS
 from sealbus_broker.gate.policy import NO_WINDOWS, Limits, Policy, Windows
 from sealbus_broker.nats.config import UNBOUNDED_BYTES
-from sealbus_broker.nats.promises import Node, ask_nodes, shortfalls, stream_shortfalls
+from sealbus_broker.nats.promises import ServerFacts, ask_nodes, shortfalls, stream_shortfalls
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import STREAMS, file_bytes, stream_configs
 from sealbus_broker.relay.health import Level
 from sealbus_broker.relay.promises import Promises
 from tests.scene import Scene, a_policy
 
-GOOD = Node("n1", "2.15.1", syncs=True, max_file_bytes=UNBOUNDED_BYTES)
+GOOD = ServerFacts("n1", "2.15.1", syncs=True, max_file_bytes=UNBOUNDED_BYTES)
 NODES = (GOOD, replace(GOOD, name="n2"), replace(GOOD, name="n3"))
 THREE = Limits(replicas=3)
 
@@ -64,7 +64,7 @@ def test_fewer_replicas_say_what_they_give(asked: int, has: int, told: str) -> N
         (replace(GOOD, max_file_bytes=file_bytes(THREE) - 1), "room", "JetStream on n1 may"),
     ],
 )
-def test_a_node_that_gives_less_is_named(node: Node, about: str, told: str) -> None:
+def test_a_node_that_gives_less_is_named(node: ServerFacts, about: str, told: str) -> None:
     (one,) = shortfalls(THREE, given(3), (node, *NODES[1:]))
     assert one.about == about
     assert told in one.what

@@ -19,7 +19,7 @@ from sealbus.protocol.limits import MAX_TOKEN_BYTES
 from sealbus_broker.gate.identities import Identity, Provider
 from sealbus_broker.oidc.keys import Keys, read_keys
 from sealbus_broker.oidc.token import Token
-from sealbus_broker.oidc.verifying import Proven, Refused, verify
+from sealbus_broker.oidc.verifying import Proven, TokenRefused, verify
 from tests.oidc.issuer import AUDIENCE, Issuer, encode, new_key, public_jwk
 
 SKEW_MS: Final = 2_000
@@ -33,7 +33,7 @@ class World:
     identities: tuple[Identity, ...]
     keys: dict[Provider, Keys]
 
-    def judge(self, text: str, **other: Any) -> Proven | Refused:
+    def judge(self, text: str, **other: Any) -> Proven | TokenRefused:
         given: dict[str, Any] = {
             "identities": self.identities,
             "keys": self.keys,
@@ -43,11 +43,11 @@ class World:
         try:
             return verify(Token.decode(text), **{**given, **other})
         except Malformed as error:
-            return Refused(error.what)
+            return TokenRefused(error.what)
 
     def why(self, text: str, **other: Any) -> str:
         verdict = self.judge(text, **other)
-        assert isinstance(verdict, Refused)
+        assert isinstance(verdict, TokenRefused)
         return verdict.why
 
 
@@ -531,7 +531,7 @@ def test_provider_bounds_the_life_of_tokens(world: World) -> None:
 
 def test_unknown_key_asks_for_newer_ones(world: World) -> None:
     verdict = world.judge(world.issuer.token(), keys={})
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, TokenRefused)
     assert verdict.unknown_key
     assert not world.judge("a.b").unknown_key  # type: ignore[union-attr]
 

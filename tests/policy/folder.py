@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.policy.document import Document, Known, parse_yaml
+from sealbus_broker.policy.document import Document, KnownFiles, parse_yaml
 from sealbus_broker.policy.loader import Loaded, load
 from sealbus_broker.policy.problems import Problem
 
@@ -49,7 +49,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known = Known()
+        self._known = KnownFiles()
         self._known.keep(sound_policy())
         self.write("policy.yaml", POLICY)
         self.write("schemas/order.v1.json", '{"type": "object"}')

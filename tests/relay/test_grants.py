@@ -10,14 +10,14 @@ from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
 from sealbus_broker.gate.policy import DeliveryClass, SubjectRule
 from sealbus_broker.policy.builtin import builtin_subjects
-from sealbus_broker.relay.services.grants import Grants
+from sealbus_broker.relay.services.grants import GrantAnswers
 from tests.gate.world import NOW, POLICY
 
 GRANTS = next(rule for rule in builtin_subjects() if rule.pattern == "sealbus.grants")
 
 
 def test_an_answer_meets_its_schema_for_every_bot() -> None:
-    grants = Grants("relay-1")
+    grants = GrantAnswers("relay-1")
     for bot in POLICY.bots:
         answer = grants.answer(bot, POLICY, NOW, 0)
         assert GRANTS.reply is not None
@@ -27,7 +27,7 @@ def test_an_answer_meets_its_schema_for_every_bot() -> None:
 
 
 def test_a_bot_learns_its_own_grants_and_no_more() -> None:
-    answer = Grants("relay-1").answer("rival", POLICY, NOW, 0)
+    answer = GrantAnswers("relay-1").answer("rival", POLICY, NOW, 0)
     rule = POLICY.bots["rival"]
     assert (answer["publish"], answer["subscribe"]) == (list(rule.publish), list(rule.subscribe))
     told = {subject["pattern"] for subject in answer["subjects"]}
@@ -44,7 +44,7 @@ def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
     )
     subjects = {
         subject["pattern"]: subject
-        for subject in Grants("relay-1").answer("order", policy, NOW, 0)["subjects"]
+        for subject in GrantAnswers("relay-1").answer("order", policy, NOW, 0)["subjects"]
     }
     assert subjects == {
         "pulse.*": {
@@ -71,7 +71,7 @@ def test_a_subject_comes_with_class_schemas_rate_and_reply() -> None:
 
 
 def test_another_policy_gives_another_answer() -> None:
-    grants = Grants("relay-1")
+    grants = GrantAnswers("relay-1")
     before = grants.answer("order", POLICY, NOW, 0)
     bots = {"order": replace(POLICY.bots["order"], publish=())}
     after = grants.answer("order", replace(POLICY, digest=bytes(32), bots=bots), NOW, 0)
@@ -86,7 +86,7 @@ def test_a_bot_with_very_many_grants_is_told_the_first() -> None:
         bots={"order": replace(POLICY.bots["order"], publish=(), subscribe=(">",))},
         subjects=tuple(SubjectRule(name, DeliveryClass.STREAM, schema) for name in names),
     )
-    answer = Grants("relay-1").answer("order", policy, NOW, 0)
+    answer = GrantAnswers("relay-1").answer("order", policy, NOW, 0)
     assert not answer["complete"]
     assert [subject["pattern"] for subject in answer["subjects"]] == names[
         : len(answer["subjects"])

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import Malformed
-from sealbus_broker.nats.presence import MAX_PRESENCE_BYTES, Presence
+from sealbus_broker.nats.presence import MAX_PRESENCE_BYTES, PresenceWord
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.relay.partitions.peers import SILENT_ECHOES, Peers, assign
 
 IDS = [f"relay {number}" for number in range(6)]
 
 
-def word(name: str, *holds: int, stopping: bool = False, connection: int = 1) -> Presence:
+def word(name: str, *holds: int, stopping: bool = False, connection: int = 1) -> PresenceWord:
     """The word of a relay."""
-    return Presence(
+    return PresenceWord(
         id=name,
         name=name,
         server="N1",
@@ -118,7 +118,7 @@ def test_same_word_changes_nothing() -> None:
 def test_word_survives_its_encoding() -> None:
     said = word("a" * 64, *range(PARTITIONS), stopping=True)
     said = replace(said, weights=(10_000,) * PARTITIONS)
-    assert Presence.decode(said.encode()) == said
+    assert PresenceWord.decode(said.encode()) == said
     assert len(said.encode()) < MAX_PRESENCE_BYTES
 
 
@@ -128,13 +128,13 @@ def test_word_survives_its_encoding() -> None:
 )
 def test_other_bytes_are_no_word(data: bytes) -> None:
     with pytest.raises(Malformed):
-        Presence.decode(data)
+        PresenceWord.decode(data)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_word_or_malformed(data: bytes) -> None:
     with contextlib.suppress(Malformed):
-        Presence.decode(data)
+        PresenceWord.decode(data)
 
 
 # ---- who should have what ------------------------------------------------------------------------

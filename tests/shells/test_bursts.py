@@ -18,7 +18,7 @@ from sealbus.receiving.place import Note
 from sealbus.receiving.subscription import DurableSubscription
 from sealbus.receiving.supply import Supply
 from sealbus.testing import TestBus
-from sealbus_broker.relay.services.progress import Progress
+from sealbus_broker.relay.services.progress import ProgressService
 from tests.shells.test_subscription import SUBJECT, Handler, given_out, is_settled, listener
 from tests.waiting import PATIENCE_S, until
 
@@ -135,13 +135,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """While it is not set, the relay answers no request about a note of progress."""
     gate = asyncio.Event()
     gate.set()
-    note = Progress.note
+    note = ProgressService.note
 
-    async def slow(self: Progress, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
+    async def slow(self: ProgressService, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
         await gate.wait()
         return await note(self, bot, asked)
 
-    monkeypatch.setattr(Progress, "note", slow)
+    monkeypatch.setattr(ProgressService, "note", slow)
     return gate
 
 

@@ -30,9 +30,9 @@ from sealbus_broker.relay.health import (
     LOOK_MOST_S,
     LOOK_S,
     STILL_S,
+    BusProblem,
     Health,
     Level,
-    Problem,
 )
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober
@@ -104,7 +104,7 @@ class Ward:
         )
         self.stopping = asyncio.Event()
 
-    def _surroundings(self, _: Limits) -> Sequence[Problem]:
+    def _surroundings(self, _: Limits) -> Sequence[BusProblem]:
         if self.is_broken:
             raise LookupError
         return ()
@@ -216,7 +216,7 @@ def on_a_ward(work: Callable[[Ward], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_a_look_that_hangs_is_red_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(_: Health) -> list[Problem]:
+    async def hang(_: Health) -> list[BusProblem]:
         await asyncio.Event().wait()
         return []
 

@@ -18,7 +18,7 @@ from sealbus.supervision import Supervisor, end
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import BotRule
 from sealbus_broker.nats import numbers
-from sealbus_broker.nats.presence import DOOR_SUBJECT, RELAY_SUBJECT, Presence
+from sealbus_broker.nats.presence import DOOR_SUBJECT, RELAY_SUBJECT, PresenceWord
 from sealbus_broker.nats.streams import PARTITIONS, Partition, partition_consumer, partitions
 from sealbus_broker.relay.partitions import sharing as sharing_module
 from sealbus_broker.relay.partitions.peers import SILENT_ECHOES
@@ -107,11 +107,10 @@ def is_shared(some: list[Relay], number: int = PARTITIONS) -> bool:
     return sorted(held) == list(range(number)) and all(one.holds for one in some)
 
 
-def say(nc: HardenedClient, subject: str, **fields: object) -> None:
+def say(nc: HardenedClient, subject: str, **fields: Any) -> None:
     """Say the word of somebody who is not there."""
-    said: dict[str, Any] = {"id": "x", "name": "x", "server": nc.server_id, "connection": 0}
-    word = Presence(**said | fields)
-    nc.write([pub(subject.encode(), word.encode())])
+    word = PresenceWord(id="x", name="x", server=nc.server_id, connection=0)
+    nc.write([pub(subject.encode(), replace(word, **fields).encode())])
 
 
 async def test_lone_relay_holds_everything(bus: Stage) -> None:

@@ -15,7 +15,7 @@ from sealbus.protocol.subjects import check_pattern, check_subject
 from sealbus_broker.cli import output
 from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
 from sealbus_broker.cli.bus_options import bot_options, find_credentials
-from sealbus_broker.cli.errors import OutputFailed, Stopped, TooFew, exit_code
+from sealbus_broker.cli.errors import CommandStopped, OutputFailed, TooFew, exit_code
 from sealbus_broker.cli.json_lines import Lines, parse_json
 from sealbus_broker.cli.options import WholeNumber, seconds
 from sealbus_broker.cli.options import nonce as as_nonce
@@ -164,7 +164,7 @@ def _publish_one(
             )  # the sender must know, even if stdout is lost
             raise
     if verdict == "unresolved" and stopped_by is not None:
-        raise Stopped(stopped_by)
+        raise CommandStopped(stopped_by)
     return {"accepted": 0, "unresolved": 1, "invalid": 2}.get(verdict, 3)
 
 
@@ -175,7 +175,7 @@ def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
 
     try:
         stop = run(publish, gentle=True)
-    except Stopped:
+    except CommandStopped:
         # A second signal, or one before the bus was there. The lines are over by now.
         _tell_account(bulk)
         raise
@@ -184,7 +184,7 @@ def _publish_lines(bulk: Bulk, timeout: float | None) -> int:
         if error is not None:
             raise error
     if not bulk.is_whole and stop.signal is not None:
-        raise Stopped(stop.signal)
+        raise CommandStopped(stop.signal)
     if bulk.counts["unresolved"]:
         return 1
     return 3 if set(bulk.counts) - {"accepted"} else 0
@@ -316,7 +316,7 @@ def sub(
     except TimeoutError:
         if count is not None:
             raise TooFew(f"{shown} of {count} messages, and none for {idle:g} s") from None
-    except Stopped:
+    except CommandStopped:
         # A signal is the usual end of listening, unless --count gives it an end of its own.
         if count is not None:
             raise

@@ -18,7 +18,7 @@ from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus_broker.cli import output
 from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
 from sealbus_broker.cli.json_lines import Line, Lines, parse_json
-from sealbus_broker.cli.progress import Progress
+from sealbus_broker.cli.progress import ProgressLine
 from sealbus_broker.cli.signals import Stop, connected
 from sealbus_broker.escape import json_line, reshown
 
@@ -161,7 +161,7 @@ class Bulk:
         self._as_json = as_json
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._running: set[asyncio.Task[None]] = set()
-        self._progress = Progress()
+        self._progress = ProgressLine()
 
     async def run(self, stop: Stop, connect_s: float) -> None:
         """Publish until the end of the lines, a signal, or the end of the output."""

@@ -66,7 +66,7 @@ class ReaderGone(Exception):
     """The reader of stdout has left. The command ends early, and this is no error."""
 
 
-class Stopped(Exception):
+class CommandStopped(Exception):
     """The command was asked to stop before it was done."""
 
     def __init__(self, number: int) -> None:
@@ -82,13 +82,13 @@ def exit_code(error: SealbusError) -> int:
     return 3 if isinstance(error, is_no) else 1
 
 
-def known_error(error: Exception) -> SealbusError | Stopped | ReaderGone | None:
+def known_error(error: Exception) -> SealbusError | CommandStopped | ReaderGone | None:
     """The error that a person is told. ``None`` if ``error`` is a defect of Sealbus, which needs a
     traceback.
 
     A task group hides the error that it ends with in an exception group.
     """
-    if isinstance(error, SealbusError | Stopped | ReaderGone):
+    if isinstance(error, SealbusError | CommandStopped | ReaderGone):
         return error
     if isinstance(error, OSError):
         return refused_by_the_system(error)

@@ -27,7 +27,7 @@ from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
 from sealbus_broker.cli.operator import table
 from sealbus_broker.cli.options import seconds
-from sealbus_broker.cli.reload import WAIT_S, Waiting
+from sealbus_broker.cli.reload import WAIT_S, ReloadWait
 from sealbus_broker.cli.sender_links import not_linked, old_credentials, pins_of
 from sealbus_broker.cli.talk import note
 from sealbus_broker.escape import json_line, printable
@@ -353,7 +353,7 @@ def _then_in_force(
 
     Whatever that needs is missed before the body changes anything.
     """
-    waiting = Waiting.prepare(bus, servers, timeout_s) if wait else None
+    waiting = ReloadWait.prepare(bus, servers, timeout_s) if wait else None
     yield
     if waiting is not None:
         waiting.run()

@@ -15,8 +15,8 @@ import click
 
 from sealbus.errors import SealbusError, hide_seeds
 from sealbus_broker.cli.errors import (
+    CommandStopped,
     ReaderGone,
-    Stopped,
     exit_code,
     known_error,
 )
@@ -113,11 +113,11 @@ def main() -> int:
     return result if isinstance(result, int) else 0
 
 
-def _exit_code(error: SealbusError | Stopped | ReaderGone) -> int:
+def _exit_code(error: SealbusError | CommandStopped | ReaderGone) -> int:
     """Print ``error``, unless it is not one, and return its exit code."""
     if isinstance(error, ReaderGone):
         return 0
-    if isinstance(error, Stopped):
+    if isinstance(error, CommandStopped):
         click.echo("stopped", err=True)
         return 128 + error.signal
     say_error(error)

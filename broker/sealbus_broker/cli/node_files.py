@@ -48,7 +48,7 @@ _EXPECTED: Final = "HOST or HOST:PORT, such as n1.example.com, 10.0.0.1:4223 or 
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ClusterNode:
     """One node of a cluster."""
 
     name: str
@@ -73,7 +73,7 @@ class Node:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def read_nodes(given: Sequence[str], routes: int) -> tuple[Node, ...]:
+def read_nodes(given: Sequence[str], routes: int) -> tuple[ClusterNode, ...]:
     """Read the nodes of a cluster.
 
     Args:
@@ -90,7 +90,7 @@ def read_nodes(given: Sequence[str], routes: int) -> tuple[Node, ...]:
             hint="name each with --node; a cluster works while more than half of its nodes run, so"
             " an even number is no safer than one node fewer",
         )
-    nodes: list[Node] = []
+    nodes: list[ClusterNode] = []
     for text in given:
         host, port = read_address(text)
         beside = sum(is_beside(one.host, host) for one in nodes)
@@ -99,7 +99,7 @@ def read_nodes(given: Sequence[str], routes: int) -> tuple[Node, ...]:
             raise InvalidInput(
                 f"the node {readable(text, 80)} occurs twice", hint="name each node once"
             )
-        nodes.append(Node(name, host, port, routes + beside))
+        nodes.append(ClusterNode(name, host, port, routes + beside))
     return tuple(nodes)
 
 
@@ -124,7 +124,9 @@ def read_address(text: str, option: str = "--node") -> tuple[str, int]:
     return bare, int(port)
 
 
-def cluster_config(bus: str, node: Node, nodes: Sequence[Node], folder: Path) -> ClusterConfig:
+def cluster_config(
+    bus: str, node: ClusterNode, nodes: Sequence[ClusterNode], folder: Path
+) -> ClusterConfig:
     """The cluster of ``node``, with the certificates that are in ``folder`` on its machine."""
     tls = ServerTls(folder / "nodes-ca.pem", folder / "node.pem", folder / "node.key")
     routes = tuple((one.host, one.routes) for one in nodes)

@@ -32,8 +32,8 @@ from sealbus_broker.relay.health import (
     PING_SUBJECT,
     PROBE_S,
     RESTART,
+    BusProblem,
     Level,
-    Problem,
     fill,
     unheard,
     worst,
@@ -60,7 +60,7 @@ class Found:
     """The findings of a ping. ``--json`` prints them as they are."""
 
     health: str = Level.OK.value
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[BusProblem] = field(default_factory=list)
     relay: dict[str, Any] | None = None
     """The health that the relay reports."""
     probe: dict[str, Any] | None = None
@@ -153,7 +153,7 @@ async def _ping(
             await _ask(nc, secrets, relay, found)
     except ConnectionFailed as error:
         about = "disk" if STORES_NOTHING in error.what else "nats"
-        found.problems.append(Problem(Level.RED, about, error.what, str(error.hint)))
+        found.problems.append(BusProblem(Level.RED, about, error.what, str(error.hint)))
     found.judge()
     return found
 
@@ -164,10 +164,10 @@ async def _ask(nc: HardenedClient, secrets: BusSecrets, relay: str | None, found
         which = "no relay answers" if relay is None else f"the relay {relay} does not answer"
         hint = "start one: `sealbus relay`" if relay is None else "start it with this --name"
         hint += "; the log of a running relay says why it does not answer"
-        found.problems.append(Problem(Level.RED, "relay", f"NATS answers, and {which}", hint))
+        found.problems.append(BusProblem(Level.RED, "relay", f"NATS answers, and {which}", hint))
         return
     told = [
-        Problem(Level(one["level"]), one["about"], one["what"], one["hint"])
+        BusProblem(Level(one["level"]), one["about"], one["what"], one["hint"])
         for one in found.relay["problems"]
     ]
     known = {problem.about for problem in found.problems}
@@ -181,7 +181,7 @@ async def _ask_streams(nc: HardenedClient, found: Found) -> None:
     infos = await asyncio.gather(*(_ask_stream(nc, name) for name in STREAMS))
     if not any(infos):
         what = "JetStream does not answer"
-        found.problems.append(Problem(Level.RED, "jetstream", what, RESTART))
+        found.problems.append(BusProblem(Level.RED, "jetstream", what, RESTART))
         return
     for name, info in zip(STREAMS, infos, strict=True):
         if info is None:
@@ -190,7 +190,7 @@ async def _ask_streams(nc: HardenedClient, found: Found) -> None:
         if "error" in info:
             what = f"stream {name}: {info['error'].get('description')}"
             hint = "has a relay run yet?" if is_missing(info) else NO_LEADER
-            found.problems.append(Problem(Level.RED, name, what, hint))
+            found.problems.append(BusProblem(Level.RED, name, what, hint))
             continue
         state = info["state"]
         limit = info["config"]["max_bytes"]
@@ -244,7 +244,7 @@ async def _probe(
         stamp = await prober.probe(relay["bus"], relay["ttl_ms"], clock_ms(), PROBE_S)
     except (NatsError, OSError, TimeoutError):
         what = f"the bus accepts nothing: a message had no verdict within {PROBE_S:g} s"
-        found.problems.append(Problem(Level.RED, "probe", what, RESTART))
+        found.problems.append(BusProblem(Level.RED, "probe", what, RESTART))
         return
     found.probe = {
         "verdict": stamp.verdict.value,
@@ -253,4 +253,4 @@ async def _probe(
     if not is_accepted(stamp):
         what = f"the bus refused its own test message ({stamp.reason})"
         hint = "are the clocks of this machine, the relays and nats-server right?"
-        found.problems.append(Problem(Level.RED, "probe", what, hint))
+        found.problems.append(BusProblem(Level.RED, "probe", what, hint))

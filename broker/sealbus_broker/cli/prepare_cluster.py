@@ -20,7 +20,7 @@ from sealbus_broker.cli.cert_files import Authority, put_new
 from sealbus_broker.cli.embedded_tls import locked_out
 from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.node_files import (
-    Node,
+    ClusterNode,
     NodeAuthority,
     cluster_config,
     copy_tls,
@@ -101,8 +101,8 @@ def _config(
     bus: BusFolder,
     name: str,
     secrets: BusSecrets,
-    node: Node,
-    nodes: Sequence[Node],
+    node: ClusterNode,
+    nodes: Sequence[ClusterNode],
     options: ClusterOptions,
 ) -> NatsConfig:
     folder = _folder(bus, node, nodes, options)
@@ -131,21 +131,23 @@ def _config(
     )
 
 
-def _folder(bus: BusFolder, node: Node, nodes: Sequence[Node], options: ClusterOptions) -> Path:
+def _folder(
+    bus: BusFolder, node: ClusterNode, nodes: Sequence[ClusterNode], options: ClusterOptions
+) -> Path:
     """Return the folder of a node's files on its machine."""
     if options.folder is None:
         return node_folder(bus, node.name).absolute()
     return _own(options.folder, node, nodes)
 
 
-def _own(folder: str, node: Node, nodes: Sequence[Node]) -> Path:
+def _own(folder: str, node: ClusterNode, nodes: Sequence[ClusterNode]) -> Path:
     """Return ``folder``, or the node's part of it where nodes share a machine: two servers on one
     store destroy it."""
     shares = any(one != node and is_beside(one.host, node.host) for one in nodes)
     return Path(folder) / node.name if shares else Path(folder)
 
 
-def _say_where(bus: BusFolder, nodes: Sequence[Node], options: ClusterOptions) -> None:
+def _say_where(bus: BusFolder, nodes: Sequence[ClusterNode], options: ClusterOptions) -> None:
     for node in nodes:
         here = readable(str(node_folder(bus, node.name)), 300)
         there = readable(str(_folder(bus, node, nodes, options)), 300)

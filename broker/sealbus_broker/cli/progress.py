@@ -15,7 +15,7 @@ EVERY_S: Final = 0.1
 _ERASE: Final = "\r\x1b[K"
 
 
-class Progress:
+class ProgressLine:
     """One line on stderr that is drawn again and again. It is empty if stderr is not a terminal."""
 
     def __init__(self) -> None:

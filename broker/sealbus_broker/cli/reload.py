@@ -24,7 +24,7 @@ from sealbus_broker.cli.options import seconds
 from sealbus_broker.cli.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.nats.presence import RELAY_SUBJECT, Presence
+from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from sealbus_broker.relay.secrets import BusSecrets
@@ -102,7 +102,7 @@ def reload(
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class ReloadWait:
     """A command that changes the folder, and then waits until the change is in force."""
 
     bus: BusFolder
@@ -111,7 +111,7 @@ class Waiting:
     timeout_s: float
 
     @classmethod
-    def prepare(cls, bus: BusFolder, servers: tuple[str, ...], timeout_s: float) -> Waiting:
+    def prepare(cls, bus: BusFolder, servers: tuple[str, ...], timeout_s: float) -> ReloadWait:
         """Find what the wait needs, before anything is changed. Raises as a missing key does."""
         return cls(bus, bus.secrets(), bus.servers(servers), timeout_s)
 
@@ -190,7 +190,7 @@ async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
 
     async def hear(word: Msg) -> None:
         with contextlib.suppress(Malformed):
-            said = Presence.decode(word.data)
+            said = PresenceWord.decode(word.data)
             there.update(() if said.stopping else (said.name,))
 
     words = await nc.subscribe(RELAY_SUBJECT, cb=hear)

@@ -28,7 +28,7 @@ from sealbus_broker.cli.cert_files import Authority, facts_of, put_new
 from sealbus_broker.cli.errors import Unusable
 from sealbus_broker.cli.files import reading
 from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.node_files import Node, copy_tls, is_beside, read_address
+from sealbus_broker.cli.node_files import ClusterNode, copy_tls, is_beside, read_address
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import NatsConfig, ServerTls, render
 from sealbus_broker.nats.sites import FirstSite, SecondSite
@@ -78,7 +78,7 @@ class Site:
         """
         self._bus = bus
         self._options = options
-        self._node = Node(FOLDER, *read_address(options.address, "--second-site"), 0)
+        self._node = ClusterNode(FOLDER, *read_address(options.address, "--second-site"), 0)
         self._key = _open_key(self.path / KEY)
 
     @property

@@ -31,16 +31,16 @@ from sealbus_broker.cli.options import WholeNumber
 from sealbus_broker.cli.relay_name import OwnName
 from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.cli.up_nodes import addresses, how_many, make_servers, tell_replicas
-from sealbus_broker.cli.workers import MOST_WORKERS, Workers
+from sealbus_broker.cli.workers import MOST_WORKERS, WorkerProcesses
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.streams import file_bytes
 from sealbus_broker.relay.background import tell
-from sealbus_broker.relay.health import FULL_AT, Level, Problem
+from sealbus_broker.relay.health import FULL_AT, BusProblem, Level
 from sealbus_broker.relay.relay import Relay
-from sealbus_broker.relay.stopping import Stopped, until_stopped
+from sealbus_broker.relay.stopping import StoppedEarly, until_stopped
 from sealbus_broker.server.cluster import LocalCluster
 from sealbus_broker.server.process import Disk, NatsServer
 
@@ -154,10 +154,10 @@ def up(
         else:
             found = addresses(found, host, config.port, count, tls=tls is not None)
             server = make_servers(bus, secrets, config, found)
-        work: Relay | Workers
+        work: Relay | WorkerProcesses
         if workers > 1:
             disk = Disk(server.store, server.copies)
-            work = Workers(
+            work = WorkerProcesses(
                 folder=bus.path.resolve(),
                 servers=server.urls,
                 disk=disk,
@@ -179,7 +179,7 @@ def up(
         async def serve(stopping: asyncio.Event) -> None:
             try:
                 await until_stopped(stopping, server.start())
-            except Stopped:
+            except StoppedEarly:
                 return
             bus.record(found)
             _say_started(bus, server)
@@ -216,7 +216,9 @@ def _say_started(bus: BusFolder, server: NatsServer | LocalCluster) -> None:
     log.info("nats-server.started", text=text, url=server.url, log=logs)
 
 
-def disk_problems(server: NatsServer | LocalCluster | Disk, limits: Limits) -> tuple[Problem, ...]:
+def disk_problems(
+    server: NatsServer | LocalCluster | Disk, limits: Limits
+) -> tuple[BusProblem, ...]:
     """Warn while the disk of the streams has little room. A disk may be full long before they
     are."""
     needed = file_bytes(limits) * min(limits.replicas, server.copies)
@@ -228,12 +230,12 @@ def disk_problems(server: NatsServer | LocalCluster | Disk, limits: Limits) -> t
         f" {warned / MIB:,.0f} MiB; when it is full, nothing more is accepted"
     )
     hint = "free space there, or lower accepted_bytes and retention in policy.yaml"
-    return (Problem(Level.WARNING, "disk", what, hint),)
+    return (BusProblem(Level.WARNING, "disk", what, hint),)
 
 
 async def _watch(
     server: NatsServer | LocalCluster,
-    work: Relay | Workers,
+    work: Relay | WorkerProcesses,
     stopping: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:

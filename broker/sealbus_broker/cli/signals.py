@@ -17,7 +17,7 @@ import click
 
 from sealbus.life.signals import on_signal
 from sealbus_broker.cli import output
-from sealbus_broker.cli.errors import Stopped
+from sealbus_broker.cli.errors import CommandStopped
 
 if TYPE_CHECKING:  # most commands that run in a loop are no bots
     from sealbus import Bot
@@ -44,9 +44,9 @@ class Stop:
         self.signal: int | None = None
 
     def check(self) -> None:
-        """Raise :class:`Stopped` if the command was asked to stop."""
+        """Raise :class:`CommandStopped` if the command was asked to stop."""
         if self.signal is not None:
-            raise Stopped(self.signal)
+            raise CommandStopped(self.signal)
 
     async def before(self, work: Awaitable[T]) -> T | None:
         """The result of ``work``. ``None`` if a signal comes first, which cancels ``work``."""
@@ -67,8 +67,8 @@ def run(work: Callable[[Stop], Coroutine[Any, Any, T]], *, gentle: bool = False)
 
     The first of :data:`SIGNALS` cancels ``work``. If it is ``gentle``, the signal only sets the
     event, and ``work`` ends itself. The next signal cancels gentle work, and ends other work at
-    once. Raises :class:`Stopped` if ``work`` was cancelled. A signal that was ignored when the
-    command began, as with ``nohup`` and the ``&`` of a shell, stays ignored.
+    once. Raises :class:`CommandStopped` if ``work`` was cancelled. A signal that was ignored when
+    the command began, as with ``nohup`` and the ``&`` of a shell, stays ignored.
     """
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_DaemonExecutor())
@@ -113,7 +113,7 @@ async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> Asy
     """``bot`` while it is connected. After a second, it says on stderr that it waits for the bus.
 
     Raises :class:`~sealbus.errors.ConnectionFailed` after ``timeout_s``. Gentle work passes its
-    ``stop``. Then :class:`Stopped` is raised if a signal comes before the bot is connected.
+    ``stop``. Then :class:`CommandStopped` is raised if a signal comes before the bot is connected.
     """
     where = ", ".join(bot.credentials.servers)
     notice = asyncio.get_running_loop().call_later(

@@ -16,7 +16,7 @@ import click
 from sealbus import Bot, NoReply, Unresolved
 from sealbus.own import SUBSCRIPTIONS_LIST, SUBSCRIPTIONS_REMOVE
 from sealbus_broker.cli.bus_options import find_credentials
-from sealbus_broker.cli.errors import AnsweredNo, Stopped
+from sealbus_broker.cli.errors import AnsweredNo, CommandStopped
 from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
 from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.escape import json_line, readable
@@ -131,7 +131,7 @@ def rm(
         click.confirm("Remove it?", abort=True, err=True)
     try:
         run(remove)
-    except (NoReply, Unresolved, Stopped):
+    except (NoReply, Unresolved, CommandStopped):
         click.echo(f"{consumer} may be removed, or not: `sealbus subscriptions ls` tells", err=True)
         raise
     click.echo(f"removed {consumer}", err=True)

@@ -31,7 +31,7 @@ from sealbus_broker.server.cluster import Growth, LocalCluster
 from sealbus_broker.server.process import NatsServer, reached_at
 
 if TYPE_CHECKING:  # a bus on one server does not wait for the library of certificates
-    from sealbus_broker.cli.node_files import Node
+    from sealbus_broker.cli.node_files import ClusterNode
 
 LOGIN_S: Final = 10.0
 """How long the command waits for its login at a server that has just started."""
@@ -138,13 +138,14 @@ def tell_replicas(bus: BusFolder, policy: Policy, nodes: int) -> None:
         bus.talk.note(f"policy.yaml asks for {asked} replicas, and there are {nodes} nodes")
 
 
-def _certified(bus: BusFolder, name: str, ports: list[int]) -> list[Node]:
-    from sealbus_broker.cli.node_files import Node, NodeAuthority
+def _certified(bus: BusFolder, name: str, ports: list[int]) -> list[ClusterNode]:
+    from sealbus_broker.cli.node_files import ClusterNode, NodeAuthority
 
     now = datetime.now(UTC)
     authority, _ = NodeAuthority.open(bus, name, now)
     nodes = [
-        Node(f"node-{at}", _HERE, port, _free_port()) for at, port in enumerate(ports, start=1)
+        ClusterNode(f"node-{at}", _HERE, port, _free_port())
+        for at, port in enumerate(ports, start=1)
     ]
     for node in nodes:
         authority.certify(node.name, [_HERE], now)
@@ -152,7 +153,7 @@ def _certified(bus: BusFolder, name: str, ports: list[int]) -> list[Node]:
 
 
 def _node_config(
-    bus: BusFolder, name: str, config: NatsConfig, node: Node, nodes: list[Node]
+    bus: BusFolder, name: str, config: NatsConfig, node: ClusterNode, nodes: list[ClusterNode]
 ) -> NatsConfig:
     from sealbus_broker.cli.node_files import cluster_config, node_folder
 

@@ -63,7 +63,7 @@ STOP_S: Final = DRAIN_S + 5.0
 """How long a worker may take to stop: it finishes its messages, closes its door, and ends."""
 
 
-class Workers:
+class WorkerProcesses:
     """Keeps some workers running."""
 
     def __init__(

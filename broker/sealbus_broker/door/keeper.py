@@ -24,7 +24,7 @@ from sealbus_broker.door.orders import MAX_BYTES, Orders
 from sealbus_broker.door.process import FOLLOWS, LOST, OPEN
 from sealbus_broker.door.watch import Watch
 from sealbus_broker.errors import DoorFailed
-from sealbus_broker.nats.connection import Link, disconnect
+from sealbus_broker.nats.connection import RelayLink, disconnect
 from sealbus_broker.nats.presence import say_that_a_door_is_there
 
 
@@ -103,7 +103,7 @@ async def admit(
         DoorFailed: NATS ended the connection for good.
     """
     # nats-py subscribes again before it calls that the connection is back.
-    link = Link("admission", lost, opened)
+    link = RelayLink("admission", lost, opened)
     closed = asyncio.Event()
     name = f"sealbus relay {orders.relay} admission"
     client = await link.connect(list(orders.servers), orders.login.seed_text, name, orders.tls)

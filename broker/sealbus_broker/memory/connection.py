@@ -21,7 +21,7 @@ from sealbus_broker.memory.grant import Grant
 from sealbus_broker.memory.interest import Subscription, is_valid
 from sealbus_broker.memory.pipe import Pipe
 from sealbus_broker.memory.times import now_ns
-from sealbus_broker.memory.wire import Message, Violation
+from sealbus_broker.memory.wire import Message, ProtocolViolation
 from sealbus_broker.nats.config import MAX_PAYLOAD_BYTES
 
 _PONG: Final = b"PONG\r\n"
@@ -184,14 +184,14 @@ class Connection:
                 if command is None:
                     return
                 self._obey(command)
-        except Violation as violation:
+        except ProtocolViolation as violation:
             self.end(str(violation))
 
     def _obey(self, command: wire.Command) -> None:
         if isinstance(command, wire.Connect):
             self._connect(command)
         elif self.grant is None:
-            raise Violation("Authorization Violation")
+            raise ProtocolViolation("Authorization Violation")
         elif isinstance(command, Message):
             self._publish(command, self.grant)
         elif isinstance(command, wire.Subscribe):
@@ -232,13 +232,13 @@ class Connection:
 
     def _subscribe(self, wanted: wire.Subscribe, grant: Grant) -> None:
         if not is_valid(wanted.subject):
-            raise Violation("Invalid Subject")
+            raise ProtocolViolation("Invalid Subject")
         if not grant.may_subscribe(wanted.subject, wanted.queue):
             group = f' using queue "{wanted.queue}"' if wanted.queue else ""
             self._complain(f'Permissions Violation for Subscription to "{wanted.subject}"{group}')
             return
         if len(self._subscriptions) >= grant.max_subscriptions:
-            raise Violation("maximum subscriptions exceeded")
+            raise ProtocolViolation("maximum subscriptions exceeded")
         if wanted.sid in self._subscriptions:
             return
         # Its receiver needs the subscription itself, and is put in below.

@@ -19,7 +19,7 @@ MAX_CONTROL_LINE: Final = 16 * 1024
 _BLANK: Final = re.compile(rb"[ \t]+")
 
 
-class Violation(Exception):
+class ProtocolViolation(Exception):
     """The client broke the protocol: it is told ``str(error)``, and the connection ends."""
 
 
@@ -84,11 +84,11 @@ class Reader:
         self._buffer += data
 
     def next(self) -> Command | None:
-        """The next whole command, or ``None``. Raises :class:`Violation`."""
+        """The next whole command, or ``None``. Raises :class:`ProtocolViolation`."""
         while True:
             end = self._buffer.find(b"\r\n")
             if end > MAX_CONTROL_LINE or (end < 0 and len(self._buffer) > MAX_CONTROL_LINE):
-                raise Violation("maximum control line exceeded")
+                raise ProtocolViolation("maximum control line exceeded")
             if end < 0:
                 return None
             line = bytes(self._buffer[:end])
@@ -105,19 +105,19 @@ class Reader:
         sizes = 2 if has_headers else 1
         are_sizes = all(size.isdigit() for size in fields[-sizes:])
         if len(fields) not in (1 + sizes, 2 + sizes) or not are_sizes:
-            raise Violation("Parser Error")
+            raise ProtocolViolation("Parser Error")
         subject, *reply = fields[:-sizes]
         whole = int(fields[-1])
         block = int(fields[-2]) if has_headers else 0
         if whole > self.max_payload:
-            raise Violation("Maximum Payload Violation")
+            raise ProtocolViolation("Maximum Payload Violation")
         if block > whole:
-            raise Violation("Parser Error")
+            raise ProtocolViolation("Parser Error")
         end = start + whole
         if len(self._buffer) < end + 2:
             return None
         if self._buffer[end : end + 2] != b"\r\n":
-            raise Violation("Parser Error")
+            raise ProtocolViolation("Parser Error")
         content = bytes(self._buffer[start:end])
         del self._buffer[: end + 2]
         place = reply[0].decode("latin-1") if reply else ""
@@ -141,7 +141,7 @@ def _command(word: bytes, fields: list[bytes], line: bytes) -> Command:
             options = None
         if isinstance(options, dict):
             return Connect(options)
-    raise Violation("Unknown Protocol Operation")
+    raise ProtocolViolation("Unknown Protocol Operation")
 
 
 def msg(message: Message, sid: str) -> bytes:

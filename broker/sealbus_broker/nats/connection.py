@@ -114,7 +114,7 @@ async def disconnect(client: HardenedClient) -> None:
             await client.close()
 
 
-class Link:
+class RelayLink:
     """One connection of a relay, from its first attempt on: the log has its history."""
 
     def __init__(

@@ -78,7 +78,7 @@ class LiveSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ListedNode:
     """A nats-server that has answered."""
 
     name: str
@@ -91,7 +91,7 @@ class Node:
 class Listing:
     """The sessions at one time."""
 
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, ListedNode]
     """The nodes that have answered, by id."""
     sessions: tuple[LiveSession, ...]
     silent: Mapping[str, str] = field(default_factory=dict)
@@ -151,7 +151,7 @@ async def list_sessions(
     )
 
 
-_Answer = tuple[str, Node, tuple[LiveSession, ...]]
+_Answer = tuple[str, ListedNode, tuple[LiveSession, ...]]
 """The id of a node, the node, and the sessions on it."""
 
 
@@ -200,7 +200,7 @@ async def _ask_node(nc: HardenedClient, name: str, timeout_s: float, certificate
             node = first["server_id"]
             found |= {int(one["cid"]): _session(node, one) for one in page}
             if len(page) < limit:
-                at = Node(name or nc.server_name, time_us(first["now"]))
+                at = ListedNode(name or nc.server_name, time_us(first["now"]))
                 return node, at, tuple(found.values())
         except (ValueError, KeyError, TypeError):
             raise NatsError(_NOT_TOLD) from None

@@ -40,7 +40,7 @@ MAX_PRESENCE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class PresenceWord:
     """The word of one relay, or of one door."""
 
     id: str
@@ -118,7 +118,7 @@ async def say_that_a_door_is_there(nc: HardenedClient, relay: str) -> None:
     """
     own = secrets.token_hex(8)
     while True:
-        word = Presence(id=own, name=relay, server=nc.server_id, connection=nc.client_id or 0)
+        word = PresenceWord(id=own, name=relay, server=nc.server_id, connection=nc.client_id or 0)
         with contextlib.suppress(NatsError, OSError):
             nc.write([pub(DOOR_SUBJECT.encode(), word.encode())])
         await asyncio.sleep(BEAT_S)

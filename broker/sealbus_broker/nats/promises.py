@@ -50,7 +50,7 @@ and the look is made again soon."""
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ServerFacts:
     """One nats-server, as it describes itself."""
 
     name: str
@@ -71,10 +71,10 @@ class Shortfall:
     hint: str
 
 
-async def ask_nodes(nc: HardenedClient) -> tuple[Node, ...]:
+async def ask_nodes(nc: HardenedClient) -> tuple[ServerFacts, ...]:
     """Ask each node. Empty: none has the import, or none answers."""
     inbox = nc.new_inbox()
-    found: dict[str, Node] = {}
+    found: dict[str, ServerFacts] = {}
     came, nobody = asyncio.Event(), False
 
     def receive(_: bytes, __: bytes, ___: bytes, data: bytes) -> None:
@@ -100,12 +100,12 @@ async def ask_nodes(nc: HardenedClient) -> tuple[Node, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def _node(data: bytes) -> Node | None:
+def _node(data: bytes) -> ServerFacts | None:
     try:
         told = json.loads(data)
         config = told["data"]["jetstream"]["config"]
         server = told["server"]
-        return Node(
+        return ServerFacts(
             str(server["name"]),
             str(server["ver"]),
             bool(config.get("sync_always", False)),
@@ -116,7 +116,7 @@ def _node(data: bytes) -> Node | None:
 
 
 def shortfalls(
-    limits: Limits, replicas: Mapping[str, int], nodes: Sequence[Node]
+    limits: Limits, replicas: Mapping[str, int], nodes: Sequence[ServerFacts]
 ) -> tuple[Shortfall, ...]:
     """Compare.
 
@@ -186,7 +186,7 @@ def _s(nanoseconds: int) -> str:
 
 
 def _replicas(
-    limits: Limits, replicas: Mapping[str, int], nodes: Sequence[Node]
+    limits: Limits, replicas: Mapping[str, int], nodes: Sequence[ServerFacts]
 ) -> Shortfall | None:
     fewer = {name: has for name, has in replicas.items() if has < limits.replicas}
     if not fewer:
@@ -206,7 +206,7 @@ def _replicas(
     )
 
 
-def _sync(nodes: Sequence[Node]) -> Shortfall | None:
+def _sync(nodes: Sequence[ServerFacts]) -> Shortfall | None:
     lazy = [node.name for node in nodes if not node.syncs]
     if not lazy:
         return None
@@ -218,7 +218,7 @@ def _sync(nodes: Sequence[Node]) -> Shortfall | None:
     )
 
 
-def _versions(nodes: Sequence[Node]) -> Shortfall | None:
+def _versions(nodes: Sequence[ServerFacts]) -> Shortfall | None:
     for node in nodes:
         try:
             check_version(node.version)
@@ -235,7 +235,7 @@ def _versions(nodes: Sequence[Node]) -> Shortfall | None:
     )
 
 
-def _room(limits: Limits, nodes: Sequence[Node]) -> Shortfall | None:
+def _room(limits: Limits, nodes: Sequence[ServerFacts]) -> Shortfall | None:
     needed = file_bytes(limits)
     small = [node.name for node in nodes if node.max_file_bytes < needed]
     if not small:

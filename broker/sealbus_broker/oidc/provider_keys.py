@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.fetching import Answer, FetchFailed, check_https, fetch
+from sealbus.fetching import FetchFailed, HttpAnswer, check_https, fetch
 from sealbus.supervision import end, kind, spawn
 from sealbus_broker.gate.identities import Provider
 from sealbus_broker.logger import get_logger
@@ -71,7 +71,7 @@ class Fetch(Protocol):
 
     def __call__(
         self, url: str, *, deadline_s: float, most: int, ca: Path | None
-    ) -> Awaitable[Answer]:
+    ) -> Awaitable[HttpAnswer]:
         """Return the answer, or raise :class:`FetchFailed`."""
 
 
@@ -205,7 +205,7 @@ class ProviderKeys:
         return read_keys(_body(await ask(place), place), provider.algorithm)
 
 
-def _body(answer: Answer, where: str) -> bytes:
+def _body(answer: HttpAnswer, where: str) -> bytes:
     if answer.status != 200:
         raise FetchFailed(f"{where} answered with the status {answer.status}")
     return answer.body

@@ -47,7 +47,7 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class TokenRefused:
     """A token that does not."""
 
     why: str
@@ -63,7 +63,7 @@ def verify(
     keys: Mapping[Provider, Keys],
     now_ms: int,
     skew_ms: int,
-) -> Proven | Refused:
+) -> Proven | TokenRefused:
     """Judge a token.
 
     Args:
@@ -77,28 +77,30 @@ def verify(
     able = [one for one in providers if one.algorithm == token.algorithm]
     if not able:
         wanted = " or ".join(dict.fromkeys(one.algorithm for one in providers))
-        return Refused(f"the token's algorithm is not {wanted}")
+        return TokenRefused(f"the token's algorithm is not {wanted}")
     named = [one for one in able if token.key_id in keys.get(one, {})]
     if not named:
-        return Refused("no known key of a provider has the name in the token", unknown_key=True)
+        return TokenRefused(
+            "no known key of a provider has the name in the token", unknown_key=True
+        )
     signer = next(
         (one for one in named if holds(keys[one][token.key_id], token.signed, token.signature)),
         None,
     )
     if signer is None:
-        return Refused("the token's signature does not hold")
+        return TokenRefused("the token's signature does not hold")
     try:
         claims = read_object(token.payload, "the token's payload")
     except Malformed as error:
-        return Refused(error.what)
+        return TokenRefused(error.what)
     why = objection(claims, signer, now_ms, min(skew_ms, MAX_SKEW_MS))
     if why is not None:
-        return Refused(why)
+        return TokenRefused(why)
     fitting = (one for one in identities if one.provider == signer and fits(one, claims))
     identity = next(fitting, None)
     if identity is None:
         subject = printable(claims["sub"], SUBJECT_SHOWN)
-        return Refused(f"no identity of the bot fits the token of {signer.name} for {subject}")
+        return TokenRefused(f"no identity of the bot fits the token of {signer.name} for {subject}")
     return Proven(identity, token.digest)
 
 

@@ -19,7 +19,7 @@ from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.keys import KeyFiles
-from sealbus_broker.policy.policy_file import Draft
+from sealbus_broker.policy.policy_file import PolicyDraft
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schemas.files import Schemas
@@ -27,7 +27,7 @@ from sealbus_broker.policy.schemas.files import Schemas
 ISSUER_HINT: Final = "`sealbus keys issuer`, where the bus's own keys are, makes it"
 
 
-def check_overlaps(draft: Draft, reader: Reader) -> None:
+def check_overlaps(draft: PolicyDraft, reader: Reader) -> None:
     """Refuse two subjects of which both cover some subject: it is not clear which rule holds."""
     # Literal subjects cannot overlap each other, and a mapping has no doubles. So only patterns are
     # compared.
@@ -41,7 +41,7 @@ def check_overlaps(draft: Draft, reader: Reader) -> None:
                 reader.problem(("subjects", pattern), what, hint="make one of them narrower")
 
 
-def check_grants_are_enforceable(draft: Draft, reader: Reader) -> None:
+def check_grants_are_enforceable(draft: PolicyDraft, reader: Reader) -> None:
     """Refuse grants to subscribe that nats-server could not keep a session to.
 
     For it ``news.*`` covers ``news.>`` (2.15.1), so a session is denied everything below
@@ -56,7 +56,7 @@ def check_grants_are_enforceable(draft: Draft, reader: Reader) -> None:
                 reader.problem(("bots", bot), what, hint=hint)
 
 
-def check_causes_are_declared(draft: Draft, reader: Reader) -> None:
+def check_causes_are_declared(draft: PolicyDraft, reader: Reader) -> None:
     """Refuse a cause that no declared subject can be: its rule could never be met."""
     declared = [*draft.subjects, *builtin_subjects()]
     for rule in draft.subjects:
@@ -70,7 +70,7 @@ def check_causes_are_declared(draft: Draft, reader: Reader) -> None:
         reader.problem(path, what, got=rule.cause.subject, hint=hint)
 
 
-def note_causes_out_of_reach(draft: Draft, document: Document, notes: list[Problem]) -> None:
+def note_causes_out_of_reach(draft: PolicyDraft, document: Document, notes: list[Problem]) -> None:
     """Note a bot that may publish a message, and may not receive its cause, which proves it."""
 
     @cache  # bots share grants: 10,000 of them with 500 rules would take half a minute
@@ -91,7 +91,7 @@ def note_causes_out_of_reach(draft: Draft, document: Document, notes: list[Probl
 
 
 def note_bots_without_key(
-    draft: Draft, document: Document, keys: KeyFiles, notes: list[Problem]
+    draft: PolicyDraft, document: Document, keys: KeyFiles, notes: list[Problem]
 ) -> None:
     """Note a bot that cannot connect, because it has no key."""
     for bot in draft.bots:
@@ -103,7 +103,7 @@ def note_bots_without_key(
 
 
 def note_bound_bots(
-    draft: Draft, bus: BusFile | None, document: Document, notes: list[Problem]
+    draft: PolicyDraft, bus: BusFile | None, document: Document, notes: list[Problem]
 ) -> None:
     """Note a certificate that is for two bots, and a binding on a bus without TLS."""
     first: dict[str, str] = {}
@@ -120,7 +120,7 @@ def note_bound_bots(
             notes.append(document.problem(path, what, hint=hint))
 
 
-def check_session_issuer(draft: Draft, reader: Reader, keys: KeyFiles) -> None:
+def check_session_issuer(draft: PolicyDraft, reader: Reader, keys: KeyFiles) -> None:
     """Refuse identities where the bus has no session-issuer key: nobody could use them."""
     if keys.by_bot.get(RELAY):
         return
@@ -130,7 +130,7 @@ def check_session_issuer(draft: Draft, reader: Reader, keys: KeyFiles) -> None:
         reader.problem(("bots", bot, "identities"), what, hint=ISSUER_HINT)
 
 
-def note_identities(draft: Draft, document: Document, notes: list[Problem]) -> None:
+def note_identities(draft: PolicyDraft, document: Document, notes: list[Problem]) -> None:
     """Note an identity that stands for two bots, and a provider that no identity names."""
     owners: dict[Identity, str] = {}
     for bot, grants in draft.bots.items():
@@ -147,7 +147,7 @@ def note_identities(draft: Draft, document: Document, notes: list[Problem]) -> N
             notes.append(document.problem(place, "no bot has an identity of this provider"))
 
 
-def note_unused_schemas(draft: Draft, schemas: Schemas, notes: list[Problem]) -> None:
+def note_unused_schemas(draft: PolicyDraft, schemas: Schemas, notes: list[Problem]) -> None:
     """Note a schema that no subject names."""
     used = {
         name
@@ -161,7 +161,7 @@ def note_unused_schemas(draft: Draft, schemas: Schemas, notes: list[Problem]) ->
     ]
 
 
-def check_same_bus(draft: Draft, bus: BusFile | None, problems: list[Problem]) -> None:
+def check_same_bus(draft: PolicyDraft, bus: BusFile | None, problems: list[Problem]) -> None:
     """Refuse a ``bus.toml`` of another bus than ``policy.yaml``."""
     if bus is not None and draft.bus and bus.name != draft.bus:
         what = "is another bus's file"

@@ -18,7 +18,7 @@ from sealbus.text_file import other_encoding, without_mark
 from sealbus_broker.escape import readable
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.tree import Node, Place, Unreadable, refuse_misread
+from sealbus_broker.policy.tree import LineColumn, Node, Unreadable, refuse_misread
 from sealbus_broker.policy.yaml_tree import read_yaml_tree
 
 MAX_FILE_BYTES: Final = 1024 * 1024
@@ -158,7 +158,7 @@ def read_file(root: Path, file: str, most: int = MAX_FILE_BYTES) -> bytes | Prob
     return content
 
 
-class Known:
+class KnownFiles:
     """The files of a folder as they were read last.
 
     Whoever reads the folder again takes apart only the files that have changed. Their content
@@ -186,7 +186,7 @@ class Known:
 
 
 def read_yaml(
-    root: Path, file: str, most: int = MAX_FILE_BYTES, known: Known | None = None
+    root: Path, file: str, most: int = MAX_FILE_BYTES, known: KnownFiles | None = None
 ) -> Document | Problem:
     """Read a YAML file of at most ``most`` bytes.
 
@@ -196,7 +196,7 @@ def read_yaml(
 
 
 def read_json(
-    root: Path, file: str, most: int = MAX_FILE_BYTES, known: Known | None = None
+    root: Path, file: str, most: int = MAX_FILE_BYTES, known: KnownFiles | None = None
 ) -> Document | Problem:
     """Read a JSON file of at most ``most`` bytes, as in RFC 8259.
 
@@ -219,7 +219,7 @@ def parse_yaml(file: str, content: bytes) -> Document | Problem:
 
 
 def _read(
-    root: Path, file: str, most: int, reader: Callable[[str, str], Node], known: Known | None
+    root: Path, file: str, most: int, reader: Callable[[str, str], Node], known: KnownFiles | None
 ) -> Document | Problem:
     content = read_file(root, file, most)
     if isinstance(content, Problem):
@@ -252,8 +252,8 @@ def _take_apart(
     return Document(file, content, tree.plain(), tree)
 
 
-def _place(content: bytes, at: int) -> Place:
+def _place(content: bytes, at: int) -> LineColumn:
     line_at = content.rfind(b"\n", 0, at) + 1
-    return Place(
+    return LineColumn(
         content.count(b"\n", 0, at) + 1, len(content[line_at:at].decode(errors="replace")) + 1
     )

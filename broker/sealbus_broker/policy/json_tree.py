@@ -13,7 +13,7 @@ from typing import Final
 from sealbus.protocol.limits import MAX_INTEGER
 from sealbus_broker.escape import readable
 from sealbus_broker.policy.problems import Problem
-from sealbus_broker.policy.tree import KeyValue, Node, Place, Scalar, Unreadable, put
+from sealbus_broker.policy.tree import KeyValue, LineColumn, Node, Scalar, Unreadable, put
 
 MAX_DEPTH: Final = 64
 """Deepest nesting. A schema needs two levels for each level of its payloads, which have 32."""
@@ -80,7 +80,7 @@ class _Reader:
                 return Node(place, self._string(place))
         return Node(place, self._word_or_number(place))
 
-    def _word_or_number(self, place: Place) -> Scalar:
+    def _word_or_number(self, place: LineColumn) -> Scalar:
         for word, value in _WORDS.items():
             if self._text.startswith(word, self._at):
                 self._at += len(word)
@@ -98,7 +98,7 @@ class _Reader:
             )
         return number
 
-    def _string(self, place: Place) -> str:
+    def _string(self, place: LineColumn) -> str:
         try:
             text, self._at = _DECODER.raw_decode(
                 self._text, self._at
@@ -161,11 +161,11 @@ class _Reader:
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
 
-    def _place(self, at: int) -> Place:
+    def _place(self, at: int) -> LineColumn:
         # Places are asked for in ascending order, so the text is read once.
         self._line += self._text.count("\n", self._line_at, at)
         self._line_at = max(self._line_at, self._text.rfind("\n", self._line_at, at) + 1)
-        return Place(self._line, at - self._line_at + 1)
+        return LineColumn(self._line, at - self._line_at + 1)
 
     def _not_json(self, what: str) -> Unreadable:
         got = (
@@ -182,6 +182,6 @@ class _Reader:
         return self._refusal(self._place(self._at), f"is not JSON: {what}", got=got, hint=hint)
 
     def _refusal(
-        self, place: Place, what: str, *, got: str | None = None, hint: str | None = None
+        self, place: LineColumn, what: str, *, got: str | None = None, hint: str | None = None
     ) -> Unreadable:
         return Unreadable(Problem(self._file, place.line, place.column, what, got=got, hint=hint))

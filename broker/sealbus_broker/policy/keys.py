@@ -25,7 +25,7 @@ from sealbus.protocol.sender_links import link_text, parse_link
 from sealbus.protocol.subjects import RELAY, check_name, is_name
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import BotKey, Invitation
-from sealbus_broker.policy.document import Document, Known, file_names, parse_yaml, read_yaml
+from sealbus_broker.policy.document import Document, KnownFiles, file_names, parse_yaml, read_yaml
 from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.invitations import INVITATIONS, read_invitations
 from sealbus_broker.policy.problems import Problem, nearest
@@ -62,7 +62,7 @@ class KeyFiles:
 
 
 def read_key_files(
-    root: Path, bots: frozenset[str], problems: list[Problem], known: Known | None = None
+    root: Path, bots: frozenset[str], problems: list[Problem], known: KnownFiles | None = None
 ) -> KeyFiles:
     """Read every key file of the folder, and add their problems to ``problems``. A missing folder
     has no keys.

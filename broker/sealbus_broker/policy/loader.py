@@ -20,10 +20,10 @@ from sealbus_broker.policy import cross_checks
 from sealbus_broker.policy.builtin import EVERYONE, builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import read_bus_file
-from sealbus_broker.policy.document import Document, Known, look_alikes, read_yaml
+from sealbus_broker.policy.document import Document, KnownFiles, look_alikes, read_yaml
 from sealbus_broker.policy.keys import FOLDER as KEYS
 from sealbus_broker.policy.keys import KeyFiles, keys_of_the_bus, read_key_files
-from sealbus_broker.policy.policy_file import FILE, Draft, read_policy_file
+from sealbus_broker.policy.policy_file import FILE, PolicyDraft, read_policy_file
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schemas.files import FOLDER as SCHEMAS
@@ -41,7 +41,7 @@ class Loaded:
 
 
 def load(
-    folder: Path, bus_keys: frozenset[PublicKey] = frozenset(), known: Known | None = None
+    folder: Path, bus_keys: frozenset[PublicKey] = frozenset(), known: KnownFiles | None = None
 ) -> Loaded:
     """Read ``folder``. Raise nothing.
 
@@ -122,7 +122,7 @@ def _digest(documents: list[Document]) -> bytes:
 
 
 def _policy(
-    draft: Draft,
+    draft: PolicyDraft,
     keys: KeyFiles,
     bus_keys: frozenset[PublicKey],
     digest: bytes,

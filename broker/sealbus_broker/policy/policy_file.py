@@ -1,6 +1,6 @@
 """``policy.yaml``: read, and each of its fields checked by itself.
 
-:func:`read_policy_file` returns a :class:`Draft`. A field that cannot be used is noted as a
+:func:`read_policy_file` returns a :class:`PolicyDraft`. A field that cannot be used is noted as a
 problem, and reading goes on with a default, so that one run finds all problems. Checks between
 fields, and between files, are in :mod:`sealbus_broker.policy.cross_checks`.
 """
@@ -53,7 +53,7 @@ _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 
 @dataclass(frozen=True, slots=True)
-class Grants:
+class GrantPatterns:
     """The patterns that a bot or a role may use, how the bot may seal and connect, and who may
     stand for it."""
 
@@ -67,7 +67,7 @@ class Grants:
 
 
 @dataclass(slots=True)
-class Draft:
+class PolicyDraft:
     """The content of ``policy.yaml``, as far as it could be read."""
 
     bus: str = ""
@@ -77,13 +77,13 @@ class Draft:
     default: Disposition = Disposition.QUARANTINE
     """The disposition of a reason that ``on_violation`` does not name."""
     subjects: list[SubjectRule] = field(default_factory=list)
-    bots: dict[str, Grants] = field(default_factory=dict)
+    bots: dict[str, GrantPatterns] = field(default_factory=dict)
     """The grants of each bot, with those of its roles."""
     providers: dict[str, Provider | None] = field(default_factory=dict)
     """The identity providers. ``None``: one that could not be read."""
 
 
-def read_policy_file(reader: Reader, schemas: Schemas, folder: Path) -> Draft:
+def read_policy_file(reader: Reader, schemas: Schemas, folder: Path) -> PolicyDraft:
     """Read the document of ``reader``, which takes the problems.
 
     Args:
@@ -91,7 +91,7 @@ def read_policy_file(reader: Reader, schemas: Schemas, folder: Path) -> Draft:
         schemas: The folder's schemas, which the subjects name.
         folder: The bus's folder, to which paths in the file are relative.
     """
-    draft = Draft()
+    draft = PolicyDraft()
     top = reader.mapping(reader.document.value, (), _TOP)
     version = top.get("version")
     # For Python True is 1.
@@ -281,13 +281,13 @@ class _Bots:
         self._covering = set(declared)
         """The grants that are known to cover a declared pattern: bots share grants."""
 
-    def read(self, top: dict[str, Any]) -> dict[str, Grants]:
+    def read(self, top: dict[str, Any]) -> dict[str, GrantPatterns]:
         reader = self._reader
         roles = {
             name: self._grants(value, ("roles", name), ("publish", "subscribe"))
             for name, value in reader.mapping(top.get("roles"), ("roles",)).items()
         }
-        bots: dict[str, Grants] = {}
+        bots: dict[str, GrantPatterns] = {}
         for name, value in reader.mapping(top.get("bots"), ("bots",)).items():
             path: KeyPath = ("bots", name)
             reader.checked(name, path, "bot", check_name)
@@ -320,7 +320,7 @@ class _Bots:
                 hint = "take seals_directly away: its session keys come from its tokens"
                 reader.problem((*path, "seals_directly"), what, hint=hint)
             sources = [own, *(roles[role] for _, role in names if role in roles)]
-            bots[name] = Grants(
+            bots[name] = GrantPatterns(
                 [grant for one in sources for grant in one.publish],
                 [grant for one in sources for grant in one.subscribe],
                 tuple(role for _, role in names),
@@ -347,11 +347,11 @@ class _Bots:
         )
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
-    def _grants(self, value: Any, path: KeyPath, known: tuple[str, ...]) -> Grants:
+    def _grants(self, value: Any, path: KeyPath, known: tuple[str, ...]) -> GrantPatterns:
         given = self._reader.mapping(value, path, known)
         publish = self._patterns(given.get("publish"), (*path, "publish"))
         subscribe = self._patterns(given.get("subscribe"), (*path, "subscribe"))
-        return Grants(publish, subscribe)
+        return GrantPatterns(publish, subscribe)
 
     def _patterns(self, value: Any, path: KeyPath) -> list[str]:
         found: list[str] = []

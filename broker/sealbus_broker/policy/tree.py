@@ -16,7 +16,7 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LineColumn:
     """Line and column, both from 1."""
 
     line: int
@@ -29,7 +29,7 @@ class Node:
     the file.
     """
 
-    place: Place
+    place: LineColumn
     value: Scalar | list[Node] | dict[str, KeyValue]
 
     def plain(self) -> object:
@@ -45,7 +45,7 @@ class Node:
 class KeyValue:
     """One ``key: value`` of a mapping. ``key`` is the place of the key."""
 
-    key: Place
+    key: LineColumn
     node: Node
 
 
@@ -87,6 +87,6 @@ def refuse_misread(file: str, text: str) -> None:
         )
 
 
-def place_of(text: str, at: int) -> Place:
+def place_of(text: str, at: int) -> LineColumn:
     """The place of the character at the index ``at``."""
-    return Place(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+    return LineColumn(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))

@@ -25,7 +25,7 @@ from watchfiles import awatch
 from sealbus.protocol.keys import PublicKey
 from sealbus.supervision import in_thread, spawn
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
-from sealbus_broker.policy.document import Known
+from sealbus_broker.policy.document import KnownFiles
 from sealbus_broker.policy.keys import FOLDER as KEYS
 from sealbus_broker.policy.loader import Loaded, load
 from sealbus_broker.policy.policy_file import FILE
@@ -75,7 +75,7 @@ class WatchedFolder:
         """``bus_keys``: the keys whose stamps count as proof in a parent."""
         self.path = path
         self.bus_keys = bus_keys
-        self._known = Known()
+        self._known = KnownFiles()
         """The files as they were read last: only those that have changed are taken apart again."""
         self._placing: asyncio.Task[list[Path]] | None = None
         """Finds the folders to watch. A disk that is gone never answers."""

@@ -33,8 +33,8 @@ from sealbus_broker.escape import readable
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.tree import (
     KeyValue,
+    LineColumn,
     Node,
-    Place,
     Scalar,
     Unreadable,
     place_of,
@@ -129,7 +129,7 @@ class _Builder:
                     begin, items = self._stack.pop()
                     value = self._mapping(items) if isinstance(begin, MappingStartEvent) else items
                     self._add(Node(_place(begin), value))
-        return self._root or Node(Place(1, 1), None)
+        return self._root or Node(LineColumn(1, 1), None)
 
     def _check(self, event: Any) -> None:
         if event.anchor is not None:
@@ -162,8 +162,8 @@ class _Builder:
         return entries
 
 
-def _place(event: Any) -> Place:
-    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+def _place(event: Any) -> LineColumn:
+    return LineColumn(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
 def _scalar(event: Any) -> Scalar:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sealbus.supervision import Ended
+from sealbus.supervision import UnexpectedEnd
 from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
 
 
-def tell(ended: Ended) -> None:
+def tell(ended: UnexpectedEnd) -> None:
     """Write an unexpected end of background work into the log."""
     log.error(
         "background.ended",

@@ -45,7 +45,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.records import read_keyring, write_keyring
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.reader import time_text
-from sealbus_broker.relay.health import Level, Problem
+from sealbus_broker.relay.health import BusProblem, Level
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.store.clocks import Apart
 
@@ -278,15 +278,15 @@ class RelayKeys:
             hint=_COPY,
         )
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[BusProblem]:
         """The problems of the bus key, for the relay's health."""
         found = [
-            Problem(Level.WARNING, f"{ABOUT}-{about}", what, _HINTS[about])
+            BusProblem(Level.WARNING, f"{ABOUT}-{about}", what, _HINTS[about])
             for about, what in self._troubles.items()
         ]
         if self._end is not None and self._secrets.next is None:
             what = f"this relay has an old bus key, and is of no use after {time_text(self._end)}"
-            found.append(Problem(Level.WARNING, ABOUT, what, _COPY))
+            found.append(BusProblem(Level.WARNING, ABOUT, what, _COPY))
         return found
 
     @property

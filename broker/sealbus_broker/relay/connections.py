@@ -17,7 +17,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.supervision import outcome
 from sealbus.waiting import race
-from sealbus_broker.nats.connection import PULL_READ_BYTES, Link, disconnect
+from sealbus_broker.nats.connection import PULL_READ_BYTES, RelayLink, disconnect
 
 
 def ended_for_good() -> ConnectionFailed:
@@ -73,7 +73,7 @@ class Connections:
 
     async def connect(self) -> HardenedClient:
         """Connect *messages*, however long that takes."""
-        link = Link("messages", self._on_lost, self._on_back)
+        link = RelayLink("messages", self._on_lost, self._on_back)
         client = self._messages = await link.connect(
             self._servers,
             self._relay_seed,
@@ -87,7 +87,7 @@ class Connections:
 
     async def connect_live(self) -> HardenedClient:
         """Connect *live*, however long that takes."""
-        link = Link("live messages", lambda: None, lambda: None)
+        link = RelayLink("live messages", lambda: None, lambda: None)
         name = f"sealbus relay {self._relay} live"
         client = self._live = await link.connect(self._servers, self._relay_seed, name, self._tls)
         client.when_closed.add(self.closed.set)

@@ -172,7 +172,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class BusProblem:
     """One problem of the bus."""
 
     level: Level
@@ -184,13 +184,13 @@ class Problem:
     """The step that helps."""
 
 
-def worst(problems: Iterable[Problem]) -> Level:
+def worst(problems: Iterable[BusProblem]) -> Level:
     """Return the worst level of all problems."""
     levels = {problem.level for problem in problems}
     return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
 
 
-def no_problems(_: Limits) -> tuple[Problem, ...]:
+def no_problems(_: Limits) -> tuple[BusProblem, ...]:
     """Return none: whoever runs the relay knows of no other problem."""
     return ()
 
@@ -210,7 +210,7 @@ class Health:
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
         sharing: Sharing | None = None,
-        surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
+        surroundings: Callable[[Limits], Sequence[BusProblem]] = no_problems,
     ) -> None:
         """Begin without problems.
 
@@ -245,7 +245,7 @@ class Health:
         """For each partition, the last sequence that was settled, and since when it is the last."""
         self._told: dict[str, tuple[Level, float]] = {}
         """For each problem in the log, by its subject, the level, and when it was written last."""
-        self.problems: tuple[Problem, ...] = ()
+        self.problems: tuple[BusProblem, ...] = ()
         """The problems that the last look found."""
 
     @property
@@ -278,7 +278,7 @@ class Health:
         """Look once, and log each change."""
         if not self._nc.is_connected:
             found = [
-                Problem(
+                BusProblem(
                     Level.RED,
                     "nats",
                     "the relay has no connection to NATS",
@@ -294,7 +294,7 @@ class Health:
         self._looked_at = self._monotonic()
         self._tell()
 
-    async def _ask_all(self) -> Sequence[list[Problem]]:
+    async def _ask_all(self) -> Sequence[list[BusProblem]]:
         """Return the problems of each part of the look that waits for an answer."""
         # At the same time: a server that is silent to all would otherwise hold up the look for
         # long.
@@ -307,7 +307,7 @@ class Health:
                 return await parts
         except TimeoutError:
             what = f"the relay's look at the bus did not end within {LOOK_MOST_S:g} s"
-            return [[Problem(Level.RED, LOOK, what, HANGS)]]
+            return [[BusProblem(Level.RED, LOOK, what, HANGS)]]
 
     def report(self) -> dict[str, Any]:
         """Return the answer to a ping."""
@@ -330,13 +330,13 @@ class Health:
         """Return the age of the last look, in seconds. ``None``: there was none."""
         return None if self._looked_at is None else round(self._monotonic() - self._looked_at, 1)
 
-    def _present(self) -> list[Problem]:
+    def _present(self) -> list[BusProblem]:
         """Return the problems of the last look, with its age and those of the policy as they are
         now."""
         others = [problem for problem in self.problems if problem.about != POLICY]
         return [*late_look(self._relay, self._looked_s_ago()), *others, *self._own_policy()]
 
-    async def _whole_way(self) -> list[Problem]:
+    async def _whole_way(self) -> list[BusProblem]:
         stored_at = self._counters.stored_at
         if stored_at is not None and self._monotonic() - stored_at < JUST_S:
             return []
@@ -362,38 +362,38 @@ class Health:
         info = await self._ask(f"STREAM.INFO.{INGRESS}")
         return None if info is None else int(info["state"]["last_seq"])
 
-    def _own_stores(self) -> list[Problem]:
+    def _own_stores(self) -> list[BusProblem]:
         stuck = self._stream_store.stuck
         if stuck is None or stuck[0] < STUCK_S:
             return []
         what = f"judged messages cannot be stored for {stuck[0]:.0f} s: {stuck[1]}"
         return [
-            Problem(
+            BusProblem(
                 Level.RED, "store", what, f"if a stream is full, raise its limit; else {RESTART}"
             )
         ]
 
-    def _own_policy(self) -> list[Problem]:
+    def _own_policy(self) -> list[BusProblem]:
         in_force = self._policy
         if in_force.unseen is not None:
             what = f"the relay cannot read its folder for {in_force.unseen_s:.0f} s"
             hint = f"look at the folder's disk and at its permissions ({in_force.unseen})"
             what += "; it goes by the last policy that it has read"
-            return [Problem(Level.WARNING, POLICY, what, hint)]
+            return [BusProblem(Level.WARNING, POLICY, what, hint)]
         if in_force.problems:
             count = len(in_force.problems)
             first = in_force.problems[0]
             what = f"the newest policy cannot be used, so an older one is in force: {first}"
             hint = f"`sealbus check` lists {'it' if count == 1 else f'all {count} problems'}"
-            return [Problem(Level.WARNING, POLICY, what, hint)]
+            return [BusProblem(Level.WARNING, POLICY, what, hint)]
         return []
 
-    async def _streams(self) -> list[Problem]:
+    async def _streams(self) -> list[BusProblem]:
         # At the same time, because a cluster is silent about each stream without a leader.
         found = await asyncio.gather(*(self._stream(name) for name in STREAMS))
         return [problem for part in found for problem in part]
 
-    async def _stream(self, name: str) -> list[Problem]:
+    async def _stream(self, name: str) -> list[BusProblem]:
         info = await self._ask(f"STREAM.INFO.{name}")
         if info is None:
             return [unheard(name, is_cluster=bool(self._nc.cluster))]
@@ -402,14 +402,14 @@ class Health:
         late = before & self._behind[name]
         return [*fill_problem(name, info), *replica_problem(name, info, late)]
 
-    async def _partitions(self) -> list[Problem]:
+    async def _partitions(self) -> list[BusProblem]:
         number = PARTITIONS if self._sharing is None else self._sharing.number
         # At the same time: one after the other, silent ones would take up to two seconds each. A
         # list of them all would wait for the slowest.
         found = await asyncio.gather(*(self._partition(one) for one in partitions(number)))
         return [problem for part in found for problem in part]
 
-    async def _partition(self, one: Partition) -> list[Problem]:
+    async def _partition(self, one: Partition) -> list[BusProblem]:
         partition = str(one)
         info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{one.consumer}")
         if info is None:
@@ -427,9 +427,9 @@ class Health:
             return []
         about = f"partition {partition}"
         what = f"{waiting} messages wait in {about}, unsettled for {still_s:.0f} s"
-        return [Problem(Level.RED, about, what, "look into the relays' logs")]
+        return [BusProblem(Level.RED, about, what, "look into the relays' logs")]
 
-    async def _set_aside(self) -> list[Problem]:
+    async def _set_aside(self) -> list[BusProblem]:
         """Warn of messages that were kept unjudged, until their records age out or are removed."""
         subjects = subject(UNJUDGEABLE)
         info = await self._ask(
@@ -444,7 +444,7 @@ class Health:
             f"{count} messages ended the relays that judged them, and were set aside (from {bots})"
         )
         hint = f"look at them with sealbus quarantine ls --reason {UNJUDGEABLE}"
-        return [Problem(Level.WARNING, UNJUDGEABLE, what, hint)]
+        return [BusProblem(Level.WARNING, UNJUDGEABLE, what, hint)]
 
     async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any] | None:
         try:
@@ -483,7 +483,7 @@ class Health:
             )
 
 
-def _no_verdict(before: int | None, after: int | None) -> Problem:
+def _no_verdict(before: int | None, after: int | None) -> BusProblem:
     """Return the problem of a probe without a stamp. ``before`` and ``after``: the last sequences
     of INGRESS, around the probe. ``None``: JetStream did not say."""
     if before is None or after is None:
@@ -492,17 +492,17 @@ def _no_verdict(before: int | None, after: int | None) -> Problem:
         what = f"INGRESS stores nothing: a message is not in the stream after {PROBE_S:g} s"
     else:
         what = f"a message that INGRESS has stored had no verdict within {PROBE_S:g} s"
-    return Problem(Level.RED, "probe", f"the bus accepts nothing: {what}", RESTART)
+    return BusProblem(Level.RED, "probe", f"the bus accepts nothing: {what}", RESTART)
 
 
-def _refused_probe(stamp: Stamp) -> Problem:
+def _refused_probe(stamp: Stamp) -> BusProblem:
     what = f"a message of the relay's own was refused ({stamp.reason})"
-    return Problem(
+    return BusProblem(
         Level.RED, "probe", what, "are the clocks of the relays and of nats-server right?"
     )
 
 
-def late_look(relay: str, looked_s_ago: float | None) -> list[Problem]:
+def late_look(relay: str, looked_s_ago: float | None) -> list[BusProblem]:
     """Return the problem of a relay whose last look at the bus is too old, or missing.
 
     Args:
@@ -516,18 +516,18 @@ def late_look(relay: str, looked_s_ago: float | None) -> list[Problem]:
             f"the relay {relay} has not looked at the bus yet; expected a look within"
             f" {LATE_S:g} s of its start"
         )
-        return [Problem(Level.RED, LOOK, what, BEGINS)]
+        return [BusProblem(Level.RED, LOOK, what, BEGINS)]
     what = (
         f"the last look of the relay {relay} at the bus is too old: it was {looked_s_ago:g} s ago;"
         f" expected less than {LATE_S:g} s"
     )
-    return [Problem(Level.RED, LOOK, what, HANGS)]
+    return [BusProblem(Level.RED, LOOK, what, HANGS)]
 
 
-def unheard(name: str, *, is_cluster: bool) -> Problem:
+def unheard(name: str, *, is_cluster: bool) -> BusProblem:
     """Return the problem of a stream of which JetStream says nothing."""
     hint = NO_LEADER if is_cluster else RESTART
-    return Problem(Level.RED, name, f"JetStream says nothing of the stream {name}", hint)
+    return BusProblem(Level.RED, name, f"JetStream says nothing of the stream {name}", hint)
 
 
 def behind(info: dict[str, Any]) -> frozenset[str]:
@@ -542,7 +542,7 @@ def behind(info: dict[str, Any]) -> frozenset[str]:
     )
 
 
-def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> list[Problem]:
+def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> list[BusProblem]:
     """Return the problem of a stream's replicas, from its STREAM.INFO. One server has none.
 
     The loss of one node more may then leave the stream without a leader.
@@ -557,7 +557,7 @@ def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> li
         return []
     cluster = info.get("cluster") or {}
     if not cluster.get("leader"):
-        return [Problem(Level.RED, name, f"{name} has no leader: it stores nothing", NO_LEADER)]
+        return [BusProblem(Level.RED, name, f"{name} has no leader: it stores nothing", NO_LEADER)]
     others = cluster.get("replicas") or []
     away = [str(one["name"]) for one in others if one.get("offline")]
     missing = replicas - 1 - len(others)
@@ -568,10 +568,10 @@ def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> li
         return []
     what = f"{name} does not have all its replicas: {'; '.join(parts)}"
     hint = "start that node, or look into its log; stop no other node before this is over"
-    return [Problem(Level.WARNING, f"{name} replicas", what, hint)]
+    return [BusProblem(Level.WARNING, f"{name} replicas", what, hint)]
 
 
-def fill_problem(name: str, info: dict[str, Any]) -> list[Problem]:
+def fill_problem(name: str, info: dict[str, Any]) -> list[BusProblem]:
     """Return the problem of a stream that is nearly full.
 
     Args:
@@ -584,9 +584,9 @@ def fill_problem(name: str, info: dict[str, Any]) -> list[Problem]:
     then, hint = FULL[name]
     # INGRESS is never red for it: judging empties it, and the probe tells when it stores nothing.
     if name in (ACCEPTED, LIVE) and room_bytes(info) < ROOM_BYTES:
-        return [Problem(Level.RED, name, f"{name} is full: {then}", hint)]
+        return [BusProblem(Level.RED, name, f"{name} is full: {then}", hint)]
     what = f"{name} is {filled:.0%} full; at 100 %, {then}"
-    return [Problem(Level.WARNING, name, what, hint)]
+    return [BusProblem(Level.WARNING, name, what, hint)]
 
 
 def fill(info: dict[str, Any]) -> float:

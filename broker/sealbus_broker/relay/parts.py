@@ -10,7 +10,7 @@ Data flows one way::
 Beside them, *sharing* says which partitions this relay works on, and which are another's. *Health*
 sends a message of its own the whole way, and looks at the streams.
 
-:class:`Parts` makes them, and :meth:`Parts.open` subscribes. Whoever made them runs them
+:class:`RelayParts` makes them, and :meth:`RelayParts.open` subscribes. Whoever made them runs them
 (:mod:`sealbus_broker.relay.relay`). A new connection gets new parts.
 """
 
@@ -30,7 +30,7 @@ from sealbus_broker.nats.streams import Partition
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clerk import Clerk
-from sealbus_broker.relay.health import Health, Problem
+from sealbus_broker.relay.health import BusProblem, Health
 from sealbus_broker.relay.ingress.last_try import LastTry
 from sealbus_broker.relay.ingress.rereading import Rereading
 from sealbus_broker.relay.ingress.senders import Senders
@@ -49,7 +49,7 @@ from sealbus_broker.relay.store.ledgers import Ledgers
 from sealbus_broker.relay.store.stream_store import StreamStore
 
 
-class Parts:
+class RelayParts:
     """All of them, for one connection."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Parts:
         counters: VerdictCounters,
         now_ms: Callable[[], int],
         supervisor: Supervisor,
-        surroundings: Callable[[Limits], Sequence[Problem]],
+        surroundings: Callable[[Limits], Sequence[BusProblem]],
         enrols_in: Path | None,
     ) -> None:
         """Make them; nothing is sent or asked.

@@ -27,7 +27,7 @@ from sealbus_broker.nats.promises import (
 )
 from sealbus_broker.nats.provision import raise_replicas
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay.health import Level, Problem
+from sealbus_broker.relay.health import BusProblem, Level
 
 log = get_logger(__name__)
 
@@ -57,7 +57,7 @@ class Promises:
         self._nc = nc
         self._windows = windows
         self._policy = policy
-        self.problems: tuple[Problem, ...] = ()
+        self.problems: tuple[BusProblem, ...] = ()
         """The shortfalls of the last look."""
         self._was_better = False
         self._differed: tuple[Shortfall, ...] = ()
@@ -90,7 +90,7 @@ class Promises:
         lasting = [one for one in self._differed if one in before]
         found = [*shortfalls(limits, replicas, nodes), *lasting]
         self.problems = tuple(
-            Problem(Level.WARNING, one.about, one.what, one.hint) for one in found
+            BusProblem(Level.WARNING, one.about, one.what, one.hint) for one in found
         )
         self._tell_better(limits.replicas, max(replicas.values()))
         least = min(replicas.values())

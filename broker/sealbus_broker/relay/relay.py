@@ -67,16 +67,16 @@ from sealbus_broker.relay.draining import drain
 from sealbus_broker.relay.floods.watch import FloodWatch
 from sealbus_broker.relay.following.folder import Following, too_old
 from sealbus_broker.relay.following.live_sessions import LiveSessions
-from sealbus_broker.relay.health import Problem, no_problems
+from sealbus_broker.relay.health import BusProblem, no_problems
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.live.leader import LiveLeader
 from sealbus_broker.relay.live.worker import LiveWorker
 from sealbus_broker.relay.partitions.sharing import Sharing
 from sealbus_broker.relay.partitions.workers import Workers
-from sealbus_broker.relay.parts import Parts
+from sealbus_broker.relay.parts import RelayParts
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
-from sealbus_broker.relay.stopping import Stopped, until_stopped
+from sealbus_broker.relay.stopping import StoppedEarly, until_stopped
 from sealbus_broker.relay.store import clocks
 from sealbus_broker.relay.store.clocks import Apart, clock_ms
 from sealbus_broker.relay.store.ledgers import Ledgers
@@ -120,7 +120,7 @@ class Relay:
         folder: Folder | None = None,
         enrols_in: Path | None = None,
         make_door: MakeDoor = Door,
-        surroundings: Callable[[Limits], Sequence[Problem]] = no_problems,
+        surroundings: Callable[[Limits], Sequence[BusProblem]] = no_problems,
         secrets_file: Path | None = None,
     ) -> None:
         """Prepare; :meth:`run` serves.
@@ -247,7 +247,7 @@ class Relay:
         self._following = None
         try:
             await until_stopped(stopping, self._look())
-        except Stopped:
+        except StoppedEarly:
             return
         # The door begins first, because its process takes a while to start. It waits for its
         # orders.
@@ -265,7 +265,7 @@ class Relay:
             if not stopping.is_set():
                 live_nc = await until_stopped(stopping, connections.connect_live())
                 await self._serve(nc, live_nc, ledgers, door, stopping, ready)
-        except Stopped:
+        except StoppedEarly:
             log.info("relay.stopped", before="it was ready")
         except (NatsError, OSError, TimeoutError) as error:
             raise ConnectionFailed(
@@ -368,7 +368,7 @@ class Relay:
             take_worthless=self.counters.take_worthless,
             forget_backlog=forget_backlog,
         )
-        parts = Parts(
+        parts = RelayParts(
             nc=nc,
             live_nc=live_nc,
             ledgers=ledgers,
@@ -426,7 +426,7 @@ class Relay:
         log.info("relay.stopped", **self.counters.counts)
 
     def _make_following(
-        self, nc: HardenedClient, ledgers: Ledgers, door: Doorway, parts: Parts
+        self, nc: HardenedClient, ledgers: Ledgers, door: Doorway, parts: RelayParts
     ) -> Following | None:
         if self._reading is None:
             return None

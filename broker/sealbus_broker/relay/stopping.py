@@ -12,14 +12,14 @@ from sealbus.waiting import Interrupted, race
 T = TypeVar("T")
 
 
-class Stopped(Exception):
+class StoppedEarly(Exception):
     """The process was told to stop before the work was done."""
 
 
 async def until_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
-    """Do ``work``. Raises :class:`Stopped` once ``stopping`` is set, with the work cancelled and
-    over."""
+    """Do ``work``. Raises :class:`StoppedEarly` once ``stopping`` is set, with the work cancelled
+    and over."""
     try:
         return await race(work, stopping)
     except Interrupted:
-        raise Stopped from None
+        raise StoppedEarly from None

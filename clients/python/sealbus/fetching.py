@@ -54,7 +54,7 @@ class FetchFailed(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """The answer of a server."""
 
     status: int
@@ -85,7 +85,7 @@ async def fetch(
     ca: Path | None = None,
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
-) -> Answer:
+) -> HttpAnswer:
     """Fetch a document.
 
     Args:
@@ -222,7 +222,7 @@ class _Bytes:
         return io.BytesIO(self._data)
 
 
-def _parse(raw: bytes, most: int, where: str) -> Answer:
+def _parse(raw: bytes, most: int, where: str) -> HttpAnswer:
     source: Any = _Bytes(raw)
     try:
         answer = http.client.HTTPResponse(source)
@@ -238,4 +238,4 @@ def _parse(raw: bytes, most: int, where: str) -> Answer:
             f"{where} redirects (status {answer.status}), and redirects are not followed",
             hint="write the address to which it leads",
         )
-    return Answer(answer.status, body)
+    return HttpAnswer(answer.status, body)

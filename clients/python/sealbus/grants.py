@@ -1,9 +1,9 @@
 """The grants of a bot, as the bus tells them: which subjects are live, how fast the bot may send,
 where it may listen.
 
-The answer to ``sealbus.grants`` becomes a :class:`Grants`. :class:`Known` keeps the newest one: it
-asks with each new connection, and when a stamp names another policy than the one that the grants
-came from. The relay judges by its policy, whatever is known here. Grants only spare a client
+The answer to ``sealbus.grants`` becomes a :class:`Grants`. :class:`KnownGrants` keeps the newest
+one: it asks with each new connection, and when a stamp names another policy than the one that the
+grants came from. The relay judges by its policy, whatever is known here. Grants only spare a client
 messages that would be refused.
 """
 
@@ -63,7 +63,7 @@ REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class GrantedRate:
     """At most ``per_second`` messages a second on the subjects of one declaration, ``burst`` of
     them at once."""
 
@@ -81,7 +81,7 @@ class Declared:
     """Whether messages are judged at once and not stored."""
     schemas: tuple[str, ...]
     """The first is the default."""
-    rate: Rate | None
+    rate: GrantedRate | None
     """Of one bot, all its processes together; ``None``: no limit."""
     reply: bool
     """Whether it takes requests."""
@@ -190,7 +190,7 @@ def _declared(subject: Mapping[str, Any]) -> Declared:
         pattern=subject["pattern"],
         live={"live": True, "stream": False}[subject["delivery"]],
         schemas=tuple(subject["schemas"]),
-        rate=None if rate is None else Rate(float(rate["per_second"]), int(rate["burst"])),
+        rate=None if rate is None else GrantedRate(float(rate["per_second"]), int(rate["burst"])),
         reply=bool(subject["reply"]),
         max_bytes=int(subject["max_bytes"]),
         parent={None: None, "stamp": "stamp", "envelope": "envelope"}[subject["parent"]],
@@ -211,7 +211,7 @@ def _limits(limits: Mapping[str, Any]) -> PolicyLimits:
     )
 
 
-class Known:
+class KnownGrants:
     """The newest grants, and the task that asks for newer ones.
 
     How it works. Grants are *unknown* until the first answer. From then on there are always some,

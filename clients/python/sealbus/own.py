@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sealbus.grants import GRANTS, Declared, Rate
+from sealbus.grants import GRANTS, Declared, GrantedRate
 from sealbus.protocol.reason import Reason
 
 SUBSCRIBE: Final = "sealbus.subscribe"
@@ -48,20 +48,20 @@ OWN_BYTES: Final = 512
 _RATES: Final = {
     # A process asks when it connects, at most every 5 s when the policy changes, and at most once a
     # minute when live messages come late. 128 processes of a bot may begin at once.
-    GRANTS: Rate(5, 128),
+    GRANTS: GrantedRate(5, 128),
     # The durable subscriptions of four sessions at once. Each takes JetStream some milliseconds.
-    SUBSCRIBE: Rate(50, 128),
+    SUBSCRIBE: GrantedRate(50, 128),
     # A subscriber whose messages all fail parks each after its last attempt. Each goes to disk.
-    PARK: Rate(100, 100),
+    PARK: GrantedRate(100, 100),
     # A process that stops, or whose messages fail, notes each envelope that it puts back, and asks
     # for the note of each that comes again. From the third attempt on it notes each message.
-    PROGRESS: Rate(100, 200),
+    PROGRESS: GrantedRate(100, 200),
     # Operators ask for one page or removal after the other, as fast as a terminal shows them.
     # Answers have up to 256 KiB.
-    SUBSCRIPTIONS_LIST: Rate(20, 40),
-    SUBSCRIPTIONS_REMOVE: Rate(100, 100),
-    QUARANTINE_LIST: Rate(20, 40),
-    QUARANTINE_SHOW: Rate(20, 40),
+    SUBSCRIPTIONS_LIST: GrantedRate(20, 40),
+    SUBSCRIPTIONS_REMOVE: GrantedRate(100, 100),
+    QUARANTINE_LIST: GrantedRate(20, 40),
+    QUARANTINE_SHOW: GrantedRate(20, 40),
 }
 
 OWN: Final = {

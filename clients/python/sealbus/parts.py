@@ -1,12 +1,13 @@
 """The parts of a bot, and how they are wired to each other.
 
-How it works. :class:`Parts` makes each part once. None of them knows the bot. Each reports to a
+How it works. :class:`BotParts` makes each part once. None of them knows the bot. Each reports to a
 function that it was given, which is a method here:
 
 * **session**: ``_attach`` for every new connection, ``_on_lost``, ``_on_back``, and the listener's
   ``deny`` for a refused subscription. It is told the bus's notices.
 * **grants**: tell the session over how long to spread its return.
-* **publisher**: the policy in each stamp goes to the grants (:class:`~sealbus.grants.Known`), which
+* **publisher**: the policy in each stamp goes to the grants
+(:class:`~sealbus.grants.KnownGrants`), which
   are asked for again when it is another. The times of each verdict go to the clock
   (:class:`~sealbus.life.clock.Clock`).
 * **opener**: a live message that comes too late has the grants asked for again, because the verdict
@@ -29,7 +30,7 @@ from typing import Self
 from sealbus.arguments import RENEW_LEAST_S, check_seconds
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
-from sealbus.grants import GRANTS, Known
+from sealbus.grants import GRANTS, KnownGrants
 from sealbus.life.clock import Clock
 from sealbus.life.keyring import KeyringReader
 from sealbus.life.session import RENEW_S, Session, Watchers
@@ -55,7 +56,7 @@ from sealbus.supervision import Supervisor
 from sealbus.trust import Trust
 
 
-class Parts(ABC):
+class BotParts(ABC):
     """Makes a bot's parts, and hands on messages to them."""
 
     def __init__(self, credentials: Credentials, *, renew_s: float | None = None) -> None:
@@ -94,7 +95,7 @@ class Parts(ABC):
             on_change=self._resend,
         )
         self._clock = Clock(credentials.bot)
-        self._known = Known(
+        self._known = KnownGrants(
             self._ask_grants,
             self._supervisor,
             lambda grants: self._session.spread(grants.spread_ms / 1000),

@@ -39,7 +39,7 @@ from sealbus.life.signals import heard
 from sealbus.life.states import BotState, Stopped
 from sealbus.log import log
 from sealbus.outcomes import Refused
-from sealbus.parts import Parts
+from sealbus.parts import BotParts
 from sealbus.receiving.serving import Handled, Subscription, serve
 from sealbus.supervision import end, outcome
 from sealbus.waiting import Overdue
@@ -62,7 +62,7 @@ SYNC_HINT: Final = (
 )
 
 
-class Presence(Parts):
+class Presence(BotParts):
     """Takes a bot's parts through its life."""
 
     def __init__(self, credentials: Credentials, *, renew_s: float | None = None) -> None:

@@ -66,7 +66,7 @@ Make = Callable[[], Coroutine[Any, Any, None]]
 
 
 @value
-class Ended:
+class UnexpectedEnd:
     """An unexpected end, for the log."""
 
     whose: str
@@ -92,11 +92,11 @@ class Ended:
 class Tell(Protocol):
     """Writes an unexpected end into a log."""
 
-    def __call__(self, ended: Ended, /) -> None:
+    def __call__(self, ended: UnexpectedEnd, /) -> None:
         """Write it. An exception is dropped: no log takes the work down."""
 
 
-def tell_by_logging(ended: Ended) -> None:
+def tell_by_logging(ended: UnexpectedEnd) -> None:
     """For programs that use :mod:`logging`."""
     log.error("%s", ended)
 
@@ -194,7 +194,7 @@ class Supervisor:
         else:
             failure = BackgroundFailed(self._whose, name, kind(error))
             failure.__cause__ = error
-            self._say(Ended(self._whose, name, kind(error), 1, None))
+            self._say(UnexpectedEnd(self._whose, name, kind(error), 1, None))
         if self.failure is None:
             self.failure = failure
             self.failed.set()
@@ -240,7 +240,7 @@ class Supervisor:
                 raise error
             if until is not None and until.is_set():
                 if error is not None:
-                    self._say(Ended(self._whose, name, kind(error), 1, None))
+                    self._say(UnexpectedEnd(self._whose, name, kind(error), 1, None))
                 return
             if loop.time() - began >= STEADY_S:
                 times = 0
@@ -248,7 +248,7 @@ class Supervisor:
             times += 1
             if times > MOST_IN_A_ROW:
                 raise self.fail(name, error)
-            self._say(Ended(self._whose, name, kind(error), times, pause_s))
+            self._say(UnexpectedEnd(self._whose, name, kind(error), times, pause_s))
             # A stray cancellation must not end the pause's loop either.
             await outcome(pause(pause_s, until=until))
             pause_s = min(2 * pause_s, PAUSE_MOST_S)
@@ -279,7 +279,7 @@ class Supervisor:
         error = await outcome(note())
         if error is None:
             return results[0]
-        self._say(Ended(self._whose, name, kind(error), 1, None))
+        self._say(UnexpectedEnd(self._whose, name, kind(error), 1, None))
         if failed is not None:
             self._call(name, failed)
         return None
@@ -292,7 +292,7 @@ class Supervisor:
         except BaseException as error:  # noqa: BLE001  # of any type: nobody else would learn
             self.fail(name, error)
 
-    def _say(self, ended: Ended) -> None:
+    def _say(self, ended: UnexpectedEnd) -> None:
         try:
             self._tell(ended)
         except _ENDS_THE_PROCESS:

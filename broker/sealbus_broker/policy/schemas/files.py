@@ -17,7 +17,7 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import RELAY, split_schema
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.schemas import BASE, Explaining, Schema, closed_registry
-from sealbus_broker.policy.document import Document, KeyPath, Known, file_names, read_json
+from sealbus_broker.policy.document import Document, KeyPath, KnownFiles, file_names, read_json
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.policy.schemas.budget import Measured, measure
 from sealbus_broker.policy.schemas.faults import faults, metaschema_faults, walk
@@ -50,7 +50,7 @@ class Schemas:
     """Notes, which stop nothing."""
 
 
-def read_schemas(root: Path, problems: list[Problem], known: Known | None = None) -> Schemas:
+def read_schemas(root: Path, problems: list[Problem], known: KnownFiles | None = None) -> Schemas:
     """Read every schema of the folder, and add their problems to ``problems``."""
     before = len(problems)
     try:
@@ -87,7 +87,7 @@ def read_schemas(root: Path, problems: list[Problem], known: Known | None = None
     return Schemas(compiled, measured, present, list(documents.values()), notes)
 
 
-def _read(root: Path, file: str, known: Known | None) -> Document | Problem:
+def _read(root: Path, file: str, known: KnownFiles | None) -> Document | Problem:
     if file.startswith(f"{RELAY}."):
         what = "the name is the bus's own"
         hint = "the bus has schemas of its own, such as sealbus.error.v1"

@@ -59,7 +59,7 @@ from sealbus_broker.relay.floods.meter import (
     WorthlessMeter,
 )
 from sealbus_broker.relay.following.live_sessions import tell
-from sealbus_broker.relay.health import Level, Problem
+from sealbus_broker.relay.health import BusProblem, Level
 from sealbus_broker.relay.store.quarantine import Record
 from sealbus_broker.relay.store.stream_store import StreamStore
 
@@ -175,11 +175,11 @@ class FloodWatch:
                 with contextlib.suppress(NatsError):
                     await subscription.unsubscribe()
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[BusProblem]:
         """Return a warning for each bot that pauses."""
         now_ms = self._now_ms()
         return [
-            Problem(
+            BusProblem(
                 Level.WARNING,
                 f"flood of {bot}",
                 f"{_shown(bot)} sent more than one bot may, {one.floods} times, and is cut off for"

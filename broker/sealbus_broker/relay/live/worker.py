@@ -23,7 +23,7 @@ from sealbus.protocol.codec import is_bundle
 from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
-from sealbus_broker.relay.health import Level, Problem
+from sealbus_broker.relay.health import BusProblem, Level
 from sealbus_broker.relay.judging.arrivals import live_arrivals, live_session
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.judging.pipeline import Process
@@ -114,7 +114,7 @@ class LiveWorker:
             return
         self._changed.set()
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[BusProblem]:
         """Return the problem that the connection is lost for long, if it is. Called at each look of
         the health."""
         if self._nc.is_connected:
@@ -127,7 +127,7 @@ class LiveWorker:
             return []
         what = f"the connection for live messages is lost for {now - self._lost_at:.0f} s"
         hint = "look into the relay's log; without another relay no live message has a verdict"
-        return [Problem(Level.WARNING, "live", what, hint)]
+        return [BusProblem(Level.WARNING, "live", what, hint)]
 
     def on_lost(self) -> None:
         """Do nothing: a message is given to one relay, once."""

@@ -33,7 +33,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus_broker.nats.presence import Presence
+from sealbus_broker.nats.presence import PresenceWord
 
 SILENT_ECHOES: Final = 8
 """After how many echoes without a word a peer is silent. At
@@ -44,7 +44,7 @@ healthy relay is the most expensive batch, which takes a fraction of a second.""
 
 @dataclass(slots=True)
 class _Peer:
-    presence: Presence
+    presence: PresenceWord
     echoes: int = 0
     """How many own echoes have come since its last word."""
 
@@ -57,18 +57,18 @@ class Peers:
     """By id: those that are *there* or *stopping*."""
 
     @property
-    def there(self) -> list[Presence]:
+    def there(self) -> list[PresenceWord]:
         """The last word of each."""
         return [one.presence for one in self._peers.values()]
 
-    def hear(self, presence: Presence) -> bool:
+    def hear(self, presence: PresenceWord) -> bool:
         """Take a word; return whether it changes anything but the time."""
         known = self._peers.get(presence.id)
         self._peers[presence.id] = _Peer(presence)
         before = None if known is None else _facts(known.presence)
         return before != _facts(presence)
 
-    def echo(self) -> list[Presence]:
+    def echo(self) -> list[PresenceWord]:
         """Count an own echo; return those that are silent by it. They are forgotten."""
         for one in self._peers.values():
             one.echoes += 1
@@ -77,7 +77,7 @@ class Peers:
             del self._peers[presence.id]
         return silent
 
-    def ended(self, server: str, connection: int) -> list[Presence]:
+    def ended(self, server: str, connection: int) -> list[PresenceWord]:
         """Return those whose connection has ended, as their server says. They are forgotten."""
         gone = [
             one.presence
@@ -117,7 +117,7 @@ class Peers:
         return [one.id for one in self.there if one.enrols and not one.stopping]
 
 
-def _facts(presence: Presence) -> tuple[object, ...]:
+def _facts(presence: PresenceWord) -> tuple[object, ...]:
     return (
         presence.number,
         presence.holds,

@@ -65,7 +65,7 @@ from sealbus_broker.nats.presence import (
     DOOR_SUBJECT,
     HELLO_SUBJECT,
     RELAY_SUBJECT,
-    Presence,
+    PresenceWord,
 )
 from sealbus_broker.nats.streams import EARLIER, PARTITIONS, Partition, partition_of, partitions
 from sealbus_broker.relay.partitions.peers import Peers, assign
@@ -172,7 +172,7 @@ class Sharing:
         """Whether the log has that a look or a change fails."""
         self._orphans: set[int] = set()
         """The partitions that nobody holds since a relay is gone."""
-        self._ending: dict[str, Presence] = {}
+        self._ending: dict[str, PresenceWord] = {}
         """The silent relays whose connections are being ended, by their ids. Until then their
         partitions count as held."""
         self._weighed: tuple[bytes, int, tuple[int, ...]] = b"", 0, ()
@@ -314,7 +314,7 @@ class Sharing:
 
     def _say(self, beat: int | None = None) -> None:
         """Say the word. Without a connection it is said at a later beat."""
-        word = Presence(
+        word = PresenceWord(
             id=self.id,
             name=self._relay,
             server=self._nc.server_id,
@@ -332,7 +332,7 @@ class Sharing:
 
     def _on_relay(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         with contextlib.suppress(Malformed):
-            word = Presence.decode(data)
+            word = PresenceWord.decode(data)
             if word.id != self.id:
                 if self._peers.hear(word):
                     self._warn_of_namesake(word)
@@ -341,7 +341,7 @@ class Sharing:
                 self._unechoed = 0
                 self._count_echo()
 
-    def _warn_of_namesake(self, word: Presence) -> None:
+    def _warn_of_namesake(self, word: PresenceWord) -> None:
         if word.name == self._relay and word.id not in self._namesakes:
             self._namesakes.add(word.id)
             hint = "give each relay a --name of its own: stamps, logs and `sealbus ping` name it"
@@ -350,7 +350,7 @@ class Sharing:
 
     def _on_door(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         with contextlib.suppress(Malformed):
-            self._doors.hear(Presence.decode(data))
+            self._doors.hear(PresenceWord.decode(data))
 
     def _on_disconnected(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         try:
@@ -378,7 +378,7 @@ class Sharing:
 
     # ---- ends of others --------------------------------------------------------------------------
 
-    async def _end(self, silent: Presence) -> None:
+    async def _end(self, silent: PresenceWord) -> None:
         """Have the connections of a silent relay ended, and its partitions taken over."""
         has_ended = False
         try:
@@ -390,11 +390,11 @@ class Sharing:
                 self._orphan(silent)
             self._update()
 
-    def _orphan(self, gone: Presence) -> None:
+    def _orphan(self, gone: PresenceWord) -> None:
         if gone.number == self._number:
             self._orphans |= gone.holds - self._indexes() - self._held_by_others()
 
-    async def _kick(self, silent: Presence) -> bool:
+    async def _kick(self, silent: PresenceWord) -> bool:
         """Return whether its connections have ended. ``False``: nobody knows."""
         has_ended = True
         # They may be on different servers, and one of these may be away.

@@ -20,7 +20,7 @@ ENTRY_BYTES: Final = 100
 below 65,536 values."""
 
 
-class Grants:
+class GrantAnswers:
     """The answers for all bots, kept while the policy stays the same: a bot asks whenever it
     connects."""
 

@@ -28,7 +28,7 @@ class Held:
     """When it was made. A consumer that is made again has the name of the last one."""
 
 
-class InHand:
+class ConsumersInHand:
     """Asks JetStream about consumers."""
 
     def __init__(self, nc: HardenedClient, policy: Callable[[], Policy]) -> None:

@@ -23,20 +23,20 @@ from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import SUBJECT_HEADER, direct_get
-from sealbus_broker.relay.services.in_hand import READ_S, InHand
+from sealbus_broker.relay.services.in_hand import READ_S, ConsumersInHand
 from sealbus_broker.relay.store.quarantine import Record
 from sealbus_broker.relay.store.stream_store import StreamStore
 
 log = get_logger(__name__)
 
 
-class Parking:
+class ParkingService:
     """Serves ``sealbus.park``."""
 
     def __init__(
         self,
         *,
-        in_hand: InHand,
+        in_hand: ConsumersInHand,
         nc: HardenedClient,
         stream_store: StreamStore,
         policy: Callable[[], Policy],

@@ -29,7 +29,7 @@ from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.relay.services.in_hand import READ_S, InHand
+from sealbus_broker.relay.services.in_hand import READ_S, ConsumersInHand
 from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 
 _NO_NOTE: Final = 10037
@@ -39,7 +39,7 @@ _NONE: Final = (0, 0)
 """Nothing is done, and the delivery was never given back."""
 
 
-class Progress:
+class ProgressService:
     """Serves ``sealbus.progress``."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Progress:
         *,
         nc: HardenedClient,
         stream_store: StreamStore,
-        in_hand: InHand,
+        in_hand: ConsumersInHand,
         policy: Callable[[], Policy],
         shares: Shares,
         now_ms: Callable[[], int],

@@ -52,11 +52,11 @@ from sealbus_broker.relay.services.answers import Answer, Answers, Question
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.relay.services.crowd import Crowd
 from sealbus_broker.relay.services.fair_queue import FairQueue
-from sealbus_broker.relay.services.grants import Grants
-from sealbus_broker.relay.services.in_hand import InHand
+from sealbus_broker.relay.services.grants import GrantAnswers
+from sealbus_broker.relay.services.in_hand import ConsumersInHand
 from sealbus_broker.relay.services.listening import Asked, Listening
-from sealbus_broker.relay.services.parking import Parking
-from sealbus_broker.relay.services.progress import Progress
+from sealbus_broker.relay.services.parking import ParkingService
+from sealbus_broker.relay.services.progress import ProgressService
 from sealbus_broker.relay.services.quarantine_reader import read_record, read_records
 from sealbus_broker.relay.store.stream_store import StreamStore
 
@@ -123,7 +123,7 @@ class ServiceRouter:
         self._policy = policy
         self._counters = counters
         self._now_ms = now_ms
-        self._grants = Grants(relay)
+        self._grants = GrantAnswers(relay)
         self._crowd = Crowd(nc, supervisor, time.monotonic)
         self._listening = Listening(nc, self._tell_that_nobody_listens)
         self._queue = FairQueue(supervisor)
@@ -132,8 +132,8 @@ class ServiceRouter:
         self._telling: asyncio.Task[None] | None = None
         """The task that stores them, or the last one that did."""
         self._subscriptions = Subscriptions(nc)
-        in_hand = InHand(nc, policy)
-        self._progress = Progress(
+        in_hand = ConsumersInHand(nc, policy)
+        self._progress = ProgressService(
             nc=nc,
             stream_store=stream_store,
             in_hand=in_hand,
@@ -141,7 +141,7 @@ class ServiceRouter:
             shares=shares,
             now_ms=now_ms,
         )
-        self._parking = Parking(
+        self._parking = ParkingService(
             in_hand=in_hand,
             nc=nc,
             stream_store=stream_store,

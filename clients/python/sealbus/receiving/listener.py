@@ -32,7 +32,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.arguments import check_place
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
-from sealbus.grants import Known
+from sealbus.grants import KnownGrants
 from sealbus.life.session import Session
 from sealbus.life.states import BotState, Life
 from sealbus.log import log
@@ -47,7 +47,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import consumer_name
 from sealbus.receiving.attempts import DEFAULT_ATTEMPTS
 from sealbus.receiving.live import LiveSubscription
-from sealbus.receiving.place import Note, Place
+from sealbus.receiving.place import Note, RememberedPlace
 from sealbus.receiving.serving import Handled, Subscription
 from sealbus.receiving.subscription import DurableSubscription
 from sealbus.receiving.verifier import DeliveryVerifier
@@ -81,7 +81,7 @@ class Listener:
         opener: DeliveryVerifier,
         requester: Requester,
         draft: Draft,
-        known: Known,
+        known: KnownGrants,
         supervisor: Supervisor,
         on_denied: Callable[[SubscriptionDenied], bool],
     ) -> None:
@@ -297,7 +297,7 @@ class Listener:
                 else:
                     return
 
-        place = Place(
+        place = RememberedPlace(
             bot=self._name,
             consumer=consumer,
             attempts=min(most, handled.attempts or most),

@@ -22,7 +22,7 @@ from sealbus.errors import SealbusError
 from sealbus.log import log
 from sealbus.receiving.attempts import RETRY_MOST_S
 from sealbus.receiving.durable_message import Delivery
-from sealbus.receiving.place import Note, Place
+from sealbus.receiving.place import Note, RememberedPlace
 from sealbus.supervision import Supervisor, end
 
 PARKING: Final = 16
@@ -45,7 +45,7 @@ class Parking:
     def __init__(
         self,
         *,
-        place: Place,
+        place: RememberedPlace,
         supervisor: Supervisor,
         stop: asyncio.Event,
     ) -> None:

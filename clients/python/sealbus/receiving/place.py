@@ -19,7 +19,7 @@ class Note:
 
 
 @value
-class Place:
+class RememberedPlace:
     """The place in the stream that the bus remembers for one durable subscription."""
 
     bot: str

@@ -49,7 +49,7 @@ from sealbus.receiving.attempts import Attempts
 from sealbus.receiving.durable_message import Delivery, DurableMessage
 from sealbus.receiving.in_hand import InHand
 from sealbus.receiving.parking import NO_OUTCOME, UNVERIFIED, Parking
-from sealbus.receiving.place import Note, Place
+from sealbus.receiving.place import Note, RememberedPlace
 from sealbus.receiving.supply import Supply
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
@@ -73,7 +73,7 @@ class DurableSubscription:
         *,
         session: Session,
         opener: DeliveryVerifier,
-        place: Place,
+        place: RememberedPlace,
         supervisor: Supervisor,
         concurrency: int = 1,
     ) -> None:

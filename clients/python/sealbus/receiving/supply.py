@@ -44,7 +44,7 @@ from sealbus.protocol.subjects import INBOX
 from sealbus.receiving.attempts import RETRY_FIRST_S
 from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.in_hand import InHand
-from sealbus.receiving.place import Place
+from sealbus.receiving.place import RememberedPlace
 from sealbus.supervision import Supervisor
 from sealbus.waiting import before
 
@@ -83,7 +83,7 @@ class Supply:
         self,
         *,
         session: Session,
-        place: Place,
+        place: RememberedPlace,
         supervisor: Supervisor,
         hand: InHand,
         stop: asyncio.Event,

@@ -9,7 +9,8 @@ or none. So a refusal of one says nothing yet about the others, unless its reaso
 * **nameless**: it has no nonce yet, or one that it must not use again. It gets one when it is sent.
 * **open**: an attempt has no verdict. Its acceptance may be on the way.
 * **refused**: an attempt was refused, and :meth:`Burst.after` decides what follows (:class:`Then`).
-* **over**: the :attr:`Item.verdict` of each message is done: with the accepting stamp, a refusal of
+* **over**: the :attr:`BurstItem.verdict` of each message is done: with the accepting stamp, a
+refusal of
   the envelope or of this message, or ``Unresolved``. A message may be over before the others,
   because its caller's time is over. It keeps its place in the envelope, so it may yet be accepted,
   and is never told as refused before the others are over.
@@ -104,7 +105,7 @@ class Then(Enum):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Item:
+class BurstItem:
     """One message, whose caller waits."""
 
     kind: Kind
@@ -179,7 +180,7 @@ class Kind:
     """Encoded, where the one message has a parent."""
     resumed: bool = False
     """Whether attempts of an earlier call or process may have been accepted under the nonce."""
-    pace: Pace[Item | Burst] | None = None
+    pace: Pace[BurstItem | Burst] | None = None
     """Gives messages their turn, where the subject has a rate."""
     on_named: Callable[[Header], None] | None = None
     """Told of each nonce that the envelope gets, because it is a request. ``None``: it is none."""
@@ -203,7 +204,7 @@ class Burst:
     """Pause before it is sent again. Grows."""
     is_nameless: bool
     """Whether it gets a nonce when it is sent next: its first one, or one in place of the last."""
-    items: list[Item] = field(default_factory=list)
+    items: list[BurstItem] = field(default_factory=list)
     """The messages, in the order of their payloads. Once it was sent, a message that is over keeps
     its place."""
     size: int = 0
@@ -224,7 +225,7 @@ class Burst:
     begun: float | None = None
     """When it was to be sent for the first time, by the event loop's clock."""
     deadlines: dict[float, asyncio.TimerHandle] = field(default_factory=dict)
-    """Run out when the time of callers is over, by :attr:`Item.ends_at`."""
+    """Run out when the time of callers is over, by :attr:`BurstItem.ends_at`."""
     doubt: asyncio.TimerHandle | None = None
     """Runs out when no receipt under a known bus key came after one under another."""
     refused: Stamp | None = None
@@ -239,7 +240,7 @@ class Burst:
         """How much of its subject's rate it uses."""
         return len(self.items)
 
-    def takes(self, item: Item) -> bool:
+    def takes(self, item: BurstItem) -> bool:
         """Whether one more message, on the same subject, may share the envelope."""
         return (
             len(self.items) < self.kind.most
@@ -247,14 +248,14 @@ class Burst:
             and self.kind.header == item.kind.header
         )
 
-    def add(self, item: Item) -> None:
+    def add(self, item: BurstItem) -> None:
         """Put one more message into the envelope, which was not sent yet."""
         item.burst = self
         self.items.append(item)
         self.size += len(item.payload)
         self.left += 1
 
-    def leave_out(self, item: Item) -> None:
+    def leave_out(self, item: BurstItem) -> None:
         """Leave out a message that was not sent yet."""
         if item in self.items:
             self.items.remove(item)

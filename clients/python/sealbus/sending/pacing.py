@@ -18,7 +18,7 @@ import heapq
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
-from sealbus.grants import Rate
+from sealbus.grants import GrantedRate
 from sealbus.supervision import Supervisor
 
 JITTER_S: Final = 0.5
@@ -63,7 +63,7 @@ class Pace(Generic[Waiter]):
     """The pace of this process on the subjects of one declaration."""
 
     def __init__(
-        self, rate: Rate, release: Callable[[Waiter], None], supervisor: Supervisor
+        self, rate: GrantedRate, release: Callable[[Waiter], None], supervisor: Supervisor
     ) -> None:
         """``release`` is called with each item in its turn."""
         self._supervisor = supervisor
@@ -84,7 +84,7 @@ class Pace(Generic[Waiter]):
         """When the relay last refused a message for its rate, or the pace last became faster."""
         self.set_rate(rate)
 
-    def set_rate(self, rate: Rate) -> None:
+    def set_rate(self, rate: GrantedRate) -> None:
         """Keep to another rate from now on."""
         self.rate = rate
         self._interval_s = 1 / rate.per_second

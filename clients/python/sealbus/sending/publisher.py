@@ -1,7 +1,7 @@
 """Sending, as callers see it: each message until the relay's signed verdict on it is here.
 
-How it works. :meth:`Publisher.publish` makes an :class:`~sealbus.sending.burst.Item` and waits for
-its verdict. On a subject with a rate, the message waits for its pace first
+How it works. :meth:`Publisher.publish` makes an :class:`~sealbus.sending.burst.BurstItem` and
+waits for its verdict. On a subject with a rate, the message waits for its pace first
 (:mod:`sealbus.sending.pacing`). Then it goes round in the :class:`~sealbus.sending.sender.Sender`
 until its verdict is here. It leaves the round by that, by the end of its caller's time, by its
 caller's cancellation, or when the bot is closed (:meth:`Publisher.abandon`). A burst goes on while
@@ -22,7 +22,7 @@ from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS, MAX_TOGETH
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.stamp import Stamp
 from sealbus.sending.bundling import ROOM_BYTES
-from sealbus.sending.burst import Burst, Item, Kind
+from sealbus.sending.burst import Burst, BurstItem, Kind
 from sealbus.sending.minting import salted
 from sealbus.sending.pacing import Pace
 from sealbus.sending.sender import RETRY_FIRST_S, Sender, now_ms
@@ -52,10 +52,10 @@ class Publisher:
         # The other parts of a bot know the publisher alone.
         self.run, self.resend = sender.run, sender.resend
         self.receive, self.take = sender.receive, sender.take
-        self._all: dict[Item, None] = {}
+        self._all: dict[BurstItem, None] = {}
         """Every message without verdict, in order. A dict, because it keeps order and forgets
         fast."""
-        self._paces: dict[str, Pace[Item | Burst]] = {}
+        self._paces: dict[str, Pace[BurstItem | Burst]] = {}
         """By the pattern of the declaration."""
         self._begun = 0
         """Messages so far, which gives each its order."""
@@ -145,7 +145,7 @@ class Publisher:
             pace=self._pace(declared),
         )
         outcomes: list[Stamp | SealbusError | None] = []
-        waiting: dict[int, Item] = {}
+        waiting: dict[int, BurstItem] = {}
         room = asyncio.Semaphore(MANY)
 
         def ended(at: int, _: asyncio.Future[Stamp]) -> None:
@@ -180,7 +180,7 @@ class Publisher:
                 self._end(waiting.pop(at))
         return [one for one in outcomes if one is not None]
 
-    async def resume(self, item: Item, *, timeout_s: float) -> Stamp:
+    async def resume(self, item: BurstItem, *, timeout_s: float) -> Stamp:
         """Find out the outcome of a message that nobody waits for any more. Its envelope is sent
         again under its nonce, with all its messages, unless the verdict on it is known by now.
 
@@ -219,7 +219,7 @@ class Publisher:
         self._sender.submit(burst)
         return await self._verdict(item)
 
-    async def _resume_unsent(self, item: Item, timeout_s: float) -> Stamp:
+    async def _resume_unsent(self, item: BurstItem, timeout_s: float) -> Stamp:
         """Begin anew with a message that nothing was sent of."""
         self._check_life(item.kind.header, live=item.kind.live, resumed=False, timeout_s=timeout_s)
         self._check_open(item.kind)
@@ -237,7 +237,7 @@ class Publisher:
             subject = kind.header.subject
             raise NotConnected(f"the bot was closed before the message on {subject} was sent")
 
-    def _begin(self, kind: Kind, payload: bytes, timeout_s: float) -> Item:
+    def _begin(self, kind: Kind, payload: bytes, timeout_s: float) -> BurstItem:
         """Begin to send a message. Raises :class:`InvalidInput` if it is too large, and
         :class:`NotConnected` if the bot is closed."""
         self._check_open(kind)
@@ -250,7 +250,7 @@ class Publisher:
                 hint="send a smaller payload, or where it can be fetched and its hash",
             )
         self._begun += 1
-        item = Item(
+        item = BurstItem(
             kind=kind,
             payload=salted(payload),
             timeout_s=timeout_s,
@@ -260,7 +260,7 @@ class Publisher:
         self._enter(item)
         return item
 
-    def _enter(self, item: Item) -> None:
+    def _enter(self, item: BurstItem) -> None:
         """Have a message sent, in its turn if its subject has a rate."""
         self._all[item] = None
         kind = item.kind
@@ -275,13 +275,13 @@ class Publisher:
         else:
             self._sender.join(item)
 
-    async def _verdict(self, item: Item) -> Stamp:
+    async def _verdict(self, item: BurstItem) -> Stamp:
         try:
             return await item.verdict
         finally:
             self._end(item)
 
-    def _end(self, item: Item) -> None:
+    def _end(self, item: BurstItem) -> None:
         """Nobody waits for the message any more. Forget its burst with the last of its messages."""
         # If the caller was cancelled, this tells the pace that the message needs no turn.
         item.verdict.cancel()
@@ -323,7 +323,7 @@ class Publisher:
                 "no longer be found out",
             )
 
-    def _pace(self, declared: Declared | None) -> Pace[Item | Burst] | None:
+    def _pace(self, declared: Declared | None) -> Pace[BurstItem | Burst] | None:
         if declared is None or declared.rate is None:
             return None
         pace = self._paces.get(declared.pattern)
@@ -359,7 +359,7 @@ def _most_bytes(declared: Declared | None) -> int:
     return MAX_TOGETHER_BYTES if declared is None else declared.together.size
 
 
-def _outcome(item: Item) -> Stamp | SealbusError:
+def _outcome(item: BurstItem) -> Stamp | SealbusError:
     error = item.verdict.exception()
     if error is None:
         return item.verdict.result()

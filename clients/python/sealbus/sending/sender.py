@@ -44,7 +44,7 @@ from sealbus.protocol.sealed import UnknownKey
 from sealbus.protocol.stamp import Stamp, Verdict, open_stamp
 from sealbus.protocol.subjects import ingress_subject
 from sealbus.sending.bundling import bundles, seal_bundle
-from sealbus.sending.burst import Burst, Item, Then, may_be_sent
+from sealbus.sending.burst import Burst, BurstItem, Then, may_be_sent
 from sealbus.sending.minting import new_nonce
 from sealbus.sending.strangers import Strangers
 from sealbus.supervision import Supervisor
@@ -108,14 +108,14 @@ class Sender:
 
     # ---- on its way out --------------------------------------------------------------------------
 
-    def release(self, released: Item | Burst) -> None:
+    def release(self, released: BurstItem | Burst) -> None:
         """Go on with a message or burst that has waited for its turn."""
-        if isinstance(released, Item):
+        if isinstance(released, BurstItem):
             self.join(released)
         else:
             self.send(released)
 
-    def new_burst(self, item: Item) -> Burst:
+    def new_burst(self, item: BurstItem) -> Burst:
         """A burst of one message, which others may join."""
         kind = item.kind
         burst = Burst(
@@ -128,7 +128,7 @@ class Sender:
         burst.add(item)
         return burst
 
-    def join(self, item: Item) -> None:
+    def join(self, item: BurstItem) -> None:
         """Have the message share an envelope with others of this turn of the event loop."""
         burst = self.open.get(item.kind.place)
         if burst is not None and burst.begun is not None and burst.takes(item):
@@ -170,7 +170,7 @@ class Sender:
         self.unsent[burst] = None
         self._wake.set()
 
-    def set_deadline(self, burst: Burst, item: Item, begun: float) -> None:
+    def set_deadline(self, burst: Burst, item: BurstItem, begun: float) -> None:
         """Start the time of a message, which began at ``begun`` by the event loop's clock."""
         seconds = item.timeout_s
         if burst.kind.resumed:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sealbus.arguments import check_live, check_nonce, check_ttl
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
-from sealbus.grants import Declared, Known
+from sealbus.grants import Declared, KnownGrants
 from sealbus.life.states import Life
 from sealbus.log import log
 from sealbus.outcomes import Refused, RequestFailed, Unresolved
@@ -21,7 +21,7 @@ from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.subjects import check_subject, reply_subject, split_schema
 from sealbus.sending.budget import excess
-from sealbus.sending.burst import Item
+from sealbus.sending.burst import BurstItem
 from sealbus.sending.publisher import Publisher
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import outcome
@@ -47,7 +47,7 @@ class Speaker:
         *,
         publisher: Publisher,
         requester: Requester,
-        known: Known,
+        known: KnownGrants,
     ) -> None:
         """
         Args:
@@ -161,7 +161,7 @@ class Speaker:
                 hint="where only its nonce is left, publish the message again with nonce=...",
             )
         self._life.check("resume()")
-        if not isinstance(unresolved.again, Item):
+        if not isinstance(unresolved.again, BurstItem):
             raise InvalidInput(
                 "this message cannot be resumed",
                 hint="its outcome cannot be found out in this process",
