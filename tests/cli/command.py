@@ -41,6 +41,10 @@ def sealbus(
     ``full_disk``: files can be made, but no byte can be written into them.
     """
     environment = _environment(variables or {})
+    if full_disk:  # nor could its coverage be written
+        environment = {
+            name: value for name, value in environment.items() if not name.startswith(_COVERAGE)
+        }
     bytes_given = given.encode() if isinstance(given, str) else given
     if _can_fork(variables or {}) and not prefix and not full_disk:
         with forked(
@@ -69,6 +73,10 @@ async def sealbus_beside(*arguments: str, cwd: Path) -> Ran:
     with forked(command_line, cwd=cwd, environment=_environment({})) as command:
         await until(lambda: command.process.exitcode is not None, f"the end of {arguments}")
         return _ran(*command.told)
+
+
+_COVERAGE: Final = "COVERAGE_PROCESS_"
+"""The beginning of the variables that have a process measured (`make coverage`)."""
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

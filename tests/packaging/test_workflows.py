@@ -57,7 +57,7 @@ def test_each_action_is_named_by_its_major_version() -> None:
 
 def test_no_checkout_leaves_credentials_behind() -> None:
     checkouts = [step for step in steps() if step.get("uses", "").startswith("actions/checkout@")]
-    assert [step["with"] for step in checkouts] == [{"persist-credentials": False}] * 3
+    assert [step["with"] for step in checkouts] == [{"persist-credentials": False}] * 4
 
 
 def test_workflows_and_hooks_run_targets_that_exist() -> None:
@@ -75,6 +75,13 @@ def test_every_python_that_is_named_is_tested() -> None:
     found = re.findall(r"Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
     matrix = document(ROOT / ".github/workflows/ci.yml")["jobs"]["linux"]["strategy"]["matrix"]
     assert matrix["python"] == found
+
+
+def test_one_python_keeps_the_floor_of_coverage() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert 50 < tool["coverage"]["report"]["fail_under"] < 100
+    measured = [step for step in steps() if step.get("run", "").endswith(" coverage")]
+    assert len(measured) == 1
 
 
 def test_hooks_fetch_nothing() -> None:
