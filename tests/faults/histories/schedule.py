@@ -71,7 +71,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "cut-subscriber": Kind(2, _ANY, cuts=True),
     "cut-relay": Kind(3, _ANY, cuts=True),
     "cut-node": Kind(3, _ANY, nodes=(NODES,), cuts=True),
-    "full-disk": Kind(1, (MIDDLE_S,), nodes=(1,)),
+    "full-disk": Kind(1, (MIDDLE_S,)),
     "withdraw-grant": Kind(2, (MIDDLE_S,)),
     "change-limit": Kind(2, (MIDDLE_S,)),
     "rotate-key": Kind(1),
