@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, BotState, Message
+from sealbus.nats.pull import Pull
 from sealbus.receiving import subscription as subscription_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving import window as window_module
@@ -20,7 +21,7 @@ from sealbus.receiving.supply import Supply
 from sealbus.testing import TestBus
 from sealbus_broker.relay.services.progress import ProgressService
 from tests.shells.test_subscription import SUBJECT, Handler, given_out, is_settled, listener
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -317,10 +318,8 @@ class Held(Handler):
         await until(lambda: self.texts[-1] not in self.held, "it may go on")
 
 
-async def test_stop_amid_a_returned_burst_keeps_the_order(
-    bus: TestBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A slow handler had two bursts given back. One came again, and the server has the other."""
+async def slow(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> tuple[Bot, Held, Supply]:
+    """A bot whose handler is at "one" of a burst, and has had two later bursts given back."""
     supplies = watched(monkeypatch)
     bot = Bot(bus.credentials("listener"))
     handler = Held(bot)
@@ -333,6 +332,14 @@ async def test_stop_amid_a_returned_burst_keeps_the_order(
     (supply,) = supplies
     await until(lambda: given_out(bus).first_again is not None, "two bursts are given back")
     await until(lambda: supply._pull is not None and not supply._stuck, "it may fetch again")
+    return bot, handler, supply
+
+
+async def test_stop_amid_a_returned_burst_keeps_the_order(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the two bursts has come again, and the server has the other one."""
+    bot, handler, supply = await slow(bus, monkeypatch)
     handler.held.remove("one")
     await until(lambda: handler.texts[-1] == "three", "the first of them came again")
     assert not supply._hand.waiting, "and the other one has not"
@@ -344,3 +351,57 @@ async def test_stop_amid_a_returned_burst_keeps_the_order(
     _, next_one = await listener(bus, durable="d")
     await until(is_settled(bus), "the rest is handled")
     assert next_one.texts == ["four", "five", "six", "seven"]
+
+
+async def test_stop_after_bursts_were_given_back_keeps_the_order(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has both of them at the stop."""
+    bot, handler, supply = await slow(bus, monkeypatch)
+    assert not supply._hand.waiting, "nothing of them has come again"
+    closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
+    await until(lambda: bot.state is BotState.CLOSING, "it stops")
+    handler.held.clear()
+    await closing
+    assert handler.texts[-1] == "one"
+    _, next_one = await listener(bus, durable="d")
+    await until(is_settled(bus), "the rest is handled")
+    assert next_one.texts == ["two", "three", "four", "five", "six", "seven"]
+
+
+async def test_handler_that_is_slow_at_a_stop_keeps_the_order(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer finds it while the stop waits for the request under way."""
+    supplies = watched(monkeypatch)
+    bot = Bot(bus.credentials("listener"))
+    handler = Held(bot)
+    await bus.connect(bot)
+    await hurry(bus, handler)
+    monkeypatch.setattr(supply_module, "UNBEGUN_S", PATIENCE_S)
+    for texts in (("one", "two"), ("three", "four")):
+        await greet_together(bus, *texts)
+    (supply,) = supplies
+    await until(lambda: bool(supply._hand.waiting), "the second burst waits")
+    over, close, closed = Pull.over, Pull.close, asyncio.Event()
+
+    async def wait_longer(self: Pull) -> None:
+        monkeypatch.setattr(supply_module, "UNBEGUN_S", 0.0)
+        await until(lambda: supply._stuck, "the timer has found it")
+        await over(self)
+
+    async def tell(self: Pull) -> None:
+        await close(self)
+        closed.set()
+
+    monkeypatch.setattr(Pull, "over", wait_longer)
+    monkeypatch.setattr(Pull, "close", tell)
+    closing = asyncio.create_task(bot.close(timeout=PATIENCE_S))
+    await patiently(closed.wait())
+    handler.held.clear()
+    await closing
+    assert handler.texts[-1] == "one"
+    monkeypatch.setattr(Pull, "over", over)
+    _, next_one = await listener(bus, durable="d")
+    await until(is_settled(bus), "the rest is handled")
+    assert next_one.texts == ["two", "three", "four"]

@@ -193,7 +193,8 @@ class Supply:
             if self._stop.is_set() or self._stuck:
                 await self._fetch_given_back(pull)
             await pull.close()
-        if self._stuck:
+        # Whoever stops gives back in run(), behind the opened delivery.
+        if self._stuck and not self._stop.is_set():
             self.give_back_waiting()
             await self._settle()
             self._stuck = False
@@ -204,7 +205,11 @@ class Supply:
         The server puts a given-back message behind those that were given back before, however old
         it is. All of it together, and sorted, is in order again.
         """
-        while self._in_order and (last := self._last_to_give_back()) and last.delivered > 1:
+        while self._in_order and (last := self._last_to_give_back()):
+            # A new delivery is behind all that were given back, unless it is opened: those behind
+            # it were given back while it was at work.
+            if last.delivered == 1 and self._hand.waiting:
+                return
             pull.ask(REST, wait=False)
             await pull.over()
             if self._last_to_give_back() is last:
