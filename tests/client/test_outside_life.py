@@ -6,6 +6,8 @@ No test here needs a server.
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -21,9 +23,10 @@ from sealbus import (
     Unresolved,
     new_nonce,
 )
+from sealbus.life.states import Life
 from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, patiently, until
 
 
 @pytest.fixture
@@ -162,3 +165,21 @@ def test_a_bot_that_never_connected_is_closed_anywhere(bot: Bot) -> None:
     asyncio.run(bot.close())
     asyncio.run(bot.close())
     assert bot.state is BotState.CLOSED
+
+
+async def test_stop_in_a_signal_handler_wakes_the_loop() -> None:
+    """Without a wake-up, the loop would sleep until its next timer."""
+    life = Life("order")
+    life.begin()
+    before = signal.signal(signal.SIGUSR1, lambda *_: life.stop_from_anywhere())
+    try:
+        main = threading.main_thread().ident
+        assert main is not None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # The loop is asleep by then, or the signal interrupts it just before.
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+        await patiently(life.stopping.wait())
+        assert loop.time() - began < PATIENCE_S / 2, "the timer of patiently() has not woken it"
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -205,11 +205,13 @@ class Life:
         self.stopping.set()
 
     def stop_from_anywhere(self) -> None:
-        """The same, from any thread and event loop. An event wakes nobody in another one."""
-        if self._loop is not None and self.is_elsewhere:
+        """The same, from any thread, event loop or signal handler. An event wakes no loop that is
+        asleep: neither that of another thread, nor its own in a signal handler."""
+        if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended, and nobody waits in it
                 self._loop.call_soon_threadsafe(self.stop)
-                return
+                if self.is_elsewhere:
+                    return
         self.stop()
 
     async def unless_stopped(
