@@ -16,6 +16,7 @@ import pytest
 from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.reason import Reason
+from sealbus.protocol.subjects import consumer_name
 from tests.cli.command import SEALBUS, quickly, sealbus, wait_for
 from tests.cli.folders import unwritable
 from tests.ports import free_port
@@ -157,6 +158,44 @@ def test_the_environment_is_asked_before_the_default(bus: Bus, name: str) -> Non
     assert "no credentials: SEALBUS_BUS, SEALBUS_BOT" in asked.err
     chosen = sealbus("quarantine", "ls", "--as", "operator", cwd=bus.folder, variables={name: "x"})
     assert chosen.code == 0, chosen.err
+
+
+@pytest.mark.parametrize("form", ["seed", "token", "file", "file of the command"])
+def test_a_typed_folder_wins_over_the_environment(bus: Bus, tmp_path: Path, form: str) -> None:
+    """The environment has the credentials of another bus, as in a shell for production."""
+    assert sealbus("init", "other", cwd=tmp_path).code == 0
+    other = tmp_path / "other/credentials/operator.toml"
+    variables = {
+        "seed": variables_of(Credentials.load(other)),
+        "token": {"SEALBUS_TOKEN_FILE": str(tmp_path / "token")},
+        "file": {"SEALBUS_CREDENTIALS": str(other)},
+        "file of the command": {"SEALBUS_QUARANTINE_LS_CREDENTIALS": str(other)},
+    }[form]
+    folder = str(bus.folder / "mybus")
+    asked = sealbus("quarantine", "ls", "--dir", folder, cwd=tmp_path, variables=variables)
+    assert asked.code == 0, asked.err
+
+
+def test_a_removal_stays_in_the_typed_folder(bus: Bus, tmp_path: Path) -> None:
+    """The environment has the operator of a bus that has the subscription."""
+    place = ("sub", "greetings.sent", "--as", "listener", "--durable", "kept", "--idle", "0.1")
+    sealbus(*place, cwd=bus.folder)
+    consumer = consumer_name("listener", "greetings.sent", "kept")
+    url = f"nats://127.0.0.1:{free_port()}"
+    assert sealbus("init", "staging", "--server", url, cwd=tmp_path).code == 0
+    operator = Credentials.load(bus.folder / "mybus/credentials/operator.toml")
+    removal = ("subscriptions", "rm", consumer, "--yes", "--timeout", "1", "--dir", "staging")
+    removed = sealbus(*removal, cwd=tmp_path, variables=variables_of(operator))
+    assert removed.code != 0, removed.err
+    assert consumer in sealbus("subscriptions", "ls", cwd=bus.folder).out
+
+
+def test_a_typed_file_wins_over_the_folder_s_bot(bus: Bus, tmp_path: Path) -> None:
+    assert sealbus("init", "other", cwd=tmp_path).code == 0
+    operator = str(bus.folder / "mybus/credentials/operator.toml")
+    options = ("--dir", "other", "--credentials", operator)
+    asked = sealbus("quarantine", "ls", *options, cwd=tmp_path)
+    assert asked.code == 0, asked.err
 
 
 def test_a_record_that_cannot_be_kept_is_told_how_to(bus: Bus, tmp_path: Path) -> None:

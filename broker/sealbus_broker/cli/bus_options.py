@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
@@ -114,9 +115,13 @@ def find_credentials(
     """The credentials that a command uses.
 
     They are those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder,
-    in this order.
+    in this order. ``default`` comes before the environment if the command line names the folder.
     """
     given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
+    # Variables that somebody set for one bus may not lead a command about another bus to it.
+    is_folder_meant = _is_typed("folder") and not _is_typed("credentials")
+    if bot is None and is_folder_meant:
+        bot = default
     if bot is not None:
         return BusFolder.find(folder).speak_as(bot, given)
     if credentials is not None:
@@ -132,3 +137,9 @@ def find_credentials(
     else:
         raise click.UsageError("no credentials given: use --as BOT, or --credentials FILE")
     return replace(found, servers=given) if given else found
+
+
+def _is_typed(parameter: str) -> bool:
+    """Whether the command line has the parameter itself, and not a variable of the environment."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is ParameterSource.COMMANDLINE
