@@ -26,7 +26,9 @@ from sealbus_broker.relay.health import (
     ASK_S as ANSWER_S,
 )
 from sealbus_broker.relay.health import (
+    LATE_LOOK,
     LATE_S,
+    LOOK,
     LOOK_MOST_S,
     LOOK_S,
     STILL_S,
@@ -215,16 +217,52 @@ def on_a_ward(work: Callable[[Ward], Coroutine[Any, Any, None]]) -> None:
     run(play())
 
 
-def test_a_look_that_hangs_is_red_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(_: Health) -> list[BusProblem]:
-        await asyncio.Event().wait()
-        return []
+async def hang(_: Health) -> list[BusProblem]:
+    """A part of a look that never ends."""
+    await asyncio.Event().wait()
+    return []
 
+
+def test_a_look_that_hangs_is_red_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(ward: Ward) -> None:
         took_s = await failing(ward, 0.1, lambda _: monkeypatch.setattr(Health, "_set_aside", hang))
         assert took_s <= PROMISED_S
         (problem,) = ward.health.problems
         assert problem.what == f"the relay's look at the bus did not end within {LOOK_MOST_S:g} s"
+
+    on_a_ward(play)
+
+
+@pytest.mark.parametrize("part", ["_whole_way", "_set_aside"], ids=["that part", "another part"])
+def test_a_problem_outlasts_a_look_that_is_cut(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has seen the end of the problem, whichever part of the look hangs."""
+
+    async def abouts(ward: Ward) -> tuple[set[str], set[str]]:
+        """The subjects of the problems that a look finds, and of those that are over."""
+        with capture_logs() as said:
+            await ward.health.look()
+        over = {line["about"] for line in said if line["event"] == "health.recovered"}
+        return {problem.about for problem in ward.health.problems}, over
+
+    async def play(ward: Ward) -> None:
+        nothing_judged(ward)
+        assert await abouts(ward) == ({"probe"}, set())
+        with monkeypatch.context() as hanging:
+            hanging.setattr(Health, part, hang)
+            assert await abouts(ward) == ({"probe", LOOK}, set())
+        ward.accepts = True
+        assert await abouts(ward) == (set(), {"probe", LOOK})
+
+    on_a_ward(play)
+
+
+def test_a_cut_look_and_an_old_look_are_two_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(ward: Ward) -> None:
+        monkeypatch.setattr(Health, "_set_aside", hang)
+        await ward.health.look()
+        await asyncio.sleep(LATE_S)
+        problems = ward.health.report()["problems"]
+        assert sorted(problem["about"] for problem in problems) == sorted([LATE_LOOK, LOOK])
 
     on_a_ward(play)
 

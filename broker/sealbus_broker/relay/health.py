@@ -44,7 +44,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE, RECORDS
-from sealbus.supervision import kind, pause
+from sealbus.supervision import beside, kind, pause
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API
@@ -138,7 +138,11 @@ POLICY: Final = "policy"
 """The subject of problems of the policy."""
 
 LOOK: Final = "look"
-"""The subject of problems of the look itself."""
+"""The subject of a look that was cut off."""
+
+LATE_LOOK: Final = "late look"
+"""The subject of a last look that is too old, or missing. Only reports have it, because the log has
+lines of looks."""
 
 RESTART: Final = (
     "look into nats-server's log and at its disk. A stream that met a full disk stores nothing"
@@ -237,6 +241,8 @@ class Health:
         self._monotonic = monotonic
         self._sharing = sharing
         self._surroundings = surroundings
+        self._found: dict[str, list[BusProblem]] = {}
+        """For each part of a look that waits for answers, its problems at its last end."""
         self._looked_at: float | None = None
         """When the last look ended. ``None``: there was none."""
         self._behind: dict[str, frozenset[str]] = {}
@@ -285,6 +291,7 @@ class Health:
                     "is nats-server running?",
                 )
             ]
+            self._found.clear()
         else:
             parts = await self._ask_all()
             around = self._surroundings(self._policy().limits)
@@ -295,19 +302,30 @@ class Health:
         self._tell()
 
     async def _ask_all(self) -> Sequence[list[BusProblem]]:
-        """Return the problems of each part of the look that waits for an answer."""
+        """Return the problems of each part of the look that waits for an answer.
+
+        A part that does not end keeps its problems, because nobody has seen their end.
+        """
         # At the same time: a server that is silent to all would otherwise hold up the look for
         # long.
-        parts = asyncio.gather(
-            self._whole_way(), self._streams(), self._partitions(), self._set_aside()
-        )
-        try:
+        parts = {
+            "way": self._whole_way(),
+            "streams": self._streams(),
+            "partitions": self._partitions(),
+            "set aside": self._set_aside(),
+        }
+        async with beside(*parts.values(), name="a part of the look") as asked:
             # Each part has its own bound. This one holds whatever a part waits for.
-            async with asyncio.timeout(LOOK_MOST_S):
-                return await parts
-        except TimeoutError:
-            what = f"the relay's look at the bus did not end within {LOOK_MOST_S:g} s"
-            return [[BusProblem(Level.RED, LOOK, what, HANGS)]]
+            _, cut = await asyncio.wait(
+                asked, timeout=LOOK_MOST_S, return_when=asyncio.FIRST_EXCEPTION
+            )
+            for part, task in zip(parts, asked, strict=True):
+                if task.done():
+                    self._found[part] = task.result()
+        if not cut:
+            return [*self._found.values()]
+        what = f"the relay's look at the bus did not end within {LOOK_MOST_S:g} s"
+        return [*self._found.values(), [BusProblem(Level.RED, LOOK, what, HANGS)]]
 
     def report(self) -> dict[str, Any]:
         """Return the answer to a ping."""
@@ -516,12 +534,12 @@ def late_look(relay: str, looked_s_ago: float | None) -> list[BusProblem]:
             f"the relay {relay} has not looked at the bus yet; expected a look within"
             f" {LATE_S:g} s of its start"
         )
-        return [BusProblem(Level.RED, LOOK, what, BEGINS)]
+        return [BusProblem(Level.RED, LATE_LOOK, what, BEGINS)]
     what = (
         f"the last look of the relay {relay} at the bus is too old: it was {looked_s_ago:g} s ago;"
         f" expected less than {LATE_S:g} s"
     )
-    return [BusProblem(Level.RED, LOOK, what, HANGS)]
+    return [BusProblem(Level.RED, LATE_LOOK, what, HANGS)]
 
 
 def unheard(name: str, *, is_cluster: bool) -> BusProblem:
