@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack, closing
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli import relay_name as module
-from sealbus_broker.cli.relay_name import OwnName, host_part
+from sealbus_broker.cli.relay_name import MOST_HELD, OwnName, host_part
 
 BUS = f"bus-{os.getpid()}"
 LINUX = sys.platform == "linux"
@@ -57,6 +59,22 @@ def test_relays_of_one_machine_have_numbers() -> None:
 
 def test_the_number_of_the_process_is_the_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_hold", lambda _: None)
-    name = OwnName(BUS, "web1")
+    with capture_logs() as said:
+        name = OwnName(BUS, "web1")
     assert name.text == f"web1-{os.getpid()}"
+    (line,) = said
+    assert (line["log_level"], line["event"]) == ("warning", "name.not-held")
+    assert name.text in line["what"]
+    assert "--name" in line["hint"]
     name.close()
+
+
+@pytest.mark.skipif(not LINUX, reason="abstract sockets are of Linux")
+def test_only_a_name_that_is_not_held_has_a_warning() -> None:
+    with capture_logs() as said, ExitStack() as held:
+        for _ in range(MOST_HELD):
+            held.enter_context(closing(OwnName(BUS, "web2")))
+        assert said == []
+        last = held.enter_context(closing(OwnName(BUS, "web2")))
+    assert last.text == f"web2-{os.getpid()}"
+    assert [line["event"] for line in said] == ["name.not-held"]

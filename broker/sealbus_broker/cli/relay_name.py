@@ -9,7 +9,7 @@ The first relay of a bus on a machine is ``HOST``, the next ``HOST-2``, and so o
 its number as the name of an abstract Unix socket, which the kernel frees when the process ends,
 however it ends. It is in no folder, because a relay may be unable to write any. Another user of the
 machine may take numbers, and changes nothing but names by that. A system without such sockets
-(macOS) has the number of the process instead.
+(macOS), or a service that may make none, has the number of the process instead, and a warning.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ import sys
 from typing import Final
 
 from sealbus.protocol.limits import MAX_NAME_CHARS
+from sealbus_broker.logger import get_logger
+
+log = get_logger(__name__)
 
 MOST_HELD: Final = 64
 """How many relays of a bus on one machine have a short number. A bus has no more partitions."""
@@ -35,11 +38,17 @@ _HASH_CHARS: Final = 8
 """How much of a hash stands for the rest of a long host name."""
 
 
+HINT: Final = (
+    "give the relay a name of its own with --name; or, if systemd has RestrictAddressFamilies= for"
+    " it, add AF_UNIX there"
+)
+
+
 class OwnName:
     """A name that no other relay of this bus on this machine has while the object lives."""
 
     def __init__(self, bus: str, host: str) -> None:
-        """Take a name.
+        """Take a name. Log a warning if it cannot be the same after a restart.
 
         Args:
             bus: The name of the bus. Relays of another bus have their own numbers.
@@ -54,6 +63,11 @@ class OwnName:
             if self._socket is not None:
                 return
         self.text = f"{base}-{os.getpid()}"
+        what = (
+            f"this relay is named {self.text} and gets another name at its next start, because no"
+            " abstract Unix socket holds its name; each start renews the sessions of all bots"
+        )
+        log.warning("name.not-held", text=f"warning: {what}\nhint: {HINT}", what=what, hint=HINT)
 
     def close(self) -> None:
         """Give the name back."""
