@@ -100,11 +100,9 @@ class Ender(Protocol):
 
 
 class DurableMessage(PendingMessage):
-    """A message of a delivery."""
+    """A message of a delivery. The server delivers it again unless it is acknowledged."""
 
     __slots__ = ("_subscription", "begun", "delivery")
-
-    is_durable = True
 
     def __init__(self, subscription: Ender, delivery: Delivery, message: Message) -> None:
         super().__init__(message)

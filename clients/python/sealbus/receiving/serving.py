@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from sealbus.log import log
 from sealbus.protocol.delivery import Message
+from sealbus.receiving.durable_message import DurableMessage
 from sealbus.receiving.live import LiveSubscription
 from sealbus.receiving.verifier import PendingMessage
 from sealbus.supervision import outcome
@@ -147,7 +148,7 @@ async def _call(handler: Handler, pending: PendingMessage) -> None:
 def _failure(pending: PendingMessage, pause_s: float | None) -> str:
     """The log line about a message that a handler failed on."""
     message = pending.message
-    if not pending.is_durable:
+    if not isinstance(pending, DurableMessage):
         then = "live messages are not delivered again"
     elif pause_s is not None:
         then = f"it is delivered again in {pause_s:.0f} s"

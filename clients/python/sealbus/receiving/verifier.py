@@ -172,16 +172,8 @@ class PendingMessage:
 
     __slots__ = ("message",)
 
-    is_durable = False
-    """Whether the server delivers it again unless it is acknowledged."""
-
     def __init__(self, message: Message) -> None:
         self.message = message
-
-    @property
-    def is_last_attempt(self) -> bool:
-        """Whether no other attempt follows a failure in any case."""
-        return True
 
     def handled(self) -> None:
         """The handler succeeded: the message is done for good."""
