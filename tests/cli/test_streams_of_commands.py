@@ -67,6 +67,9 @@ STATES = [
     State(stderr="broken"),
 ]
 
+PATIENT_WAIT = ("--wait", "--timeout", f"{PATIENCE_S / 2:g}")
+"""On a busy machine all relays and sessions need longer than the default of ``--timeout``."""
+
 SERVING = [
     CLOSED,
     State("null", "full", "full"),
@@ -239,7 +242,7 @@ def a_token(call: Call, bot: str, *options: str) -> str:
         for _ in range(len(STATES) + 1):
             told = call.run("invite", bot, "--json", *options)
             call.tokens.append(json.loads(told.out)["token"])
-        call.run("reload", "--wait")
+        call.run("reload", *PATIENT_WAIT)
     return call.tokens.pop()
 
 
@@ -371,7 +374,7 @@ CASES = {
     "keys rotate-bus": Case(("keys", "rotate-bus", "--finish", "--dir", "{folder}")),
     "keys show-bus": Case(("keys", "show-bus", "--dir", "{folder}")),
     "keys sessions": Case(("keys", "sessions", "--dir", "{folder}"), online=True),
-    "reload": Case(("reload", "--wait", "--dir", "{folder}"), online=True),
+    "reload": Case(("reload", *PATIENT_WAIT, "--dir", "{folder}"), online=True),
     "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),
     "ping": Case(("ping", "--dir", "{folder}"), online=True),
     "pub": Case(

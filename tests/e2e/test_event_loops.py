@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -84,6 +85,13 @@ bot.stop()
 """
 
 
+UNREST = re.compile(
+    "Traceback|Exception ignored|was never (awaited|retrieved)|Task was destroyed"
+    "|Event loop is closed|(Runtime|Resource)Warning"
+)
+"""Lines of Python and asyncio about work that was left behind."""
+
+
 async def test_calls_after_the_loop_of_the_bot_has_ended(shop: Shop) -> None:
     """As an author does who writes asyncio.run() around each call. The program ends in peace."""
     process = await asyncio.create_subprocess_exec(
@@ -106,7 +114,9 @@ async def test_calls_after_the_loop_of_the_bot_has_ended(shop: Shop) -> None:
         "InvalidInput inventory was used in another event loop before",
         f"NotConnected close() {belongs}",
     ]
-    assert (process.returncode, err.decode()) == (0, "")
+    # A busy machine may make the bot log a line, such as about a slow answer.
+    assert process.returncode == 0
+    assert UNREST.search(err.decode()) is None, err.decode()
 
 
 async def test_any_thread_may_stop_a_bot(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
