@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, RECORDS
-from sealbus_broker.gate.policy import NO_WINDOWS, Limits, Policy, Windows
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE, RECORDS
+from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.nats.config import UNBOUNDED_BYTES
 from sealbus_broker.nats.promises import ServerFacts, ask_nodes, shortfalls, stream_shortfalls
 from sealbus_broker.nats.provision import provision
@@ -90,16 +90,26 @@ def test_a_stream_that_forgets_too_early_is_named(
     policy = a_policy()
     live = live_configs(policy)
     live[stream][field] = value
-    (one,) = stream_shortfalls(policy, NO_WINDOWS, live)
+    (one,) = stream_shortfalls(policy, live)
     assert one.about == "windows"
     assert told in one.what
 
 
-def test_a_window_of_an_earlier_policy_counts() -> None:
+def test_each_stream_that_forgets_has_its_own_effect() -> None:
     policy = a_policy()
-    least = Windows(policy.ledger_window_ms + 1_000, 0)
-    (one,) = stream_shortfalls(policy, least, live_configs(policy))
-    assert "ACCEPTED knows an id for" in one.what
+    live = live_configs(policy)
+    for stream in (ACCEPTED, LIVE, QUARANTINE):
+        live[stream]["duplicate_window"] = 10**9
+    live[RECORDS]["max_age"] = 10**9
+    ledgers, others, ages = stream_shortfalls(policy, live)
+    assert ledgers.what.startswith("ledgers forget ids too early: ACCEPTED knows")
+    assert "; LIVE knows" in ledgers.what
+    assert ledgers.what.endswith("an envelope may be accepted twice")
+    assert others.what.startswith("streams forget ids too early: QUARANTINE knows")
+    assert others.what.endswith("a record may be stored twice")
+    assert ages.what.startswith("streams keep messages for too short a time: RECORDS keeps")
+    assert ages.what.endswith("a message may be lost, or a record go too early")
+    assert "QUARANTINE" not in ledgers.what + ages.what
 
 
 @pytest.mark.parametrize(
@@ -109,7 +119,7 @@ def test_a_stream_that_remembers_longer_is_no_shortfall(changes: dict[str, int])
     policy = a_policy()
     live = live_configs(policy)
     live[ACCEPTED] |= changes
-    assert stream_shortfalls(policy, NO_WINDOWS, live) == ()
+    assert stream_shortfalls(policy, live) == ()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +134,7 @@ def test_more_room_than_the_policy_says_is_told(stream: str, field: str, value: 
     policy = a_policy()
     live = live_configs(policy)
     live[stream][field] = value
-    (one,) = stream_shortfalls(policy, NO_WINDOWS, live)
+    (one,) = stream_shortfalls(policy, live)
     assert one.about == "limits"
     assert f"{stream} has a {field} of {value} in place of" in one.what
 

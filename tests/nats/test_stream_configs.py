@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from sealbus.protocol.streams import ACCEPTED, HEALTH, INGRESS, LIVE, QUARANTINE
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.gate.policy import MOST_PARTITIONS, NO_WINDOWS
+from sealbus_broker.gate.policy import MOST_PARTITIONS
 from sealbus_broker.nats.config import MAX_PENDING_BYTES
 from sealbus_broker.nats.promises import stream_shortfalls
 from sealbus_broker.nats.provision import provision
@@ -261,14 +261,14 @@ async def test_a_limit_follows_once_the_stream_holds_less(streams: Scene) -> Non
     assert await streams.stored(QUARANTINE) == 4
     live = await configs(streams)
     assert live[QUARANTINE]["max_bytes"] == LIMITS.quarantine_bytes
-    (told_of,) = stream_shortfalls(policy, NO_WINDOWS, live)
+    (told_of,) = stream_shortfalls(policy, live)
     assert told_of.about == "limits"
     assert f"QUARANTINE has a max_bytes of {LIMITS.quarantine_bytes}" in told_of.what
     await streams.api(f"STREAM.PURGE.{QUARANTINE}")
     await provision(streams.relay, policy, keeps_room=True)
     live = await configs(streams)
     assert live[QUARANTINE]["max_bytes"] == 1_000_000
-    assert stream_shortfalls(policy, NO_WINDOWS, live) == ()
+    assert stream_shortfalls(policy, live) == ()
 
 
 async def test_a_share_of_ingress_follows_once_fewer_wait(streams: Scene) -> None:

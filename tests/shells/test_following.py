@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sealbus import Bot, ConnectionFailed, InvalidInput, Message, SubscriptionDenied
+from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import ACCEPTED, LIVE
-from sealbus_broker.nats.provision import COMPLETE_SINCE
+from sealbus_broker.nats.provision import COMPLETE_SINCE, provision
+from sealbus_broker.relay.promises import Promises
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.testing.refusals import expect_refused
-from tests.shells.following_shop import WATCHER, Shop, hurry
+from tests.shells.following_shop import WATCHER, Shop, hurry, open_shop
 from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
@@ -277,6 +280,32 @@ async def test_longer_ledger_remembers_before_it_is_judged(shop: Shop) -> None:
     await shop.follow("ingress_wait: 10m", "ingress_wait: 5m")
     assert shop.limits()[ACCEPTED] == grown[ACCEPTED]
     await order.publish("orders.placed", ORDER)
+
+
+async def test_relay_that_starts_with_less_is_no_intruder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a rolling restart, relays that go on keep the longer windows of the policy before."""
+    made: list[Promises] = []
+
+    class Kept(Promises):
+        def __init__(self, nc: HardenedClient, *rest: Any) -> None:
+            super().__init__(nc, *rest)
+            made.append(self)
+
+    monkeypatch.setattr("sealbus_broker.relay.parts.Promises", Kept)
+    async with open_shop(tmp_path / "shop") as shop:
+        await shop.follow("limits:\n", "limits:\n  ttl: 90s\n")
+        longer = shop.policy
+        await shop.follow("ttl: 90s", "ttl: 60s")
+        assert shop.relay._policy.windows == longer.windows
+        await provision(shop.following._nc, shop.policy)
+        assert shop.limits()[ACCEPTED][2] == shop.policy.ledger_window_ms * 1_000_000
+        assert shop.policy.ledger_window_ms < longer.ledger_window_ms
+        (promises,) = made
+        for _ in range(2):
+            await promises.look()
+        assert promises.problems == ()
 
 
 async def test_nonce_from_before_a_grown_ledger_is_refused(shop: Shop) -> None:

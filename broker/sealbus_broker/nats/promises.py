@@ -5,8 +5,9 @@ BUS (``$SYS.REQ.SERVER.PING.VARZ``), which only reads. A server whose configurat
 this import does not answer, and is not judged. :func:`shortfalls` compares, and is pure:
 
 - the **replicas** of each stream, with those of the policy;
-- the **windows**: the times for which the ledgers know an id, and for which streams keep their
-  messages, with those that the policy demands;
+- the **windows**: the times for which streams know an id, and for which they keep their messages,
+  with those that the policy in force demands. Longer ones of an earlier policy do not count,
+  because a relay that starts sets the streams to the policy in force;
 - the **room** of each stream, with the limits of the policy, where it has more;
 - the **sync** of each node, with ``always``;
 - the **versions** of the nodes, with each other, and with the oldest that the bus can run on;
@@ -14,7 +15,8 @@ this import does not answer, and is not judged. :func:`shortfalls` compares, and
 
 A shortfall says what NATS gives instead. A relay sets windows and limits when it starts and when it
 connects again (:mod:`sealbus_broker.nats.provision`). So a shortfall of these says that somebody
-has changed them since, or that a stream holds more than a limit which was lowered.
+has changed them since, that a relay has another policy, or that a stream holds more than a limit
+which was lowered.
 
 There is nothing to compare about placement. JetStream puts the replicas of a stream on different
 nodes, within the tags of its placement, or refuses (``selectPeerGroup`` of nats-server 2.15). After
@@ -37,11 +39,11 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus_broker.errors import ServerFailed
-from sealbus_broker.gate.policy import Limits, Policy, Windows
+from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.nats.config import NODES_SUBJECT
 from sealbus_broker.nats.jetstream import Json
 from sealbus_broker.nats.provision import ROOM
-from sealbus_broker.nats.streams import file_bytes, stream_configs
+from sealbus_broker.nats.streams import LEDGERS, file_bytes, stream_configs
 from sealbus_broker.nats.version import check_version
 
 QUIET_S: Final = 0.5
@@ -129,40 +131,51 @@ def shortfalls(
     return tuple(one for one in [*found, _room(limits, nodes)] if one is not None)
 
 
-def stream_shortfalls(
-    policy: Policy, least: Windows, configs: Mapping[str, Json]
-) -> tuple[Shortfall, ...]:
+def stream_shortfalls(policy: Policy, configs: Mapping[str, Json]) -> tuple[Shortfall, ...]:
     """Compare the live streams with those that the bus makes.
 
     Args:
         policy: The policy in force.
-        least: How long the ledgers remember at least.
         configs: The configuration of each stream.
     """
-    pairs = [(configs[one["name"]], one) for one in stream_configs(policy, least)]
-    found = [_windows(pairs), _more_room(pairs)]
-    return tuple(one for one in found if one is not None)
+    pairs = [(configs[one["name"]], one) for one in stream_configs(policy)]
+    found = [_more_room(pairs)]
+    return (*_windows(pairs), *(one for one in found if one is not None))
 
 
-def _windows(pairs: Sequence[tuple[Json, Json]]) -> Shortfall | None:
-    told = []
+def _windows(pairs: Sequence[tuple[Json, Json]]) -> list[Shortfall]:
+    ledgers: list[str] = []
+    others: list[str] = []
+    ages: list[str] = []
     for live, wanted in pairs:
         knows, needed = live.get("duplicate_window", 0), wanted["duplicate_window"]
         if knows < needed:
+            told = ledgers if wanted["name"] in LEDGERS else others
             told.append(f"{wanted['name']} knows an id for {_s(knows)} in place of {_s(needed)}")
         # 0 stands for ever.
         keeps, needed = live.get("max_age", 0), wanted["max_age"]
         if keeps and (not needed or keeps < needed):
             for_ever = _s(needed) if needed else "for ever"
-            told.append(f"{wanted['name']} keeps a message for {_s(keeps)} in place of {for_ever}")
-    if not told:
-        return None
-    return Shortfall(
-        "windows",
-        f"streams forget too early: {'; '.join(told)}: an envelope may be accepted twice, or a"
-        " message be lost",
-        "start a relay again, which sets this back; and find out who has changed the streams",
+            ages.append(f"{wanted['name']} keeps a message for {_s(keeps)} in place of {for_ever}")
+    found = (
+        ("ledgers forget ids too early", ledgers, "an envelope may be accepted twice"),
+        ("streams forget ids too early", others, "a record may be stored twice"),
+        (
+            "streams keep messages for too short a time",
+            ages,
+            "a message may be lost, or a record go too early",
+        ),
     )
+    return [
+        Shortfall(
+            "windows",
+            f"{what}: {'; '.join(told)}: {effect}",
+            "start a relay again, which sets this back; if it comes again, look for a relay with"
+            " another policy, or for somebody who changes the streams",
+        )
+        for what, told, effect in found
+        if told
+    ]
 
 
 def _more_room(pairs: Sequence[tuple[Json, Json]]) -> Shortfall | None:

@@ -64,6 +64,9 @@ from sealbus_broker.nats.jetstream import Json
 
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS, RECORDS, KEYRING)
 
+LEDGERS: Final = (ACCEPTED, LIVE)
+"""The streams whose ids say which nonces were accepted."""
+
 PROBE_SUBJECT: Final = f"{HEALTH_PREFIX}.probe"
 
 HEALTH_BYTES: Final = 1024 * 1024

@@ -153,7 +153,7 @@ class RelayParts:
             now_ms=now_ms,
             supervisor=supervisor,
         )
-        self._promises = Promises(nc, policy, lambda: policy.windows)
+        self._promises = Promises(nc, policy)
         self._prober = Prober(nc, key=keys, sender=relay, trusted=lambda: keys.trusted)
         self._health = Health(
             nc=nc,

@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.supervision import kind, pause
 from sealbus_broker.errors import StreamsUnusable
-from sealbus_broker.gate.policy import NO_WINDOWS, Policy, Windows
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import Json, ask_well
 from sealbus_broker.nats.promises import (
@@ -41,21 +41,14 @@ ASK_S: Final = 5.0
 class Promises:
     """Looks at what NATS gives, and raises the replicas of streams."""
 
-    def __init__(
-        self,
-        nc: HardenedClient,
-        policy: Callable[[], Policy],
-        windows: Callable[[], Windows] = lambda: NO_WINDOWS,
-    ) -> None:
+    def __init__(self, nc: HardenedClient, policy: Callable[[], Policy]) -> None:
         """Prepare; :meth:`run` looks.
 
         Args:
             nc: A connection that is logged in as the relay.
             policy: Gives the policy in force.
-            windows: Gives how long the ledgers remember at least.
         """
         self._nc = nc
-        self._windows = windows
         self._policy = policy
         self.problems: tuple[BusProblem, ...] = ()
         """The shortfalls of the last look."""
@@ -86,7 +79,7 @@ class Promises:
         replicas = {name: int(one.get("num_replicas", 1)) for name, one in configs.items()}
         # Streams differ for a moment while they follow a policy, and relays follow one by one. So a
         # difference has to be there at two looks.
-        before, self._differed = self._differed, stream_shortfalls(policy, self._windows(), configs)
+        before, self._differed = self._differed, stream_shortfalls(policy, configs)
         lasting = [one for one in self._differed if one in before]
         found = [*shortfalls(limits, replicas, nodes), *lasting]
         self.problems = tuple(
