@@ -10,7 +10,9 @@ import time
 import pytest
 
 from sealbus import InvalidInput
+from sealbus.protocol.streams import ACCEPTED, LIVE
 from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.nats.promises import Shortfall, stream_shortfalls
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy import reading
 from sealbus_broker.relay.following import folder as module
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 ORDER = {"id": 1}
 LARGE = {"text": "x" * 60_000}
+MIB = 1024 * 1024
 
 
 @pytest.fixture(autouse=True)
@@ -106,22 +109,38 @@ async def test_report_names_the_first_problems(shop: Shop) -> None:
 # ---- streams that cannot follow ------------------------------------------------------------------
 
 
-async def test_limit_below_the_stored_messages_is_refused(shop: Shop) -> None:
+async def test_lowered_limit_is_followed_and_room_kept(shop: Shop) -> None:
+    """A relay that starts takes such a policy, so one that runs does. They would differ else."""
     order = await shop.bus.bot("order")
     for _ in range(20):
         await order.publish("orders.placed", LARGE)
-    before, limits = shop.policy, shop.limits()
+    accepted = shop.server.jetstream.streams[ACCEPTED]
+    before, stored = shop.limits(), len(accepted.messages())
+    assert accepted.bytes > MIB
     lower = "limits:\n  ingress_bytes: 64MiB\n  accepted_bytes: 1MiB\n  live_bytes: 8MiB\n"
-    shop.folder.change("limits:\n", lower)
-    with pytest.raises(InvalidInput, match="stream ACCEPTED holds"):
-        await shop.bus.reload()
-    assert shop.policy is before
-    assert shop.limits() == limits
-    (problem,) = await shop.health()
-    assert "ACCEPTED holds" in problem
-    assert (await order.publish("orders.placed", ORDER)).policy == before.digest
-    await shop.follow("accepted_bytes: 1MiB", "accepted_bytes: 64MiB")
+    await shop.follow("limits:\n", lower)
+    assert shop.policy.limits.accepted_bytes == MIB
+    assert shop.limits()[ACCEPTED] == before[ACCEPTED]
+    assert shop.limits()[LIVE][0] == 8 * MIB
+    assert len(accepted.messages()) == stored
+    assert shop.events("policy.refused") == []
+    (line,) = shop.events("room.kept")
+    assert (line["stream"], line["fields"]) == (ACCEPTED, ["max_bytes"])
     assert await shop.health() == []
+    (told,) = larger(shop)
+    assert told.about == "limits"
+    assert "follows a change of limits" in told.hint
+    # The next change of limits finds that it holds less.
+    accepted.purge(None)
+    await shop.follow("live_bytes: 8MiB", "live_bytes: 9MiB")
+    assert shop.limits()[ACCEPTED][0] == MIB
+    assert larger(shop) == ()
+
+
+def larger(shop: Shop) -> tuple[Shortfall, ...]:
+    """What the health tells of the streams, beside the policy in force."""
+    configs = {name: one.config for name, one in shop.server.jetstream.streams.items()}
+    return stream_shortfalls(shop.policy, configs)
 
 
 async def test_id_keeps_its_place_on_a_living_bus(shop: Shop) -> None:
@@ -174,14 +193,16 @@ async def test_connection_lost_amid_the_streams_refuses_nothing(
 
 async def test_refused_change_is_tried_again_when_it_is_asked(shop: Shop) -> None:
     """Without a change of the folder: the reason of the refusal may be over."""
-    order = await shop.bus.bot("order")
-    for _ in range(20):
-        await order.publish("orders.placed", LARGE)
+    before = shop.policy
+    stream = shop.server.jetstream.streams[ACCEPTED]
+    stream.config["discard"] = "old"
     shop.folder.change("limits:\n", "limits:\n  accepted_bytes: 1MiB\n")
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match="discard: got"):
         await shop.bus.reload()
-    stream = shop.server.jetstream.streams["ACCEPTED"]
-    stream.purge(None)
+    assert shop.policy is before
+    (problem,) = await shop.health()
+    assert "stream ACCEPTED is not as the bus needs it" in problem
+    stream.config["discard"] = "new"
     await shop.bus.reload()
     assert shop.is_followed
     assert await shop.health() == []

@@ -8,7 +8,7 @@ this import does not answer, and is not judged. :func:`shortfalls` compares, and
 - the **windows**: the times for which streams know an id, and for which they keep their messages,
   with those that the policy in force demands. Longer ones of an earlier policy do not count,
   because a relay that starts sets the streams to the policy in force;
-- the **room** of each stream, with the limits of the policy, where it has more;
+- the **limits** of each stream, with those of the policy, where they are larger;
 - the **sync** of each node, with ``always``;
 - the **versions** of the nodes, with each other, and with the oldest that the bus can run on;
 - the **disks**: the room of each node's JetStream, with the limits of the streams.
@@ -42,8 +42,7 @@ from sealbus_broker.errors import ServerFailed
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.nats.config import NODES_SUBJECT
 from sealbus_broker.nats.jetstream import Json
-from sealbus_broker.nats.provision import ROOM
-from sealbus_broker.nats.streams import LEDGERS, file_bytes, stream_configs
+from sealbus_broker.nats.streams import LEDGERS, file_bytes, larger_limits, stream_configs
 from sealbus_broker.nats.version import check_version
 
 QUIET_S: Final = 0.5
@@ -128,7 +127,7 @@ def shortfalls(
         nodes: The nodes that have answered.
     """
     found = [_replicas(limits, replicas, nodes), _sync(nodes), _versions(nodes)]
-    return tuple(one for one in [*found, _room(limits, nodes)] if one is not None)
+    return tuple(one for one in [*found, _small_disks(limits, nodes)] if one is not None)
 
 
 def stream_shortfalls(policy: Policy, configs: Mapping[str, Json]) -> tuple[Shortfall, ...]:
@@ -139,8 +138,7 @@ def stream_shortfalls(policy: Policy, configs: Mapping[str, Json]) -> tuple[Shor
         configs: The configuration of each stream.
     """
     pairs = [(configs[one["name"]], one) for one in stream_configs(policy)]
-    found = [_more_room(pairs)]
-    return (*_windows(pairs), *(one for one in found if one is not None))
+    return (*_windows(pairs), *_larger_limits(pairs))
 
 
 def _windows(pairs: Sequence[tuple[Json, Json]]) -> list[Shortfall]:
@@ -178,20 +176,22 @@ def _windows(pairs: Sequence[tuple[Json, Json]]) -> list[Shortfall]:
     ]
 
 
-def _more_room(pairs: Sequence[tuple[Json, Json]]) -> Shortfall | None:
+def _larger_limits(pairs: Sequence[tuple[Json, Json]]) -> list[Shortfall]:
     told = [
-        f"{wanted['name']} has a {field} of {live[field]} in place of {wanted[field]}"
+        f"{wanted['name']} has a {one.field} of {one.got} in place of {one.expected}"
         for live, wanted in pairs
-        for field in ROOM
-        if live.get(field, -1) > wanted[field] > 0 or (live.get(field, -1) < 0 < wanted[field])
+        for one in larger_limits(live, wanted)
     ]
     if not told:
-        return None
-    return Shortfall(
-        "limits",
-        f"streams have more room than the policy says: {'; '.join(told)}",
-        "raise the limits in policy.yaml; or start a relay again, when the streams hold less",
-    )
+        return []
+    return [
+        Shortfall(
+            "limits",
+            f"streams have more room than the policy says: {'; '.join(told)}",
+            "raise the limits in policy.yaml, or wait until the streams hold less: the limits"
+            " follow when a relay then starts, connects again, or follows a change of limits",
+        )
+    ]
 
 
 def _s(nanoseconds: int) -> str:
@@ -248,7 +248,7 @@ def _versions(nodes: Sequence[ServerFacts]) -> Shortfall | None:
     )
 
 
-def _room(limits: Limits, nodes: Sequence[ServerFacts]) -> Shortfall | None:
+def _small_disks(limits: Limits, nodes: Sequence[ServerFacts]) -> Shortfall | None:
     needed = file_bytes(limits)
     small = [node.name for node in nodes if node.max_file_bytes < needed]
     if not small:

@@ -3,13 +3,15 @@
 Each start of a relay, and each return of a connection, calls :func:`provision`. For each stream:
 
 1. It asks for the stream's configuration, and makes the stream where there is none.
-2. Where the stream differs only in fields that follow the policy, it changes them. It refuses a
-   change that would lose a message.
+2. Where the stream differs only in fields that follow the policy, it changes them. A stream that
+   holds more than a limit of the policy keeps its larger limit, so no message is lost.
 3. It asks again, and refuses to go on if any field differs from :mod:`sealbus_broker.nats.streams`.
 
 A relay never ends because a setting is better than expected. It keeps a value that is as good
 (:func:`~sealbus_broker.nats.streams.is_as_good`), and the log has a warning. The same holds for the
-room of a stream that holds more than its limit, unless the caller says that the policy was changed.
+larger limit of a stream that holds more than the policy allows. A start and a change of a running
+bus treat it alike, so that all relays take the same policy. The limit follows at the first call at
+which the stream holds less.
 
 A ledger whose window grows is complete only for the time of the old window: nats-server (2.15.1)
 has forgotten the older ids, and reads its store again only when it starts. The stream's metadata
@@ -61,6 +63,7 @@ from sealbus_broker.nats.streams import (
     consumer_configs,
     differences,
     is_as_good,
+    larger_limits,
     number_in,
     stream_configs,
     transform,
@@ -90,9 +93,6 @@ _MAY_CHANGE: Final = frozenset(
 _MAY_CHANGE_IN_INGRESS: Final = frozenset({"max_msgs_per_subject", "allow_direct"})
 """Likewise, in INGRESS alone. Earlier versions left ``allow_direct`` off."""
 
-ROOM: Final = ("max_bytes", "max_msgs_per_subject")
-"""The limits of the policy that say how much a stream holds."""
-
 COMPLETE_SINCE: Final = "sealbus-complete-since"
 """The name in a stream's metadata under which provisioning writes from when on the stream knows all
 its ids (ms since 1970, by the server's clock)."""
@@ -104,7 +104,6 @@ async def provision(
     *,
     least: Windows = NO_WINDOWS,
     lowers: bool = False,
-    keeps_room: bool = False,
     only: Collection[str] = STREAMS,
     timeout_s: float = 10.0,
 ) -> None:
@@ -116,8 +115,6 @@ async def provision(
         policy: The policy whose limits the streams follow.
         least: How long the ledgers remember at least.
         lowers: Streams with more replicas than the policy says lose the others.
-        keeps_room: A stream that holds more than a limit of the policy keeps the larger limit that
-            it has. Otherwise such a limit is an error.
         only: The streams to look at. The consumers belong to INGRESS.
         timeout_s: How long JetStream may take for one answer.
 
@@ -127,7 +124,7 @@ async def provision(
     """
     for wanted in stream_configs(policy, least):
         if wanted["name"] in only:
-            await _provision_stream(nc, wanted, timeout_s, lowers=lowers, keeps_room=keeps_room)
+            await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
     if INGRESS in only:
         info = await _there(nc, f"STREAM.INFO.{INGRESS}", timeout_s, f"stream {INGRESS}")
         number = number_in(info["config"])
@@ -136,9 +133,7 @@ async def provision(
             await provision_consumer(nc, one, timeout_s)
 
 
-async def _provision_stream(
-    nc: Client, wanted: Json, timeout_s: float, *, lowers: bool, keeps_room: bool
-) -> None:
+async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lowers: bool) -> None:
     name = wanted["name"]
     info = await ask(nc, f"STREAM.INFO.{name}", None, timeout_s)
     if is_missing(info):
@@ -153,35 +148,24 @@ async def _provision_stream(
     elif "error" in info:
         raise refused(f"stream {name} cannot be read", info["error"])
     else:
-        has = info["config"].get("num_replicas", 1)
-        if name == INGRESS and (number := number_in(info["config"])) is not None:
-            wanted = wanted | {"subject_transform": transform(number)}
-        if has > wanted["num_replicas"] and not lowers:
-            wanted = wanted | {"num_replicas": has}
-        if keeps_room:
-            wanted = wanted | await _kept_room(nc, info, wanted, timeout_s)
-        wanted = wanted | _as_good(name, f"stream {name}", info["config"], wanted)
+        wanted = wanted | await _kept(nc, info, wanted, timeout_s, lowers=lowers)
         found = differences(info["config"], wanted)
         # One field that may not change is enough: nothing is updated then, and the error below
         # names it.
         if found and all(_may_change(name, difference.field) for difference in found):
-            _check_shrinking(info, wanted)
-            if name == INGRESS:
-                await _check_waiting(nc, info, wanted, timeout_s)
             log.info(
                 "stream.updated", stream=name, fields=[difference.field for difference in found]
             )
             what = f"stream {name} cannot follow the policy's limits"
             update = wanted | {"metadata": _metadata(info, wanted)}
             call = f"STREAM.UPDATE.{name}"
+            has = _replicas(info["config"])
             await with_replicas(update, has, partial(_update, nc, call, timeout_s, what))
     # The server may have changed or ignored a field of the request, so only its own answer counts.
     info = await _there(nc, f"STREAM.INFO.{name}", timeout_s, f"stream {name}")
     # The number of replicas is the one field that NATS may give otherwise: see
     # sealbus_broker.nats.promises.
-    given = {"num_replicas": info["config"].get("num_replicas", 1)}
-    if name == INGRESS and (number := number_in(info["config"])) is not None:
-        given["subject_transform"] = transform(number)
+    given = {"num_replicas": _replicas(info["config"])} | _partitioned(name, info["config"])
     _assert_same(f"stream {name}", info["config"], wanted | given)
 
 
@@ -286,6 +270,33 @@ async def _create(
         await asyncio.sleep(CREATE_PAUSE_S * 2**attempt)
 
 
+async def _kept(nc: Client, info: Json, wanted: Json, timeout_s: float, *, lowers: bool) -> Json:
+    """Return the fields in which a live stream may differ from ``wanted``, with its own values.
+
+    These are its number of partitions, more replicas unless the caller ``lowers`` them, larger
+    limits where it holds more than the policy allows, and settings that are as good.
+    """
+    live, name = info["config"], wanted["name"]
+    replicas = max(wanted["num_replicas"], 0 if lowers else _replicas(live))
+    return (
+        {"num_replicas": replicas}
+        | _partitioned(name, live)
+        | await _kept_limits(nc, info, wanted, timeout_s)
+        | _as_good(name, f"stream {name}", live, wanted)
+    )
+
+
+def _replicas(live: Json) -> int:
+    replicas: int = live.get("num_replicas", 1)
+    return replicas
+
+
+def _partitioned(name: str, live: Json) -> Json:
+    """Return the field of INGRESS that says its number of partitions, if it has a valid one."""
+    number = number_in(live) if name == INGRESS else None
+    return {} if number is None else {"subject_transform": transform(number)}
+
+
 def _as_good(of: str, what: str, live: Json, wanted: Json) -> Json:
     """Return the live values that keep each promise, and warn of them."""
     found = [one for one in differences(live, wanted) if is_as_good(of, one)]
@@ -300,20 +311,15 @@ def _as_good(of: str, what: str, live: Json, wanted: Json) -> Json:
     return {one.field: one.got for one in found}
 
 
-async def _kept_room(nc: Client, info: Json, wanted: Json, timeout_s: float) -> Json:
+async def _kept_limits(nc: Client, info: Json, wanted: Json, timeout_s: float) -> Json:
     """Return the limits of a stream that are larger than those of the policy, because it holds
     more than these. Warn of them.
 
     The stream has the limits of the policy from the next call on at which it holds less.
     """
-    live, name = info["config"], wanted["name"]
-    larger = [
-        one
-        for one in differences(live, {field: wanted[field] for field in ROOM})
-        if isinstance(one.got, int) and (one.got > wanted[one.field] or one.got == -1)
-    ]
+    name = wanted["name"]
     kept = []
-    for one in larger:
+    for one in larger_limits(info["config"], wanted):
         if one.field == "max_bytes":
             holds = info["state"]["bytes"]
         elif name == INGRESS:
@@ -331,19 +337,6 @@ async def _kept_room(nc: Client, info: Json, wanted: Json, timeout_s: float) -> 
             fields=[one.field for one in kept],
         )
     return {one.field: one.got for one in kept}
-
-
-def _check_shrinking(info: Json, wanted: Json) -> None:
-    """Refuse a limit below the stream's present size.
-
-    Such a stream would evict: from the ledger, nonces that are still needed.
-    """
-    used = info["state"]["bytes"]
-    limit = wanted["max_bytes"]
-    if used > limit and limit != info["config"]["max_bytes"]:
-        what = f"stream {wanted['name']} holds {used} bytes; the policy's new limit is {limit}"
-        hint = "raise the limit in policy.yaml again, or wait until enough messages have aged out"
-        raise StreamsUnusable(what, hint=hint)
 
 
 def complete_since_ms(info: Json) -> int | None:
@@ -376,20 +369,6 @@ async def _most_waiting(nc: Client, timeout_s: float) -> int:
     info = await ask_well(nc, f"STREAM.INFO.{INGRESS}", {"subjects_filter": ">"}, timeout_s, what)
     most: int = max((info["state"].get("subjects") or {"": 0}).values())
     return most
-
-
-async def _check_waiting(nc: Client, info: Json, wanted: Json, timeout_s: float) -> None:
-    """Refuse a limit below the number of messages of one bot that wait: the oldest would be
-    lost."""
-    limit = wanted["max_msgs_per_subject"]
-    if limit == info["config"]["max_msgs_per_subject"]:
-        return
-    waiting = await _most_waiting(nc, timeout_s)
-    if waiting > limit:
-        raise StreamsUnusable(
-            f"{waiting} messages of one bot wait in stream {INGRESS}; the new limit is {limit}",
-            hint="raise ingress_messages in policy.yaml again, or let a relay judge them first",
-        )
 
 
 def _assert_same(what: str, live: Json, wanted: Json) -> None:

@@ -64,6 +64,9 @@ from sealbus_broker.nats.jetstream import Json
 
 STREAMS: Final = (INGRESS, ACCEPTED, LIVE, QUARANTINE, HEALTH, PROGRESS, RECORDS, KEYRING)
 
+SIZE_LIMITS: Final = ("max_bytes", "max_msgs_per_subject")
+"""The limits of the policy that say how much a stream holds."""
+
 LEDGERS: Final = (ACCEPTED, LIVE)
 """The streams whose ids say which nonces were accepted."""
 
@@ -407,6 +410,16 @@ def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Diff
         for field, expected in wanted.items()
         if _canonical(live.get(field)) != _canonical(expected)
     ]
+
+
+def larger_limits(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
+    """Return each limit by which a live stream may hold more than ``wanted`` says."""
+    found = differences(live, {field: wanted[field] for field in SIZE_LIMITS})
+    return [one for one in found if _allows_more(live.get(one.field) or -1, wanted[one.field])]
+
+
+def _allows_more(limit: int, than: int) -> bool:
+    return limit > than > 0 or limit < 0 < than  # -1 is no limit
 
 
 def is_as_good(of: str, found: Difference) -> bool:

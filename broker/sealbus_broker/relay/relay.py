@@ -318,7 +318,7 @@ class Relay:
             check_version(f"{version.major}.{version.minor}.{version.patch}")
             # Before the ledgers are read: on a new bus, and after each start of nats-server, there
             # is no LIVE to read.
-            await provision(nc, self._policy(), least=self._policy.windows, keeps_room=True)
+            await provision(nc, self._policy(), least=self._policy.windows)
             # Bots have to find a key before anything is sealed with it.
             await self._keys.look(nc)
             if (ended := self._keys.ended) is not None:

@@ -9,8 +9,9 @@ The steps of a change, in this order:
    (:mod:`sealbus_broker.policy.places`).
 3. The streams follow the new limits, where these differ. A ledger that must remember for longer
    does so before anything is judged by the new policy, and knows from when on it is complete. No
-   ledger remembers for a shorter time while this process runs. A change that the streams cannot
-   follow is refused, and tried again later.
+   ledger remembers for a shorter time while this process runs. A stream that holds more than a
+   lowered limit keeps its room. A change that the streams cannot follow is refused, and tried again
+   later.
 4. HEALTH has a mark that sessions may obey different policies.
 5. The policy is in force: the next batch, and each message that has to be judged again, is judged
    by it.
@@ -63,7 +64,7 @@ from sealbus_broker.errors import FolderUnseen, StreamsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import API, request
-from sealbus_broker.nats.provision import ROOM, provision
+from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import stream_configs
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.loader import Loaded
@@ -93,7 +94,7 @@ milliseconds, and up to ``NODE_S`` for a node that is silent."""
 
 RETRY_S: Final = 10.0
 """The pause before a change is tried again that the streams could not follow. Most of these causes
-go away: messages age out, and JetStream answers again."""
+go away: a disk has more room, and JetStream answers again."""
 
 OBEYED_PREFIX: Final = f"{HEALTH_PREFIX}.obeyed"
 """Below it each relay keeps the digest, in hex, of the policy that all its sessions obey."""
@@ -347,8 +348,6 @@ class Following:
             policy,
             least=self._in_force.windows,
             lowers=policy.limits.replicas < before.limits.replicas,
-            # A limit that is lowered too far is a mistake in the folder, which the operator learns.
-            keeps_room=not _lowers_room(before, policy),
         )
         if self._in_force.windows != least:
             await self._ledgers.refresh()
@@ -369,9 +368,7 @@ class Following:
 
     async def _restore(self, before: Policy) -> None:
         """Set back the streams that have followed a policy which is not to be in force."""
-        error = await outcome(
-            provision(self._nc, before, least=self._in_force.windows, keeps_room=True)
-        )
+        error = await outcome(provision(self._nc, before, least=self._in_force.windows))
         if error is not None:
             log.error("streams.not-restored", error=kind(error))
 
@@ -507,12 +504,6 @@ def too_old(in_force: InForce) -> FolderUnseen:
         " is longer than limits.policy_age",
         hint="look at the folder's disk; the relay serves again when it can read the folder",
     )
-
-
-def _lowers_room(before: Policy, policy: Policy) -> bool:
-    """Whether a stream is to hold less than before."""
-    pairs = zip(stream_configs(before), stream_configs(policy), strict=True)
-    return any(now[field] < old[field] for old, now in pairs for field in ROOM)
 
 
 async def _insist(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -171,7 +171,6 @@ class Ledgers:
                 self._nc,
                 self._policy(),
                 least=self._policy.windows,
-                keeps_room=True,
                 only=needed,
                 timeout_s=ASK_AGAIN_S,
             )
