@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sealbus_broker.cli.ping import Found, _show
-from sealbus_broker.relay.health import NO_LEADER, RESTART, BusProblem, Level, unheard
+from sealbus_broker.relay.problems import NO_LEADER, RESTART, BusProblem, Level, unheard
 
 
 def test_problems_with_one_hint_show_it_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from sealbus_broker.nats.promises import ask_nodes
 from sealbus_broker.nats.provision import provision, raise_replicas
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.policy.loader import load
-from sealbus_broker.relay.health import Level
+from sealbus_broker.relay.problems import Level
 from sealbus_broker.relay.promises import Promises
 from tests.asking import answered
 from tests.e2e.nodes import NODES, ClusterShop

@@ -14,7 +14,7 @@ import pytest
 from sealbus_broker.cli.serve import DISK_AT, disk_problems
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.nats.streams import file_bytes
-from sealbus_broker.relay.health import Level
+from sealbus_broker.relay.problems import Level
 from sealbus_broker.server.process import NatsServer
 from tests.cli.bus import clean_environment
 from tests.cli.command import sealbus, wait_for

@@ -13,7 +13,7 @@ from sealbus_broker.nats.config import UNBOUNDED_BYTES
 from sealbus_broker.nats.promises import ServerFacts, ask_nodes, shortfalls, stream_shortfalls
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.streams import STREAMS, file_bytes, stream_configs
-from sealbus_broker.relay.health import Level
+from sealbus_broker.relay.problems import Level
 from sealbus_broker.relay.promises import Promises
 from tests.scene import Scene, a_policy
 

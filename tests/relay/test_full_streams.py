@@ -19,7 +19,7 @@ from sealbus.protocol.streams import (
 )
 from sealbus_broker.nats.streams import stream_configs
 from sealbus_broker.policy.limits import RANGES
-from sealbus_broker.relay.health import FULL_AT, Level, fill_problem
+from sealbus_broker.relay.problems import FULL_AT, Level, fill_problem
 from tests.scene import a_policy
 
 CONFIGS = {str(config["name"]): config for config in stream_configs(a_policy())}
@@ -30,7 +30,7 @@ THEN = {
     INGRESS: "nothing more is accepted",
     ACCEPTED: "nothing more is accepted",
     LIVE: "no live message is accepted",
-    QUARANTINE: "the oldest records go",
+    QUARANTINE: "the oldest records are deleted",
     HEALTH: None,
     PROGRESS: None,
     RECORDS: "nobody can join, or log in with a token",
@@ -64,7 +64,7 @@ def test_the_consequence_is_that_of_the_stream(name: str) -> None:
     """A stream that drops its oldest messages refuses nothing, and the other way round."""
     drops_oldest = CONFIGS[name]["discard"] == "old"
     for problem in fill_problem(name, info(name, 0.9)):
-        assert problem.what.endswith("the oldest records go") == drops_oldest
+        assert problem.what.endswith("the oldest records are deleted") == drops_oldest
     if not drops_oldest:
         assert fill_problem(name, info(name, 0.9))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sealbus_broker.relay.health import SILENT_S, Level, behind, replica_problem
+from sealbus_broker.relay.problems import SILENT_S, Level, behind, replica_problem
 
 NODE: dict[str, Any] = {"name": "node-1", "current": True, "active": 79_582_961}
 OTHER = NODE | {"name": "node-2"}

@@ -10,7 +10,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from sealbus_broker.cli.ping import Found, _ask_streams
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay.health import NO_LEADER
+from sealbus_broker.relay.problems import NO_LEADER
 
 INFO = {"state": {"messages": 1, "bytes": 10}, "config": {"max_bytes": 100}}
 

@@ -21,7 +21,7 @@ from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.floods import watch as flood_watch
 from sealbus_broker.relay.floods.meter import MOST_WORTHLESS
 from sealbus_broker.relay.floods.watch import FloodWatch
-from sealbus_broker.relay.health import Level
+from sealbus_broker.relay.problems import Level
 from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.contract.ground import Inbox
 from tests.shells.stage import Stage

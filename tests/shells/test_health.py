@@ -22,9 +22,7 @@ from sealbus_broker.memory.accounts import Engine, Target
 from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.policy.in_force import InForce
-from sealbus_broker.relay.health import (
-    ASK_S as ANSWER_S,
-)
+from sealbus_broker.relay.health import ASK_S as ANSWER_S
 from sealbus_broker.relay.health import (
     LATE_LOOK,
     LATE_S,
@@ -32,12 +30,11 @@ from sealbus_broker.relay.health import (
     LOOK_MOST_S,
     LOOK_S,
     STILL_S,
-    BusProblem,
     Health,
-    Level,
 )
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.probe import Prober
+from sealbus_broker.relay.problems import BusProblem, Level
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.contract.ground import a_policy, make_keys

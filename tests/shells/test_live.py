@@ -16,13 +16,13 @@ from sealbus.supervision import Supervisor, end
 from sealbus.testing import TestBus
 from sealbus_broker.gate.verdict import Arrival
 from sealbus_broker.policy.scaffold import scaffold
-from sealbus_broker.relay.health import Level
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.judging.pipeline import Refusals
 from sealbus_broker.relay.judging.turn import Turn
 from sealbus_broker.relay.live import waiting as live_waiting
 from sealbus_broker.relay.live import worker as live
 from sealbus_broker.relay.live.worker import LiveWorker
+from sealbus_broker.relay.problems import Level
 from tests.shells.stage import Stage
 from tests.waiting import patiently, until
 

@@ -27,10 +27,10 @@ from sealbus_broker.cli.signals import Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.nats.jetstream import API, is_missing
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay.health import (
+from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S
+from sealbus_broker.relay.probe import Prober, is_accepted
+from sealbus_broker.relay.problems import (
     NO_LEADER,
-    PING_SUBJECT,
-    PROBE_S,
     RESTART,
     BusProblem,
     Level,
@@ -38,7 +38,6 @@ from sealbus_broker.relay.health import (
     unheard,
     worst,
 )
-from sealbus_broker.relay.probe import Prober, is_accepted
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.store.clocks import clock_ms
 

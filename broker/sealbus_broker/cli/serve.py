@@ -38,7 +38,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.streams import file_bytes
 from sealbus_broker.relay.background import tell
-from sealbus_broker.relay.health import FULL_AT, BusProblem, Level
+from sealbus_broker.relay.problems import FULL_AT, BusProblem, Level
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.stopping import StoppedEarly, until_stopped
 from sealbus_broker.server.cluster import LocalCluster

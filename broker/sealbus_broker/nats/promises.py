@@ -21,7 +21,7 @@ which was lowered.
 There is nothing to compare about placement. JetStream puts the replicas of a stream on different
 nodes, within the tags of its placement, or refuses (``selectPeerGroup`` of nats-server 2.15). After
 a peer was removed for good a stream may have fewer, and the relay's health says so
-(:func:`sealbus_broker.relay.health.replica_problem`). NATS does not know whether two nodes are on
+(:func:`sealbus_broker.relay.problems.replica_problem`). NATS does not know whether two nodes are on
 one machine.
 """
 

@@ -45,7 +45,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.records import read_keyring, write_keyring
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.reader import time_text
-from sealbus_broker.relay.health import BusProblem, Level
+from sealbus_broker.relay.problems import BusProblem, Level
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.store.clocks import Apart
 

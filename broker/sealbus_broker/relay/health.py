@@ -9,7 +9,7 @@ A look asks for these:
 - **The relay's own stores.** A message that was judged may not be stored for seconds.
 - **The partitions.** Messages may wait while none is judged.
 - **The streams.** Each may be nearly full. On a cluster each may have no leader, or a replica that
-  is away or behind (:func:`replica_problem`).
+  is away or behind (:func:`~sealbus_broker.relay.problems.replica_problem`).
 - **The policy.** It may not be the newest (:mod:`sealbus_broker.policy.in_force`).
 - **The quarantine.** It may hold messages that ended a relay.
 - **The surroundings.** Whoever runs the relay may know more, such as the room on a disk.
@@ -32,9 +32,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from nats.aio.msg import Msg
@@ -43,7 +42,7 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.stamp import Stamp
-from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE, RECORDS
+from sealbus.protocol.streams import INGRESS, QUARANTINE
 from sealbus.supervision import beside, kind, pause
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
@@ -51,7 +50,6 @@ from sealbus_broker.nats.jetstream import API
 from sealbus_broker.nats.streams import (
     ACK_WAIT_S,
     PARTITIONS,
-    RECORDS_AGE_S,
     STREAMS,
     Partition,
     partitions,
@@ -60,6 +58,17 @@ from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.partitions.sharing import Sharing
 from sealbus_broker.relay.probe import Prober, is_accepted
+from sealbus_broker.relay.problems import (
+    RESTART,
+    BusProblem,
+    Level,
+    behind,
+    fill_problem,
+    no_problems,
+    replica_problem,
+    unheard,
+    worst,
+)
 from sealbus_broker.relay.store.quarantine import subject
 from sealbus_broker.relay.store.stream_store import StreamStore
 
@@ -103,33 +112,6 @@ LATE_S: Final = 9.0
 """From this age on, the last look is too old. Two looks end at most :data:`LOOK_S` and
 :data:`LOOK_MOST_S` apart, which is 8.5 s."""
 
-FULL_AT: Final = 0.8
-"""The share from which on a stream's fill is a warning."""
-
-FULL: Final = {
-    INGRESS: ("nothing more is accepted", "raise ingress_bytes in policy.yaml"),
-    ACCEPTED: (
-        "nothing more is accepted",
-        "raise accepted_bytes in policy.yaml, or lower retention",
-    ),
-    LIVE: ("no live message is accepted", "raise live_bytes in policy.yaml"),
-    QUARANTINE: ("the oldest records go", "raise quarantine_bytes in policy.yaml"),
-    RECORDS: (
-        "nobody can join, or log in with a token",
-        (
-            f"a record goes {RECORDS_AGE_S // 3600} h after its login. The log shows the bots that"
-            " log in with tokens (token.exchanged). They do it less often if you raise session_key"
-            " in policy.yaml"
-        ),
-    ),
-}
-"""The consequence of a full stream, and the step that helps. The streams that are not here may be
-full. HEALTH and PROGRESS only forget their oldest marks and notes then, and KEYRING has one
-message."""
-
-ROOM_BYTES: Final = 4096
-"""A ledger stream with less room is red. An ordinary message of 1 KiB does not fit twice, with its
-stamp, seals and index. So an idle bus says so before a message is lost."""
 
 AGAIN_S: Final = 60.0
 """The pause between two log lines about one problem that lasts."""
@@ -144,10 +126,6 @@ LATE_LOOK: Final = "late look"
 """The subject of a last look that is too old, or missing. Only reports have it, because the log has
 lines of looks."""
 
-RESTART: Final = (
-    "look into nats-server's log and at its disk. A stream that met a full disk stores nothing"
-    " until nats-server is restarted: free space first, then restart it"
-)
 
 HANGS: Final = "look into the relay's log, and start it again if it goes on"
 
@@ -155,48 +133,6 @@ BEGINS: Final = (
     "a relay that has just started looks within some seconds; ask again, and look into its log if"
     " it still has not"
 )
-
-NO_LEADER: Final = (
-    "if a node was lost just now, an election takes some seconds. More than half of the nodes that"
-    " keep it have to run. LIVE is in memory, and also waits for a node that has its content. After"
-    " 30 s a relay makes it again. Between two stops, wait until `sealbus ping` is ok"
-)
-
-SILENT_S: Final = 10.0
-"""A node of which the leader of a stream has heard nothing for so long is away. Leaders write to
-each replica at least once a second."""
-
-
-class Level(StrEnum):
-    """How bad a problem, or the health, is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    RED = "red"
-
-
-@dataclass(frozen=True, slots=True)
-class BusProblem:
-    """One problem of the bus."""
-
-    level: Level
-    about: str
-    """Its subject: by it a problem is known to be the same as before."""
-    what: str
-    """A sentence that names it."""
-    hint: str
-    """The step that helps."""
-
-
-def worst(problems: Iterable[BusProblem]) -> Level:
-    """Return the worst level of all problems."""
-    levels = {problem.level for problem in problems}
-    return next((level for level in (Level.RED, Level.WARNING) if level in levels), Level.OK)
-
-
-def no_problems(_: Limits) -> tuple[BusProblem, ...]:
-    """Return none: whoever runs the relay knows of no other problem."""
-    return ()
 
 
 class Health:
@@ -540,81 +476,3 @@ def late_look(relay: str, looked_s_ago: float | None) -> list[BusProblem]:
         f" expected less than {LATE_S:g} s"
     )
     return [BusProblem(Level.RED, LATE_LOOK, what, HANGS)]
-
-
-def unheard(name: str, *, is_cluster: bool) -> BusProblem:
-    """Return the problem of a stream of which JetStream says nothing."""
-    hint = NO_LEADER if is_cluster else RESTART
-    return BusProblem(Level.RED, name, f"JetStream says nothing of the stream {name}", hint)
-
-
-def behind(info: dict[str, Any]) -> frozenset[str]:
-    """Return the nodes that run and do not have everything of a stream, from its STREAM.INFO."""
-    # "current" alone is no sign: it is false for a moment on an idle stream too.
-    return frozenset(
-        str(one["name"])
-        for one in (info.get("cluster") or {}).get("replicas") or []
-        if not one.get("offline")
-        and not one.get("current")
-        and (one.get("lag") or one.get("active", 0) > SILENT_S * 1e9)
-    )
-
-
-def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> list[BusProblem]:
-    """Return the problem of a stream's replicas, from its STREAM.INFO. One server has none.
-
-    The loss of one node more may then leave the stream without a leader.
-
-    Args:
-        name: The stream.
-        info: Its STREAM.INFO.
-        late: The nodes that have been behind for a while.
-    """
-    replicas = info["config"].get("num_replicas", 1)
-    if replicas == 1:
-        return []
-    cluster = info.get("cluster") or {}
-    if not cluster.get("leader"):
-        return [BusProblem(Level.RED, name, f"{name} has no leader: it stores nothing", NO_LEADER)]
-    others = cluster.get("replicas") or []
-    away = [str(one["name"]) for one in others if one.get("offline")]
-    missing = replicas - 1 - len(others)
-    parts = [f"away at {', '.join(sorted(away))}"] if away else []
-    parts += [f"behind at {', '.join(sorted(late))}"] if late else []
-    parts += [f"{missing} on no node"] if missing > 0 else []
-    if not parts:
-        return []
-    what = f"{name} does not have all its replicas: {'; '.join(parts)}"
-    hint = "start that node, or look into its log; stop no other node before this is over"
-    return [BusProblem(Level.WARNING, f"{name} replicas", what, hint)]
-
-
-def fill_problem(name: str, info: dict[str, Any]) -> list[BusProblem]:
-    """Return the problem of a stream that is nearly full.
-
-    Args:
-        name: The stream.
-        info: Its STREAM.INFO.
-    """
-    filled = fill(info)
-    if filled < FULL_AT or name not in FULL:
-        return []
-    then, hint = FULL[name]
-    # INGRESS is never red for it: judging empties it, and the probe tells when it stores nothing.
-    if name in (ACCEPTED, LIVE) and room_bytes(info) < ROOM_BYTES:
-        return [BusProblem(Level.RED, name, f"{name} is full: {then}", hint)]
-    what = f"{name} is {filled:.0%} full; at 100 %, {then}"
-    return [BusProblem(Level.WARNING, name, what, hint)]
-
-
-def fill(info: dict[str, Any]) -> float:
-    """Return the share of its limit that a stream holds, from its STREAM.INFO."""
-    limit = info["config"]["max_bytes"]
-    share: float = info["state"]["bytes"] / limit if limit > 0 else 0.0
-    return share
-
-
-def room_bytes(info: dict[str, Any]) -> int:
-    """Return how many bytes a stream with a limit still takes, from its STREAM.INFO."""
-    room: int = info["config"]["max_bytes"] - info["state"]["bytes"]
-    return room

@@ -30,7 +30,7 @@ from sealbus_broker.nats.streams import Partition
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.bus_keys import RelayKeys
 from sealbus_broker.relay.clerk import Clerk
-from sealbus_broker.relay.health import BusProblem, Health
+from sealbus_broker.relay.health import Health
 from sealbus_broker.relay.ingress.last_try import LastTry
 from sealbus_broker.relay.ingress.rereading import Rereading
 from sealbus_broker.relay.ingress.senders import Senders
@@ -43,6 +43,7 @@ from sealbus_broker.relay.live.worker import LiveWorker
 from sealbus_broker.relay.partitions.sharing import Sharing
 from sealbus_broker.relay.partitions.workers import Workers
 from sealbus_broker.relay.probe import Prober
+from sealbus_broker.relay.problems import BusProblem
 from sealbus_broker.relay.promises import Promises
 from sealbus_broker.relay.services.router import ServiceRouter
 from sealbus_broker.relay.store.ledgers import Ledgers

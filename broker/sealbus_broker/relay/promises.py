@@ -27,7 +27,7 @@ from sealbus_broker.nats.promises import (
 )
 from sealbus_broker.nats.provision import raise_replicas
 from sealbus_broker.nats.streams import STREAMS
-from sealbus_broker.relay.health import BusProblem, Level
+from sealbus_broker.relay.problems import BusProblem, Level
 
 log = get_logger(__name__)
 

@@ -67,13 +67,13 @@ from sealbus_broker.relay.draining import drain
 from sealbus_broker.relay.floods.watch import FloodWatch
 from sealbus_broker.relay.following.folder import Following, too_old
 from sealbus_broker.relay.following.live_sessions import LiveSessions
-from sealbus_broker.relay.health import BusProblem, no_problems
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.live.leader import LiveLeader
 from sealbus_broker.relay.live.worker import LiveWorker
 from sealbus_broker.relay.partitions.sharing import Sharing
 from sealbus_broker.relay.partitions.workers import Workers
 from sealbus_broker.relay.parts import RelayParts
+from sealbus_broker.relay.problems import BusProblem, no_problems
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.relay.services.consumers import remove_ungranted
 from sealbus_broker.relay.stopping import StoppedEarly, until_stopped

@@ -59,7 +59,7 @@ from sealbus_broker.relay.floods.meter import (
     WorthlessMeter,
 )
 from sealbus_broker.relay.following.live_sessions import tell
-from sealbus_broker.relay.health import BusProblem, Level
+from sealbus_broker.relay.problems import BusProblem, Level
 from sealbus_broker.relay.store.quarantine import Record
 from sealbus_broker.relay.store.stream_store import StreamStore
 

@@ -23,12 +23,12 @@ from sealbus.protocol.codec import is_bundle
 from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
-from sealbus_broker.relay.health import BusProblem, Level
 from sealbus_broker.relay.judging.arrivals import live_arrivals, live_session
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.judging.pipeline import Process
 from sealbus_broker.relay.judging.turn import Turn
 from sealbus_broker.relay.live.waiting import LiveWaiting
+from sealbus_broker.relay.problems import BusProblem, Level
 
 LOST_S: Final = 5.0
 """After this time without its connection a relay warns. The relay makes the connection anew at a
