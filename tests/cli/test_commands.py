@@ -176,6 +176,15 @@ def test_a_typed_folder_wins_over_the_environment(bus: Bus, tmp_path: Path, form
     assert asked.code == 0, asked.err
 
 
+def test_a_typed_folder_needs_the_name_of_a_bot(bus: Bus) -> None:
+    """The environment has the credentials of a bot that may be on another bus."""
+    greeter = Credentials.load(bus.folder / "mybus/credentials/greeter.toml")
+    said = ("pub", "greetings.sent", '{"text": "x"}', "--dir", "mybus")
+    asked = sealbus(*said, cwd=bus.folder, variables=variables_of(greeter))
+    assert (asked.code, asked.out) == (2, "")
+    assert "--dir names no bot: add --as BOT" in asked.err
+
+
 def test_a_removal_stays_in_the_typed_folder(bus: Bus, tmp_path: Path) -> None:
     """The environment has the operator of a bus that has the subscription."""
     place = ("sub", "greetings.sent", "--as", "listener", "--durable", "kept", "--idle", "0.1")

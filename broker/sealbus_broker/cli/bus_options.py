@@ -115,12 +115,13 @@ def find_credentials(
     """The credentials that a command uses.
 
     They are those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder,
-    in this order. ``default`` comes before the environment if the command line names the folder.
+    in this order. If the command line names the folder, the environment is not asked.
     """
     given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
     # Variables that somebody set for one bus may not lead a command about another bus to it.
-    is_folder_meant = _is_typed("folder") and not _is_typed("credentials")
-    if bot is None and is_folder_meant:
+    if bot is None and _is_typed("folder") and not _is_typed("credentials"):
+        if default is None:
+            raise click.UsageError("--dir names no bot: add --as BOT")
         bot = default
     if bot is not None:
         return BusFolder.find(folder).speak_as(bot, given)
