@@ -21,6 +21,7 @@ from sealbus.receiving import in_hand, supply
 from sealbus.receiving.supply import Supply
 from tests.e2e.edits import asking
 from tests.e2e.shop import Shop, order
+from tests.made import made
 from tests.waiting import PATIENCE_S, until
 
 PLACE: Any = {"start": "all", "durable": "d"}
@@ -213,20 +214,13 @@ async def test_a_lost_connection_costs_no_order_and_no_message(
     shop: Shop, each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is lost while deliveries wait, and no request is under way, whose answer would be lost."""
-    made: list[Supply] = []
-    make = Supply.__init__
-
-    def watch(self: Supply, **arguments: Any) -> None:
-        make(self, **arguments)
-        made.append(self)
-
-    monkeypatch.setattr(Supply, "__init__", watch)
+    supplies = made(monkeypatch, Supply)
     await publish_bursts(shop, range(60), each)
     seen, waiting = list[int](), list[int]()
     bot = shop.bot("inventory")
 
     def is_quiet() -> bool:
-        (mine,) = made
+        (mine,) = supplies
         return mine._pull is not None and not mine._pull.outstanding
 
     @bot.subscribe("orders.placed", **PLACE)
@@ -235,7 +229,7 @@ async def test_a_lost_connection_costs_no_order_and_no_message(
         await asyncio.sleep(0.02)
         if len(seen) == 15:
             await until(is_quiet)
-            waiting.append(len(made[0]._hand.waiting))
+            waiting.append(len(supplies[0]._hand.waiting))
             transport = (await bot._session.client())._transport
             assert transport is not None
             transport.close()  # type: ignore[no-untyped-call]  # as a network does

@@ -14,6 +14,7 @@ from sealbus import Message, SealbusError, Stamp, Verdict
 from sealbus.protocol.limits import MAX_PAYLOADS
 from tests.e2e.shop import Shop, order, until
 from tests.faults.stored import stored_orders
+from tests.forked import Program
 from tests.waiting import PATIENCE_S, patiently
 
 COUNT = 600
@@ -29,9 +30,7 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(
     tmp_path: Path, relays: int
 ) -> None:
     async with Shop(tmp_path / "shop") as shop:
-        first = await shop.start_relay("first")
-        if relays == 2:
-            await shop.start_relay("second")
+        first = await start_relays(shop, relays)
         seen: Counter[str] = Counter()
         inventory = shop.bot("inventory")
 
@@ -49,10 +48,7 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(
 
             trading = [asyncio.create_task(trade(number)) for number in range(COUNT)]
             await until(lambda: len(seen) > COUNT // 4)
-            first.send_signal(signal.SIGKILL)
-            await first.wait()
-            if relays == 1:
-                await shop.start_relay("again")
+            await kill(shop, first, relays)
             verdicts = await asyncio.gather(*trading)
             await until(lambda: len(seen) == COUNT)
         assert set(verdicts) == {Verdict.ACCEPTED}
@@ -70,9 +66,7 @@ async def test_a_relay_killed_amid_bursts_loses_and_doubles_nothing(
     tmp_path: Path, relays: int
 ) -> None:
     async with Shop(tmp_path / "shop") as shop:
-        first = await shop.start_relay("first")
-        if relays == 2:
-            await shop.start_relay("second")
+        first = await start_relays(shop, relays)
         seen: Counter[str] = Counter()
         handled: Counter[str] = Counter()
         inventory = shop.bot("inventory")
@@ -99,10 +93,7 @@ async def test_a_relay_killed_amid_bursts_loses_and_doubles_nothing(
             count = LANES * BURSTS * MAX_PAYLOADS
             # One burst is done. Its lane has others to send, and so have all lanes.
             await patiently(amid.wait())
-            first.send_signal(signal.SIGKILL)
-            await first.wait()
-            if relays == 1:
-                await shop.start_relay("again")
+            await kill(shop, first, relays)
             await trading
             await until(lambda: len(seen) == count)
             await settled(shop)
@@ -118,6 +109,22 @@ async def test_a_relay_killed_amid_bursts_loses_and_doubles_nothing(
         stored = await stored_orders(shop)
         assert sorted(stored) == sorted(seen)
         assert await shop.stored("QUARANTINE") == 0
+
+
+async def start_relays(shop: Shop, relays: int) -> Program:
+    """Start one relay, or two. Returns the first."""
+    first = await shop.start_relay("first")
+    if relays == 2:
+        await shop.start_relay("second")
+    return first
+
+
+async def kill(shop: Shop, relay: Program, relays: int) -> None:
+    """Kill a relay. If it was the only one, start another."""
+    relay.send_signal(signal.SIGKILL)
+    await relay.wait()
+    if relays == 1:
+        await shop.start_relay("again")
 
 
 async def settled(shop: Shop) -> None:

@@ -20,6 +20,7 @@ from sealbus.receiving.subscription import DurableSubscription
 from sealbus.receiving.supply import Supply
 from sealbus.testing import TestBus
 from sealbus_broker.relay.services.progress import ProgressService
+from tests.made import made
 from tests.shells.test_subscription import SUBJECT, Handler, given_out, is_settled, listener
 from tests.waiting import PATIENCE_S, patiently, until
 
@@ -36,19 +37,6 @@ async def greet_together(bus: TestBus, *texts: str) -> None:
     greeter = await bus.bot("greeter")
     stamps = await asyncio.gather(*(greeter.publish(SUBJECT, {"text": text}) for text in texts))
     assert len({stamp.nonce for stamp in stamps}) == 1, "they share an envelope"
-
-
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[Supply]:
-    """The supplies of all subscriptions that begin from now on."""
-    made: list[Supply] = []
-    make = Supply.__init__
-
-    def watch(self: Supply, **arguments: Any) -> None:
-        make(self, **arguments)
-        made.append(self)
-
-    monkeypatch.setattr(Supply, "__init__", watch)
-    return made
 
 
 class Choosy(Handler):
@@ -181,19 +169,12 @@ async def test_message_at_work_is_in_one_handler(
     bus: TestBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server heard of the delivery too long ago, while one of its messages is at work."""
-    made: list[DurableSubscription] = []
-    make = DurableSubscription.__init__
-
-    def watch(self: DurableSubscription, **arguments: Any) -> None:
-        make(self, **arguments)
-        made.append(self)
-
-    monkeypatch.setattr(DurableSubscription, "__init__", watch)
+    subscriptions = made(monkeypatch, DurableSubscription)
     _, handler = await listener(bus, concurrency=2)
     handler.go.clear()
     await greet_together(bus, "one", "two", "three")
     await until(lambda: handler.texts == ["one", "two"], "two are at work")
-    (subscription,) = made
+    (subscription,) = subscriptions
     (delivery,) = subscription._hand.working.values()
     monkeypatch.setattr(subscription_module, "UNREPORTED_S", -1.0)
     assert not subscription._begin(subscription._hand.opened.popleft())
@@ -285,7 +266,7 @@ async def test_stop_amid_opening_keeps_the_order_without_a_pull(
     gate: asyncio.Event, bus: TestBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No request is under way whose end the stop would wait for, because enough is in hand."""
-    supplies = watched(monkeypatch)
+    supplies = made(monkeypatch, Supply)
     bot, handler = await listener(bus, durable="d")
     await hurry(bus, handler)
     gate.clear()
@@ -320,7 +301,7 @@ class Held(Handler):
 
 async def slow(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> tuple[Bot, Held, Supply]:
     """A bot whose handler is at "one" of a burst, and has had two later bursts given back."""
-    supplies = watched(monkeypatch)
+    supplies = made(monkeypatch, Supply)
     bot = Bot(bus.credentials("listener"))
     handler = Held(bot)
     await bus.connect(bot)
@@ -373,7 +354,7 @@ async def test_handler_that_is_slow_at_a_stop_keeps_the_order(
     bus: TestBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timer finds it while the stop waits for the request under way."""
-    supplies = watched(monkeypatch)
+    supplies = made(monkeypatch, Supply)
     bot = Bot(bus.credentials("listener"))
     handler = Held(bot)
     await bus.connect(bot)
