@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE, RECORDS
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.nats.streams import RECORDS_AGE_S
+from sealbus_broker.nats.streams import LEDGERS, RECORDS_AGE_S
 
 FULL_AT: Final = 0.8
 """The share from which on a stream's fill is a warning."""
@@ -150,7 +150,7 @@ def fill_problem(name: str, info: dict[str, Any]) -> list[BusProblem]:
         return []
     then, hint = FULL[name]
     # INGRESS is never red for it: judging empties it, and the probe tells when it stores nothing.
-    if name in (ACCEPTED, LIVE) and room_bytes(info) < ROOM_BYTES:
+    if name in LEDGERS and room_bytes(info) < ROOM_BYTES:
         return [BusProblem(Level.RED, name, f"{name} is full: {then}", hint)]
     what = f"{name} is {filled:.0%} full; at 100 %, {then}"
     return [BusProblem(Level.WARNING, name, what, hint)]

@@ -20,13 +20,13 @@ from typing import Final, Self
 
 from sealbus import Bot, Credentials, InvalidInput, SealbusError
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
-from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE
+from sealbus.protocol.streams import INGRESS, QUARANTINE
 from sealbus.protocol.subjects import GENESIS
 from sealbus.supervision import beside, spawn
 from sealbus_broker.gate.policy import BotKey, Policy
 from sealbus_broker.memory.server import MemoryNats
 from sealbus_broker.nats.jetstream import without_nulls
-from sealbus_broker.nats.streams import stream_configs
+from sealbus_broker.nats.streams import LEDGERS, stream_configs
 from sealbus_broker.policy.loader import Loaded, load
 from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.relay.relay import Relay
@@ -161,7 +161,7 @@ class TestBus:
         """Begin the ledgers some time ago: a relay waits while its ledgers are young."""
         began_ns = time.time_ns() - self._policy.limits.clock_skew_ms * 1_000_000 - _AGE_NS
         for config in stream_configs(self._policy):
-            if config["name"] in (ACCEPTED, LIVE):
+            if config["name"] in LEDGERS:
                 stream = self._server.jetstream.make(without_nulls(config))
                 stream.store(f"{stream.name.lower()}.{GENESIS}", b"", b"", began_ns)
 
