@@ -111,6 +111,7 @@ class Relay:
                 services=cast("Any", frozenset()),
                 counters=counters,
                 now_ms=self.now_ms,
+                reads=(nc,),
             )
             stopping = asyncio.Event()
             supervisor = Supervisor("a relay of the model")

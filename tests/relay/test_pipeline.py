@@ -40,7 +40,6 @@ class Kept:
         self.frames: list[bytes] = []
         self.sequence = 20
         """The sequence of the last entry."""
-        self.is_behind = False
 
     async def store(self, entries: Sequence[StreamMessage]) -> list[Stored]:
         self.entries += entries
@@ -60,11 +59,24 @@ class Kept:
         self.frames += frames
 
 
+class Reading:
+    """A connection that is behind for some turns of the event loop."""
+
+    def __init__(self, turns: int = 0) -> None:
+        self._turns = turns
+
+    @property
+    def is_behind(self) -> bool:
+        self._turns -= 1
+        return self._turns >= 0
+
+
 def a_pipeline(
     kept: Kept,
     ledger: Ledger,
     now_ms: Callable[[], int] = lambda: NOW,
     policy: Callable[[], Policy] = lambda: POLICY,
+    reads: Sequence[Reading] = (),
 ) -> Pipeline:
     key: SigningKey = BUS_KEY
     return Pipeline(
@@ -77,6 +89,7 @@ def a_pipeline(
         services=cast("Any", frozenset()),
         counters=VerdictCounters(lambda: 0.0),
         now_ms=now_ms,
+        reads=cast("Any", reads),
     )
 
 
@@ -170,10 +183,11 @@ def giving_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "GIVE_WAY_S", -1)
 
 
-async def turns_of_others(kept: Kept) -> tuple[int, int]:
+async def turns_of_others(*reads: Reading) -> tuple[int, int]:
     """The turns of the event loop that other work has while twenty messages are judged, and how
     many of them it has while no other batch may be judged."""
-    one, turns, held = a_pipeline(kept, a_ledger()), 0, 0
+    kept = Kept()
+    one, turns, held = a_pipeline(kept, a_ledger(), reads=reads), 0, 0
 
     async def another() -> None:
         nonlocal turns, held
@@ -191,17 +205,28 @@ async def turns_of_others(kept: Kept) -> tuple[int, int]:
 
 @pytest.mark.usefixtures("giving_way")
 async def test_a_slow_batch_gives_way_between_two_messages() -> None:
-    turns, held = await turns_of_others(Kept())
+    turns, held = await turns_of_others(Reading(), Reading())
     assert 20 <= turns < 40
     assert held == 0
 
 
 @pytest.mark.usefixtures("giving_way")
-async def test_a_connection_that_is_behind_has_more_turns() -> None:
-    kept = Kept()
-    kept.is_behind = True
-    turns, held = await turns_of_others(kept)
-    assert turns >= held == 20 * pipeline.CATCH_UP_TURNS
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_each_connection_is_read_until_it_has_caught_up(
+    behind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "CATCH_UP_S", 60)
+    reads = [Reading(), Reading()]
+    reads[behind] = Reading(turns=50)
+    turns, held = await turns_of_others(*reads)
+    assert turns >= held == 50
+
+
+@pytest.mark.usefixtures("giving_way")
+async def test_a_flood_that_is_read_does_not_end_judging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CATCH_UP_S", -1)
+    _, held = await turns_of_others(Reading(turns=1_000_000))
+    assert held == 0
 
 
 @pytest.mark.usefixtures("giving_way")

@@ -108,6 +108,7 @@ class RelayParts:
             services=self.services,
             counters=counters,
             now_ms=now_ms,
+            reads=(nc, live_nc),
             meters=meters,
         )
         last_try = LastTry(

@@ -63,12 +63,12 @@ partitions waiting for 2 ms at a time. A turn of the event loop takes 50 µs, a 
 batch is judged at a time: otherwise those of all partitions would take a turn of the event loop
 together, and each pull and each receipt would wait for all of them."""
 
-CATCH_UP_TURNS: Final = 6
-"""How many turns of the event loop at most the connection has between two slices of judging, while
-its last read was large. In a backlog the messages of strangers come behind the others, which the
-server sends as fast as it can. So a relay reads up to 1.5 MiB to a slice, and has seen a backlog of
-half a gigabyte after two seconds. With one turn that took five, and twelve turns brought no
-more."""
+CATCH_UP_S: Final = 0.002
+"""How long the connections are read between two slices of judging, while their last reads were
+large: as long as a slice. Otherwise each has one read, which is 16 MB of live messages a second. A
+flood brings more, so 16 MiB waited in nats-server, and the live messages of all bots waited behind
+them for a second. And a relay has seen a backlog of half a gigabyte after two seconds, in place of
+five. A read of tiny messages takes some milliseconds, so this is a time and no number of reads."""
 
 PART_S: Final = 0.5
 """After this time the messages that are judged are stored, and the rest of the batch is judged by a
@@ -164,6 +164,7 @@ class Pipeline:
         services: Services,
         counters: VerdictCounters,
         now_ms: Callable[[], int],
+        reads: Sequence[HardenedClient],
         meters: RateMeters | None = None,
     ) -> None:
         """Prepare; nothing is asked of NATS.
@@ -178,6 +179,8 @@ class Pipeline:
             services: Answers on the bus's own subjects.
             counters: Counts verdicts.
             now_ms: The wall clock, in ms since 1970.
+            reads: The connections that bring messages. They are read on between two slices of
+                judging.
             meters: The rates and shares of each bot, where others count in them too.
         """
         self._nc = nc
@@ -193,9 +196,10 @@ class Pipeline:
         """Shared with the storing: a message that is judged again is not verified again."""
         self._meters = RateMeters() if meters is None else meters
         """The rates and shares of each bot."""
+        self._reads = reads
         self._judging = asyncio.Lock()
         """Held by the batch that is being judged, for :data:`GIVE_WAY_S` at a time, and while the
-        connection catches up."""
+        connections catch up."""
         self._storing = Storing(
             stream_store=stream_store,
             key=key,
@@ -273,9 +277,10 @@ class Pipeline:
         return _Part(items, ledger)
 
     async def _catch_up(self) -> None:
-        """Let the connection read on while it is behind, for :data:`CATCH_UP_TURNS` at most."""
-        for _ in range(CATCH_UP_TURNS):
-            if not self._nc.is_behind:
+        """Let the connections read on while one is behind, for :data:`CATCH_UP_S` at most."""
+        until = time.monotonic() + CATCH_UP_S
+        while time.monotonic() < until:
+            if not any(nc.is_behind for nc in self._reads):
                 break
             await asyncio.sleep(0)
 
