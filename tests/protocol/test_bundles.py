@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sealbus.errors import Malformed
 from sealbus.protocol.codec import (
     is_bundle,
+    items_named,
     pack_bundle,
     split_bundle,
 )
@@ -38,6 +39,7 @@ def test_bundle_is_split_into_its_items(items: list[bytes]) -> None:
     data = pack_bundle(items)
     assert is_bundle(data)
     assert split_bundle(data) == items
+    assert items_named(data) == len(items)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,24 @@ def test_bundle_is_split_into_its_items(items: list[bytes]) -> None:
 )
 def test_no_other_thing_of_the_protocol_begins_so(data: bytes) -> None:
     assert not is_bundle(data)
+    assert items_named(data) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (pack_bundle([]), 1),
+        (pack_bundle([ONE])[:2], 1),
+        (pack_bundle([ONE, OTHER])[:3], 2),
+        (b"\x92\x01\xdc\x00", 1),
+        (b"\x92\x01\xdc\x00\x11", 17),
+        (b"\x92\x01\xdc\xff\xff", MAX_BUNDLE),
+        (b"\x92\x01\xdd\xff\xff\xff\xff", 13),
+    ],
+)
+def test_bundle_names_one_to_64_items(data: bytes, named: int) -> None:
+    """Also a malformed one, about which nothing else is known."""
+    assert items_named(data) == named
 
 
 @pytest.mark.parametrize(

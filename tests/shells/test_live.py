@@ -12,6 +12,7 @@ import pytest
 from sealbus import Bot
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.transport import Transport
+from sealbus.protocol.codec import pack_bundle
 from sealbus.supervision import Supervisor, end
 from sealbus.testing import TestBus
 from sealbus_broker.gate.verdict import Arrival
@@ -96,6 +97,21 @@ async def test_backlog_of_a_flood_is_left_behind(
     await until(
         lambda: client.is_connected and client.client_id != number, "it has another connection"
     )
+    await end(hoarder.running)
+
+
+async def test_bundle_without_room_is_dropped_unopened(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the messages that it names counts. Opened, this one would be one malformed item."""
+    monkeypatch.setattr(live_waiting, "WAITING_PER_BOT", 0)
+    client = await stage.login()
+    hoarder = Hoarder(client)
+    await until(lambda: bool(client._direct), "it subscribes")
+    await client.flush()
+    await stage.relay.publish("call.order", pack_bundle([b"x" * 100] * 3))
+    await until(lambda: hoarder.counters.counts["dropped"] > 0, "it found no room")
+    assert hoarder.counters.counts["dropped"] == 3
     await end(hoarder.running)
 
 

@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.protocol.codec import is_bundle
+from sealbus.protocol.codec import items_named
 from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.protocol.value import value
 from sealbus_broker.gate.verdict import Arrival
@@ -87,8 +87,8 @@ class Pulled:
     """Its bytes, until it is opened. ``None``: they have to be read again."""
     size: int
     """How many bytes it has."""
-    is_bundle: bool
-    """Whether it may have several envelopes."""
+    named: int
+    """How many envelopes it has by its first bytes."""
     place: Place
     """The facts that the server states about it."""
     asked: float
@@ -113,7 +113,7 @@ class Pulled:
     ) -> Pulled:
         """Return the message with these bytes, all of them kept."""
         has_headers = len(headers) > SERVER_HEADERS
-        return cls(subject, reply, data, len(data), is_bundle(data), place, asked, has_headers)
+        return cls(subject, reply, data, len(data), items_named(data), place, asked, has_headers)
 
 
 @value
@@ -126,14 +126,14 @@ class Piece:
     is_last: bool
     """Whether the message has no more."""
     envelopes: int
-    """How many envelopes it has, or may have where its bytes were not kept."""
+    """How many envelopes it has, by its first bytes where it has not been taken apart."""
     size: int
     """How many bytes it has."""
 
     @classmethod
     def whole(cls, pulled: Pulled) -> Piece:
         """Return all of a message whose bytes have not been taken apart."""
-        return cls(pulled, None, True, MAX_BUNDLE if pulled.is_bundle else 1, pulled.size)
+        return cls(pulled, None, True, pulled.named, pulled.size)
 
     @classmethod
     def next_of(cls, pulled: Pulled, rest: list[Arrival], most: int) -> Piece:
@@ -255,9 +255,7 @@ class IngressWaiting:
         else:
             piece = Piece.next_of(pulled, pulled.rest, most)
             pulled.rest = pulled.rest[most:]
-        # Nobody knows how many envelopes there are where the bytes were not kept.
-        known = 1 if piece.arrivals is None else piece.envelopes
-        self._credit[pulled.place.session] -= max(piece.size, LEAST_BYTES * known)
+        self._credit[pulled.place.session] -= max(piece.size, LEAST_BYTES * piece.envelopes)
         if piece.is_last:
             self.drop(pulled)
         return piece

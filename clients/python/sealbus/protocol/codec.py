@@ -275,6 +275,23 @@ def is_bundle(data: bytes) -> bool:
     return data.startswith(_BUNDLE)
 
 
+def items_named(data: bytes) -> int:
+    """How many items ``data`` has by its first bytes: 1 to 64, and 1 where it is no bundle.
+
+    Nothing else is read. So this is right for each valid bundle, and a malformed one may name any
+    number.
+    """
+    if not is_bundle(data):
+        return 1
+    array = data[len(_BUNDLE) : len(_BUNDLE) + 3]
+    # msgpack writes the length of an array behind the byte 0xdc, or into four bits of one byte.
+    if array.startswith(b"\xdc"):
+        named = int.from_bytes(array[1:])
+    else:
+        named = int.from_bytes(array[:1]) & 0x0F
+    return max(1, min(named, MAX_BUNDLE))
+
+
 def split_bundle(data: bytes) -> list[bytes]:
     """The items of a bundle of :func:`pack_bundle`.
 
