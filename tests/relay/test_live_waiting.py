@@ -74,8 +74,8 @@ def test_large_messages_come_a_few_at_a_time() -> None:
     waiting = LiveWaiting()
     waiting.put("large", live("large", *[BATCH_BYTES // 4] * 9))
     assert [len(waiting.take()) for _ in range(4)] == [4, 4, 1, 0]
-    waiting.put("small", live("small", *[1] * 600))
-    assert [len(waiting.take()) for _ in range(4)] == [BATCH, BATCH, 600 - 2 * BATCH, 0]
+    waiting.put("small", live("small", *[1] * (2 * BATCH + 5)))
+    assert [len(waiting.take()) for _ in range(4)] == [BATCH, BATCH, 5, 0]
     assert len(waiting) == waiting._all_bytes == 0
     assert not waiting._bytes
 

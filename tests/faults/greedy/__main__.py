@@ -192,6 +192,8 @@ def main() -> int:
         "--markdown", action="store_true", help="the table and list of docs/threats.md"
     )
     given = parser.parse_args()
+    if given.keep is not None:
+        given.keep.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.CRITICAL)  # lost connections are intended
     outcomes = asyncio.run(play(given.only, given.seconds, given.keep, as_lines=given.json))
     if not given.json:

@@ -27,8 +27,10 @@ thousand finds room."""
 WAITING_PER_BOT_BYTES: Final = WAITING_BYTES // 4
 """How many bytes of one bot may wait."""
 
-BATCH: Final = 256
-"""How many messages are judged together, so that later ones have their turn soon."""
+BATCH: Final = 64
+"""How many messages are judged together. A message waits for the batch before it and for the end of
+its own. Beside a flood of small ones a request took 105 ms with 256, and 30 ms with 64. One bot
+alone sends 37,000 messages a second with both."""
 
 BATCH_BYTES: Final = 256 * 1024
 """How many bytes are judged together. The most expensive payloads take a relay 0.45 ms a KiB, so
