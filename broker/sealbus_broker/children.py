@@ -1,9 +1,42 @@
-"""Processes of our own that end by themselves when their standard input is closed."""
+"""Processes of our own. Most end by themselves when their standard input is closed."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+from typing import Any, Final
+
+BIRTHS: Final = 5
+"""How often a process is started at most, where it dies before it runs its program."""
+
+BIRTH_PAUSE_S: Final = 0.1
+"""The pause in between."""
+
+_PASSING: Final = frozenset({errno.EPIPE, errno.EAGAIN, errno.ENOMEM})
+"""The errors of a start that the next one may not have. A process that is killed before it runs its
+program is told as a broken pipe (libuv). The others are a system without room for now."""
+
+
+async def start_child(*command: str, **options: Any) -> asyncio.subprocess.Process:
+    """Start a process, again where it died before it ran its program.
+
+    Args:
+        command: The program and its arguments.
+        options: Those of :func:`asyncio.create_subprocess_exec`.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    births = 0
+    while True:
+        births += 1
+        try:
+            return await asyncio.create_subprocess_exec(*command, **options)
+        except OSError as error:
+            if error.errno not in _PASSING or births == BIRTHS:
+                raise
+        await asyncio.sleep(BIRTH_PAUSE_S)
 
 
 async def end_child(process: asyncio.subprocess.Process, *, within_s: float) -> bool:

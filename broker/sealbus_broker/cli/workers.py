@@ -29,7 +29,7 @@ from typing import Final
 
 from sealbus.supervision import Supervisor, end, pause
 from sealbus.waiting import Interrupted, race
-from sealbus_broker.children import end_child, kill
+from sealbus_broker.children import end_child, kill, start_child
 from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.gate.policy import MOST_PARTITIONS
 from sealbus_broker.logger import get_logger
@@ -147,7 +147,7 @@ class WorkerProcesses:
         ready = self._ready[name]
         try:
             # In a session of its own, because Ctrl-C is for `sealbus up`, which stops it in order.
-            process = await asyncio.create_subprocess_exec(
+            process = await start_child(
                 *self._arguments[name],
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

@@ -38,7 +38,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sealbus.supervision import Supervisor, pause
-from sealbus_broker.children import end_child, kill
+from sealbus_broker.children import end_child, kill, start_child
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.watch import signs_of_life
 from sealbus_broker.errors import DoorFailed
@@ -190,7 +190,7 @@ class Door:
         async with signs_of_life(self._supervisor) as signs:
             try:
                 # In a session of its own, because Ctrl-C is for the relay, which stops it in order.
-                process = self._process = await asyncio.create_subprocess_exec(
+                process = self._process = await start_child(
                     *(*self._command, str(os.getpid()), str(signs)),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,

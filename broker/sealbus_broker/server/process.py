@@ -46,6 +46,7 @@ from sealbus.nats.addresses import ENCRYPTED, PLAIN
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.supervision import pause
+from sealbus_broker.children import start_child
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import UNBOUNDED_BYTES, NatsConfig, render
@@ -350,7 +351,7 @@ class NatsServer:
             with self._begin_log() as output:
                 # Output goes to a file, because a pipe that nobody reads stalls the server. The
                 # session is new, because Ctrl-C is for the relay, which stops the server in order.
-                self._process = await asyncio.create_subprocess_exec(
+                self._process = await start_child(
                     *_command(binary, self._folder.config_file),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
