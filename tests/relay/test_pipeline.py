@@ -212,20 +212,23 @@ async def test_a_slow_batch_gives_way_between_two_messages() -> None:
 
 @pytest.mark.usefixtures("giving_way")
 @pytest.mark.parametrize("behind", [0, 1])
-async def test_each_connection_is_read_until_it_has_caught_up(
-    behind: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("turns_behind", "turns_more"), [(15, 15), (1_000_000, 20 * pipeline.CATCH_UP_TURNS)]
+)
+async def test_each_connection_that_is_behind_has_more_turns(
+    behind: int, turns_behind: int, turns_more: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "CATCH_UP_S", 60)
     reads = [Reading(), Reading()]
-    reads[behind] = Reading(turns=50)
+    reads[behind] = Reading(turns_behind)
     turns, held = await turns_of_others(*reads)
-    assert turns >= held == 50
+    assert turns >= held == turns_more
 
 
 @pytest.mark.usefixtures("giving_way")
 async def test_a_flood_that_is_read_does_not_end_judging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "CATCH_UP_S", -1)
-    _, held = await turns_of_others(Reading(turns=1_000_000))
+    _, held = await turns_of_others(Reading(1_000_000))
     assert held == 0
 
 

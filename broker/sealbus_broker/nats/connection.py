@@ -49,7 +49,7 @@ PULL_READ_BYTES: Final = 256 * 1024
 judging (``pipeline.GIVE_WAY_S``), so 32 KiB a turn would be 16 MB a second at most: a relay would
 pull a backlog for half a minute before it had the messages behind it. asyncio takes no more from a
 socket at a time. While reads are large, it has several turns to a slice of judging
-(``pipeline.CATCH_UP_S``). No flood comes there, because the relay asks for what comes."""
+(``pipeline.CATCH_UP_TURNS``). No flood comes there, because the relay asks for what comes."""
 
 
 async def connect(

@@ -63,12 +63,17 @@ partitions waiting for 2 ms at a time. A turn of the event loop takes 50 µs, a 
 batch is judged at a time: otherwise those of all partitions would take a turn of the event loop
 together, and each pull and each receipt would wait for all of them."""
 
+CATCH_UP_TURNS: Final = 24
+"""How many more turns of the event loop the connections have between two slices of judging, while
+their last reads were large. Otherwise each has one read, which is 16 MB of live messages a second.
+A flood brings more, so 16 MiB waited in nats-server, and the live messages of all bots waited
+behind them for a second. And a relay has seen a backlog of half a gigabyte after two seconds, in
+place of five. A large read may be the last one. Then these turns take a quarter of a
+millisecond."""
+
 CATCH_UP_S: Final = 0.002
-"""How long the connections are read between two slices of judging, while their last reads were
-large: as long as a slice. Otherwise each has one read, which is 16 MB of live messages a second. A
-flood brings more, so 16 MiB waited in nats-server, and the live messages of all bots waited behind
-them for a second. And a relay has seen a backlog of half a gigabyte after two seconds, in place of
-five. A read of tiny messages takes some milliseconds, so this is a time and no number of reads."""
+"""How long these turns may take: as long as a slice. A read of tiny messages takes some
+milliseconds."""
 
 PART_S: Final = 0.5
 """After this time the messages that are judged are stored, and the rest of the batch is judged by a
@@ -277,10 +282,11 @@ class Pipeline:
         return _Part(items, ledger)
 
     async def _catch_up(self) -> None:
-        """Let the connections read on while one is behind, for :data:`CATCH_UP_S` at most."""
+        """Let the connections read on while one is behind, for :data:`CATCH_UP_TURNS` and
+        :data:`CATCH_UP_S` at most."""
         until = time.monotonic() + CATCH_UP_S
-        while time.monotonic() < until:
-            if not any(nc.is_behind for nc in self._reads):
+        for _ in range(CATCH_UP_TURNS):
+            if time.monotonic() >= until or not any(nc.is_behind for nc in self._reads):
                 break
             await asyncio.sleep(0)
 
