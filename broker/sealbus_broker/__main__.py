@@ -14,7 +14,7 @@ import sys
 # ``sealbus_broker.cli.main`` turns the collector on again when everything is imported.
 gc.disable()
 
-from sealbus_broker.cli import output
+from sealbus_broker.cli.shared import output
 
 
 def main() -> int:

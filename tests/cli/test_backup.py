@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sealbus_broker.cli import backup
-from sealbus_broker.cli.files import writing
+from sealbus_broker.cli.shared.files import writing
 from tests.cli.command import quickly
 
 

@@ -11,7 +11,7 @@ import pytest
 from sealbus.credentials import Credentials
 from sealbus.protocol.envelope import Draft, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from tests.cli.command import quickly
 from tests.cli.folders import up

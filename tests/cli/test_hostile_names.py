@@ -17,7 +17,7 @@ from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Draft, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.main import cli
-from sealbus_broker.cli.options import all_commands
+from sealbus_broker.cli.shared.options import all_commands
 from sealbus_broker.escape import harmless
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, sealbus

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sealbus_broker.cli.main import cli
-from sealbus_broker.cli.options import all_commands
+from sealbus_broker.cli.shared.options import all_commands
 from tests.cli.bus import RunningBus
 from tests.cli.command import Ran, quickly
 from tests.cli.hole import ended_by_timeout

@@ -11,7 +11,7 @@ import pytest
 
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus_broker.cli.main import cli
-from sealbus_broker.cli.options import all_commands
+from sealbus_broker.cli.shared.options import all_commands
 from sealbus_broker.policy.keys import read_key_files
 from tests.cli.command import quickly, sealbus
 from tests.cli.folders import everything, facts, unwritable

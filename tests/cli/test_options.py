@@ -12,7 +12,7 @@ import pytest
 from click.core import ParameterSource
 
 from sealbus_broker.cli.main import cli
-from sealbus_broker.cli.options import all_commands
+from sealbus_broker.cli.shared.options import all_commands
 from tests.cli.command import sealbus
 
 COMMANDS = dict(all_commands(cli))

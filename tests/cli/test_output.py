@@ -14,7 +14,7 @@ import pytest
 from tests.waiting import PATIENCE_S
 
 FULL = Path("/dev/full")
-TALK = "import sys\nfrom sealbus_broker.cli import output\noutput.install()\n"
+TALK = "import sys\nfrom sealbus_broker.cli.shared import output\noutput.install()\n"
 
 pytestmark = pytest.mark.skipif(
     not FULL.exists(), reason="the platform has no device that is always full"
@@ -172,8 +172,8 @@ def test_a_signal_ends_a_command_whose_thread_waits() -> None:
     """The thread may wait for a name server. Neither asyncio nor the interpreter waits for it."""
     code = """
 import asyncio, time
-from sealbus_broker.cli.errors import CommandStopped
-from sealbus_broker.cli.signals import run
+from sealbus_broker.cli.shared.errors import CommandStopped
+from sealbus_broker.cli.shared.signals import run
 async def work(stop):
     print('waiting', file=sys.stderr)
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
@@ -194,7 +194,7 @@ except CommandStopped as stopped:
 def test_a_signal_that_was_ignored_stays_ignored() -> None:
     code = """
 import asyncio, os, signal
-from sealbus_broker.cli.signals import run
+from sealbus_broker.cli.shared.signals import run
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 async def work(stop):
     os.kill(os.getpid(), signal.SIGINT)

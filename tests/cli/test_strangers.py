@@ -11,7 +11,7 @@ import pytest
 
 from sealbus.credentials import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder
 from tests.cli.command import quickly
 
 

@@ -28,7 +28,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.cli.bulk import IN_FLIGHT
 from sealbus_broker.cli.main import cli
-from sealbus_broker.cli.options import all_commands
+from sealbus_broker.cli.shared.options import all_commands
 from sealbus_broker.server.process import find_binary
 from tests.cli.bus import RunningBus, clean_environment, wait_until
 from tests.cli.command import SEALBUS, Ran, sealbus, wait_for

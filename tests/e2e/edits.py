@@ -15,7 +15,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.envelope import Draft, Header, seal_envelopes
 from sealbus.sending.minting import new_nonce, salted
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S, until

@@ -20,7 +20,7 @@ import pytest
 
 from sealbus import Bot, Credentials, Message
 from sealbus.nats.client import HardenedClient
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.nats.connection import connect
 from sealbus_broker.nats.streams import STREAMS
 from tests.asking import answered

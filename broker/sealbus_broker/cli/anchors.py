@@ -14,8 +14,8 @@ import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.loader import load
 
 

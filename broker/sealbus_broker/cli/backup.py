@@ -11,12 +11,12 @@ import click
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.cli import backup_seal as seal
-from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import reading, writing
-from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.signals import CONNECT_S, Stop, run
+from sealbus_broker.cli.shared.as_relay import as_relay
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import reading, writing
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.snapshots import restore as give
 from sealbus_broker.nats.snapshots import save

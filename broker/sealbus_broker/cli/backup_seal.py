@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, PublicKey, verify
-from sealbus_broker.cli.errors import Unusable
+from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.escape import readable
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.secrets import BusSecrets

@@ -16,13 +16,13 @@ import click
 from sealbus.errors import InvalidInput, SealbusError
 from sealbus.file_hints import file_hint
 from sealbus.text_file import decode_text
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import reading, writing
-from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.invite import make as make_invitation
 from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
-from sealbus_broker.cli.talk import note
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import reading, writing
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
 from sealbus_broker.policy.document import MAX_FILE_BYTES, read_file
 from sealbus_broker.policy.invitations import MAX_LIFE_MS

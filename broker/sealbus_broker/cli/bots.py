@@ -12,15 +12,15 @@ import click
 from sealbus import Bot, Message
 from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.protocol.subjects import check_pattern, check_subject
-from sealbus_broker.cli import output
 from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
-from sealbus_broker.cli.bus_options import bot_options, find_credentials
-from sealbus_broker.cli.errors import CommandStopped, OutputFailed, TooFew, exit_code
 from sealbus_broker.cli.json_lines import Lines, parse_json
-from sealbus_broker.cli.options import WholeNumber, seconds
-from sealbus_broker.cli.options import nonce as as_nonce
-from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
-from sealbus_broker.cli.talk import say_error
+from sealbus_broker.cli.shared import output
+from sealbus_broker.cli.shared.bus_options import bot_options, find_credentials
+from sealbus_broker.cli.shared.errors import CommandStopped, OutputFailed, TooFew, exit_code
+from sealbus_broker.cli.shared.options import WholeNumber, seconds
+from sealbus_broker.cli.shared.options import nonce as as_nonce
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, connected, run
+from sealbus_broker.cli.shared.talk import say_error
 from sealbus_broker.escape import json_line, readable, readable_json
 
 VERDICT_S: Final = 30.0

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from sealbus import Bot, Reason, Refused, Unresolved, Verdict
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
-from sealbus_broker.cli import output
-from sealbus_broker.cli.errors import InputFailed, OutputFailed, ReaderGone
 from sealbus_broker.cli.json_lines import Line, Lines, parse_json
 from sealbus_broker.cli.progress import ProgressLine
-from sealbus_broker.cli.signals import Stop, connected
+from sealbus_broker.cli.shared import output
+from sealbus_broker.cli.shared.errors import InputFailed, OutputFailed, ReaderGone
+from sealbus_broker.cli.shared.signals import Stop, connected
 from sealbus_broker.escape import json_line, reshown
 
 IN_FLIGHT: Final = 512

@@ -38,9 +38,9 @@ from sealbus_broker.certificates import (
     make_bus,
     read,
 )
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import reading, writing
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import reading, writing
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.bus_file import FILE, BusFile, address
 
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")

@@ -13,9 +13,9 @@ import click
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.cli.bus_options import dir_option
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.bus_options import dir_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.errors import SecretsUnusable
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy

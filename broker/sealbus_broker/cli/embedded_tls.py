@@ -11,9 +11,9 @@ import click
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
 from sealbus.nats.tls_files import TlsFiles, UnusableTls
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import reading
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import reading
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import ServerTls
 from sealbus_broker.policy.bus_file import FILE

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from sealbus_broker.cli.bus_options import new_server_option
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import SERVER, BusFolder
 from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.shared.bus_options import new_server_option
+from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.folder import SERVER, BusFolder
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from sealbus_broker.policy.scaffold import BOTS, scaffold
 

@@ -10,11 +10,11 @@ import click
 from sealbus.invitation import JoinToken
 from sealbus.nats.addresses import is_encrypted
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_declared, the_bus
-from sealbus_broker.cli.talk import note
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.escape import json_line, printable
 from sealbus_broker.policy.bus_file import BusFile, address
 from sealbus_broker.policy.invitations import MAX_LIFE_MS

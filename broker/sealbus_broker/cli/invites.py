@@ -13,15 +13,15 @@ from sealbus.errors import Malformed
 from sealbus.nats.records import record_subject
 from sealbus.protocol.joining import JOIN, JoinRecord, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey
-from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import AnsweredNo, Unusable
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_bot
-from sealbus_broker.cli.operator import table
-from sealbus_broker.cli.signals import CONNECT_S, Stop, run
-from sealbus_broker.cli.talk import note
+from sealbus_broker.cli.shared.as_relay import as_relay
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import AnsweredNo, Unusable
+from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.operator import table
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
+from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.escape import json_line, printable
 from sealbus_broker.gate.policy import Invitation, Policy
 from sealbus_broker.nats.records import read_record

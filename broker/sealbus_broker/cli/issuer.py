@@ -13,10 +13,10 @@ import click
 
 from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.cli.bus_options import dir_option
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.bus_options import dir_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import FOLDER, MAX_KEY_FILE_BYTES, add_key, read_keys, set_time

@@ -15,9 +15,9 @@ from sealbus.joining import join as join_bus
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.secret_file import SecretFile
 from sealbus.text_file import decode_text
-from sealbus_broker.cli.errors import InputFailed
-from sealbus_broker.cli.options import seconds
-from sealbus_broker.cli.signals import Stop, run
+from sealbus_broker.cli.shared.errors import InputFailed
+from sealbus_broker.cli.shared.options import seconds
+from sealbus_broker.cli.shared.signals import Stop, run
 from sealbus_broker.escape import json_line, readable
 
 MAX_SAID_CHARS: Final = 1000

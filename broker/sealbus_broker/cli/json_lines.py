@@ -21,8 +21,8 @@ from typing import Any, Final, NoReturn, TypeVar
 from sealbus.errors import InvalidInput
 from sealbus.file_hints import file_hint
 from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_INTEGER
-from sealbus_broker.cli import output
-from sealbus_broker.cli.errors import InputFailed
+from sealbus_broker.cli.shared import output
+from sealbus_broker.cli.shared.errors import InputFailed
 from sealbus_broker.policy.json_tree import read_json_tree
 from sealbus_broker.policy.tree import Unreadable
 
@@ -161,7 +161,7 @@ class Lines:
 
 async def _on_thread(call: Callable[..., T], *arguments: Any) -> T:
     """Call it on the loop's executor, whose threads delay no end (see
-    :mod:`~sealbus_broker.cli.signals`).
+    :mod:`~sealbus_broker.cli.shared.signals`).
     """
     return await asyncio.get_running_loop().run_in_executor(None, call, *arguments)
 

@@ -17,9 +17,9 @@ from sealbus.pins import Pins
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import parse_link
 from sealbus.protocol.subjects import RELAY, check_name
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key

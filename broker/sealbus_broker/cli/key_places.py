@@ -23,11 +23,11 @@ from sealbus.sealed_seed import (
     seal_seed,
 )
 from sealbus.ssh_agent import parse_openssh
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_declared, the_bus
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.policy.keys import FOLDER, add_key, read_key_files
 

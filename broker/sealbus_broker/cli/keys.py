@@ -10,8 +10,6 @@ import click
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.bus_keys import rotate_bus, show_bus
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.issuer import issuer
 from sealbus_broker.cli.key_files import check_declared, make_key, the_bus
 from sealbus_broker.cli.key_places import enrol, protect
@@ -27,6 +25,8 @@ from sealbus_broker.cli.key_times import (
 from sealbus_broker.cli.pins import pins
 from sealbus_broker.cli.sender_links import link, sign_link
 from sealbus_broker.cli.sessions import sessions
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.escape import json_line
 from sealbus_broker.policy.sender_links import old_key
 

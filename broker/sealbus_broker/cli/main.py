@@ -1,7 +1,7 @@
 """``sealbus``, the command line for operators. Data goes to stdout, and messages for people to
 stderr.
 
-``sealbus_broker.cli.errors`` has the exit codes.
+``sealbus_broker.cli.shared.errors`` has the exit codes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final
 import click
 
 from sealbus.errors import SealbusError, hide_seeds
-from sealbus_broker.cli.errors import (
+from sealbus_broker.cli.shared.errors import (
     CommandStopped,
     ReaderGone,
     exit_code,
     known_error,
 )
-from sealbus_broker.cli.options import finish_command
-from sealbus_broker.cli.talk import say_error
+from sealbus_broker.cli.shared.options import finish_command
+from sealbus_broker.cli.shared.talk import say_error
 
 _MODULES: Final = {
     "backup": "backup",

@@ -8,11 +8,11 @@ from dataclasses import asdict
 import click
 
 from sealbus.nats.addresses import check_servers
-from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import AnsweredNo
-from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.signals import CONNECT_S, Stop, run
+from sealbus_broker.cli.shared.as_relay import as_relay
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import AnsweredNo
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.nats.mirror import Mirror, begin
 from sealbus_broker.nats.mirror import look as look_at

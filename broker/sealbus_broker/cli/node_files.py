@@ -34,9 +34,9 @@ from sealbus_broker.cli.cert_files import (
     write_pair,
 )
 from sealbus_broker.cli.embedded_tls import is_loopback
-from sealbus_broker.cli.files import reading, writing
-from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.options import DIGITS
+from sealbus_broker.cli.shared.files import reading, writing
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.options import DIGITS
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import ClusterConfig, ServerTls
 from sealbus_broker.policy.bus_file import PORT

@@ -20,10 +20,10 @@ from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.subjects import check_name
-from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.signals import Stop, run
+from sealbus_broker.cli.shared.as_relay import as_relay
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.signals import Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.nats.jetstream import API, is_missing
 from sealbus_broker.nats.streams import STREAMS

@@ -12,12 +12,12 @@ import click
 
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
-from sealbus_broker.cli.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.embedded_tls import any_client_option, is_loopback, locked_out, server_tls
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import reading, writing
-from sealbus_broker.cli.folder import BusFolder, encrypted
-from sealbus_broker.cli.options import DIGITS, WholeNumber
+from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, server_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import reading, writing
+from sealbus_broker.cli.shared.folder import BusFolder, encrypted
+from sealbus_broker.cli.shared.options import DIGITS, WholeNumber
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import ROUTES_PORT, NatsConfig, ServerTls, render
 from sealbus_broker.nats.sites import LEAF_PORT, SecondSite

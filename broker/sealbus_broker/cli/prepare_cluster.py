@@ -18,7 +18,6 @@ import click
 from sealbus.nats.addresses import ENCRYPTED
 from sealbus_broker.cli.cert_files import Authority, put_new
 from sealbus_broker.cli.embedded_tls import locked_out
-from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.node_files import (
     ClusterNode,
     NodeAuthority,
@@ -29,6 +28,7 @@ from sealbus_broker.cli.node_files import (
     read_nodes,
 )
 from sealbus_broker.cli.second_site import Site
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.up_nodes import tell_replicas
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy

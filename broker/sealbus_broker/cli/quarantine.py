@@ -19,12 +19,19 @@ from sealbus.own import QUARANTINE_LIST, QUARANTINE_SHOW, RECORD_REASONS
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.limits import MAX_INTEGER
-from sealbus_broker.cli.bus_options import find_credentials
-from sealbus_broker.cli.errors import InputFailed
-from sealbus_broker.cli.files import write_new
-from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
-from sealbus_broker.cli.options import DIGITS, WholeNumber
-from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
+from sealbus_broker.cli.shared.bus_options import find_credentials
+from sealbus_broker.cli.shared.errors import InputFailed
+from sealbus_broker.cli.shared.files import write_new
+from sealbus_broker.cli.shared.operator import (
+    ANSWER_S,
+    OPERATOR,
+    PAGE,
+    ask,
+    operator_options,
+    table,
+)
+from sealbus_broker.cli.shared.options import DIGITS, WholeNumber
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.escape import json_line, readable, readable_json, reshown
 from sealbus_broker.nats.config import MAX_PAYLOAD_BYTES
 

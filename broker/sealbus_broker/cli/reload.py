@@ -15,13 +15,13 @@ from nats.aio.msg import Msg
 from sealbus.errors import ConnectionFailed, Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.keys import PublicKey
-from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import AnsweredNo, Unusable
-from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.operator import table
-from sealbus_broker.cli.options import seconds
-from sealbus_broker.cli.signals import CONNECT_S, Stop, run
+from sealbus_broker.cli.shared.as_relay import as_relay
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import AnsweredNo, Unusable
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.operator import table
+from sealbus_broker.cli.shared.options import seconds
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord

@@ -18,12 +18,12 @@ from sealbus.errors import CredentialsError
 from sealbus.pins import Pins
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.sender_links import SenderLink, parse_link
-from sealbus_broker.cli.bus_options import dir_option
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import writing
-from sealbus_broker.cli.folder import BusFolder
 from sealbus_broker.cli.key_files import check_declared
-from sealbus_broker.cli.talk import note
+from sealbus_broker.cli.shared.bus_options import dir_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.keys import FOLDER, set_link
 from sealbus_broker.policy.reader import time_text

@@ -9,12 +9,12 @@ from typing import Any, Final
 import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
-from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.bus_options import dir_option, server_option
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.folder import BusFolder
-from sealbus_broker.cli.operator import table
-from sealbus_broker.cli.signals import CONNECT_S, Stop, run
+from sealbus_broker.cli.shared.as_relay import as_relay
+from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.operator import table
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import json_line, printable, readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connections import Listing, LiveSession, list_sessions

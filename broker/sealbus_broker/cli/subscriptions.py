@@ -15,10 +15,17 @@ import click
 
 from sealbus import Bot, NoReply, Unresolved
 from sealbus.own import SUBSCRIPTIONS_LIST, SUBSCRIPTIONS_REMOVE
-from sealbus_broker.cli.bus_options import find_credentials
-from sealbus_broker.cli.errors import AnsweredNo, CommandStopped
-from sealbus_broker.cli.operator import ANSWER_S, OPERATOR, PAGE, ask, operator_options, table
-from sealbus_broker.cli.signals import CONNECT_S, Stop, connected, run
+from sealbus_broker.cli.shared.bus_options import find_credentials
+from sealbus_broker.cli.shared.errors import AnsweredNo, CommandStopped
+from sealbus_broker.cli.shared.operator import (
+    ANSWER_S,
+    OPERATOR,
+    PAGE,
+    ask,
+    operator_options,
+    table,
+)
+from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.escape import json_line, readable
 
 HEAD: Final = (

@@ -21,8 +21,8 @@ from nats.aio.client import Client
 
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import ENCRYPTED, PLAIN
-from sealbus_broker.cli.as_relay import as_relay
-from sealbus_broker.cli.folder import BusFolder
+from sealbus_broker.cli.shared.as_relay import as_relay
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.gate.policy import REPLICAS, Policy
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.policy.bus_file import BusFile

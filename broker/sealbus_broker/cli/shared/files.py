@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.file_hints import file_hint
-from sealbus_broker.cli.errors import OutputFailed, Unusable
+from sealbus_broker.cli.shared.errors import OutputFailed, Unusable
 
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 

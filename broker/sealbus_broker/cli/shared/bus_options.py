@@ -15,7 +15,7 @@ from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.key_places import PLACES
 from sealbus.nats.addresses import check_servers
-from sealbus_broker.cli.folder import SERVER, BusFolder
+from sealbus_broker.cli.shared.folder import SERVER, BusFolder
 
 F = TypeVar("F", bound=Callable[..., Any])
 

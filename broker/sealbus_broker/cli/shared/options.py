@@ -13,7 +13,7 @@ import click
 from sealbus import Refused, RequestFailed, Unresolved
 from sealbus.errors import SealbusError
 from sealbus.protocol.limits import NONCE_BYTES
-from sealbus_broker.cli.errors import known_error
+from sealbus_broker.cli.shared.errors import known_error
 from sealbus_broker.escape import json_line, readable
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -20,9 +20,9 @@ from sealbus.nats.addresses import ENCRYPTED, PLAIN, is_encrypted
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
-from sealbus_broker.cli.errors import Unusable
-from sealbus_broker.cli.files import reading
-from sealbus_broker.cli.talk import ON_STDERR, Talk
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.files import reading
+from sealbus_broker.cli.shared.talk import ON_STDERR, Talk
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import (

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from sealbus.life.signals import on_signal
-from sealbus_broker.cli import output
-from sealbus_broker.cli.errors import CommandStopped
+from sealbus_broker.cli.shared import output
+from sealbus_broker.cli.shared.errors import CommandStopped
 
 if TYPE_CHECKING:  # most commands that run in a loop are no bots
     from sealbus import Bot

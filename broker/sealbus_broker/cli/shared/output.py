@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sealbus.supervision import kind, start_thread
-from sealbus_broker.cli.errors import OutputFailed, ReaderGone
+from sealbus_broker.cli.shared.errors import OutputFailed, ReaderGone
 from sealbus_broker.escape import harmless
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 import click
 
 from sealbus import Bot, RequestFailed
-from sealbus_broker.cli.bus_options import bot_options
-from sealbus_broker.cli.errors import AnsweredNo
-from sealbus_broker.cli.options import seconds
-from sealbus_broker.cli.signals import CONNECT_S
+from sealbus_broker.cli.shared.bus_options import bot_options
+from sealbus_broker.cli.shared.errors import AnsweredNo
+from sealbus_broker.cli.shared.options import seconds
+from sealbus_broker.cli.shared.signals import CONNECT_S
 from sealbus_broker.escape import reshown
 
 F = TypeVar("F", bound=Callable[..., Any])
