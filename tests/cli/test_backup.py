@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.cli import backup
+from sealbus_broker.cli.copies import backup
 from sealbus_broker.cli.shared.files import writing
 from tests.cli.command import quickly
 

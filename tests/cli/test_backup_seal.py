@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.cli.backup_seal import NAME, check, write
+from sealbus_broker.cli.copies.backup_seal import NAME, check, write
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.secrets import BusSecrets

@@ -19,7 +19,7 @@ from sealbus.protocol.limits import MAX_BUNDLE_BYTES, MAX_SHOWN_BYTES, MAX_STAMP
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.sender_links import sign_link
 from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, seal_stamps
-from sealbus_broker.cli.inspect import MAX_FILE_BYTES
+from sealbus_broker.cli.messages.inspect import MAX_FILE_BYTES
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.command import quickly, sealbus
 from tests.gate.world import salted, sealed

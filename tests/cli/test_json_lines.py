@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.errors import InvalidInput
-from sealbus_broker.cli.json_lines import MAX_LINE_BYTES, MAX_SKIPPED_BYTES, Line, Lines, parse_json
+from sealbus_broker.cli.messages.json_lines import (
+    MAX_LINE_BYTES,
+    MAX_SKIPPED_BYTES,
+    Line,
+    Lines,
+    parse_json,
+)
 from sealbus_broker.cli.shared.errors import InputFailed
 
 pytestmark = pytest.mark.slow

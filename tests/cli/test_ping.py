@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus_broker.cli.ping import Found, _show
+from sealbus_broker.cli.watching.ping import Found, _show
 from sealbus_broker.relay.problems import NO_LEADER, RESTART, BusProblem, Level, unheard
 
 

@@ -18,7 +18,7 @@ import pytest
 from sealbus import Bot, Credentials, Reason, Refused
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.stamp import RefusedPayload
-from sealbus_broker.cli.bulk import Sending
+from sealbus_broker.cli.messages.bulk import Sending
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.bus import RunningBus, clean_environment, running_bus

@@ -9,8 +9,8 @@ import pytest
 
 from sealbus import Bot, Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.cli import quarantine
 from sealbus_broker.cli.shared.errors import InputFailed
+from sealbus_broker.cli.watching import quarantine
 from sealbus_broker.nats.config import MAX_PAYLOAD_BYTES
 
 CHUNK = 100_000

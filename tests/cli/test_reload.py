@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from sealbus_broker.cli.reload import HEAD
+from sealbus_broker.cli.watching.reload import HEAD
 from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT
 from tests.cli.bus import RunningBus, clean_environment, running_bus
@@ -215,7 +215,7 @@ def test_help_names_the_options_and_the_exit_codes(tmp_path: Path) -> None:
 
 
 def test_reload_without_a_bus_says_so(running: RunningBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sealbus_broker.cli.reload.CONNECT_S", 0.5)
+    monkeypatch.setattr("sealbus_broker.cli.watching.reload.CONNECT_S", 0.5)
     ran = reload(running, "--server", f"nats://127.0.0.1:{free_port()}")
     assert (ran.code, ran.out) == (1, "")
     assert "nobody listens at nats://127.0.0.1" in ran.err

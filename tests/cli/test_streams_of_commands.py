@@ -26,8 +26,8 @@ import pytest
 from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.subjects import consumer_name
-from sealbus_broker.cli.bulk import IN_FLIGHT
 from sealbus_broker.cli.main import cli
+from sealbus_broker.cli.messages.bulk import IN_FLIGHT
 from sealbus_broker.cli.shared.options import all_commands
 from sealbus_broker.server.process import find_binary
 from tests.cli.bus import RunningBus, clean_environment, wait_until

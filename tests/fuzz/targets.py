@@ -56,7 +56,7 @@ from sealbus.protocol.subjects import (
     split_schema,
 )
 from sealbus.trust import Trust
-from sealbus_broker.cli.json_lines import parse_json
+from sealbus_broker.cli.messages.json_lines import parse_json
 from sealbus_broker.door.deciding import decide
 from sealbus_broker.gate.certificates import objection
 from sealbus_broker.gate.policy import BotKey, DeliveryClass, Limits

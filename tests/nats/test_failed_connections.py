@@ -19,7 +19,7 @@ from sealbus.errors import ConnectionFailed
 from sealbus.nats.diagnosis import STORES_NOTHING
 from sealbus.nats.transport import Transport
 from sealbus.supervision import end
-from sealbus_broker.cli import ping
+from sealbus_broker.cli.watching import ping
 from sealbus_broker.nats.connection import RelayLink, connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.notice import notice

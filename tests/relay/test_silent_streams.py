@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from nats.errors import TimeoutError as NatsTimeoutError
 
-from sealbus_broker.cli.ping import Found, _ask_streams
+from sealbus_broker.cli.watching.ping import Found, _ask_streams
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.relay.problems import NO_LEADER
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus_broker.cli.ping import ASK_S, Found, _ask
+from sealbus_broker.cli.watching.ping import ASK_S, Found, _ask
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.memory.accounts import Engine, Target
 from sealbus_broker.memory.wire import Message

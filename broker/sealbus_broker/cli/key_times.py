@@ -21,7 +21,6 @@ from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import SenderLink
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
-from sealbus_broker.cli.reload import WAIT_S, ReloadWait
 from sealbus_broker.cli.sender_links import not_linked, old_credentials, pins_of
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable
@@ -30,6 +29,7 @@ from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.operator import table
 from sealbus_broker.cli.shared.options import seconds
 from sealbus_broker.cli.shared.talk import note
+from sealbus_broker.cli.watching.reload import WAIT_S, ReloadWait
 from sealbus_broker.escape import json_line, printable
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.keys import FOLDER, read_key_files, set_time

@@ -6,8 +6,8 @@ import inspect
 
 import click
 
-from sealbus_broker.cli.bulk import ROW
 from sealbus_broker.cli.main import cli
+from sealbus_broker.cli.messages.bulk import ROW
 from sealbus_broker.cli.shared.errors import EXIT_CODES
 from sealbus_broker.cli.shared.options import all_commands, environment_names
 from tests.docs.parts.markdown import COLUMNS, fenced, wrapped

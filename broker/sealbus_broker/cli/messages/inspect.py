@@ -20,7 +20,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.seal import Context, Seal, Verifier
 from sealbus.protocol.sender_links import split_links
 from sealbus.protocol.stamp import Stamp, Verdict
-from sealbus_broker.cli.anchors import Anchors
+from sealbus_broker.cli.messages.anchors import Anchors
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import InputFailed
 from sealbus_broker.escape import json_line, readable, readable_json

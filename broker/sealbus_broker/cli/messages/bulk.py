@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from sealbus import Bot, Reason, Refused, Unresolved, Verdict
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
-from sealbus_broker.cli.json_lines import Line, Lines, parse_json
-from sealbus_broker.cli.progress import ProgressLine
+from sealbus_broker.cli.messages.json_lines import Line, Lines, parse_json
+from sealbus_broker.cli.messages.progress import ProgressLine
 from sealbus_broker.cli.shared import output
 from sealbus_broker.cli.shared.errors import InputFailed, OutputFailed, ReaderGone
 from sealbus_broker.cli.shared.signals import Stop, connected

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from sealbus.errors import InvalidInput
-from sealbus_broker.cli import backup_seal as seal
+from sealbus_broker.cli.copies import backup_seal as seal
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable

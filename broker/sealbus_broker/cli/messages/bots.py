@@ -12,8 +12,8 @@ import click
 from sealbus import Bot, Message
 from sealbus.errors import ConnectionFailed, InvalidInput
 from sealbus.protocol.subjects import check_pattern, check_subject
-from sealbus_broker.cli.bulk import MAX_NAMED, Bulk, Sending, told
-from sealbus_broker.cli.json_lines import Lines, parse_json
+from sealbus_broker.cli.messages.bulk import MAX_NAMED, Bulk, Sending, told
+from sealbus_broker.cli.messages.json_lines import Lines, parse_json
 from sealbus_broker.cli.shared import output
 from sealbus_broker.cli.shared.bus_options import bot_options, find_credentials
 from sealbus_broker.cli.shared.errors import CommandStopped, OutputFailed, TooFew, exit_code

@@ -1,0 +1,1 @@
+"""Messages by hand: sent, received, and taken apart."""
