@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from benchmarks.workload import ORDER_SCHEMA, REPLY_SCHEMA
-from sealbus_broker.cli.cert_files import Authority
-from sealbus_broker.cli.embedded_tls import server_tls
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.tls.cert_files import Authority
+from sealbus_broker.cli.tls.embedded_tls import server_tls
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.server.process import NatsServer

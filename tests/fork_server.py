@@ -61,7 +61,7 @@ PROCESSES.set_forkserver_preload(
                 "invite",
                 "invites",
                 "join",
-                "keys",
+                "keys.keys",
                 "copies.mirror",
                 "watching.ping",
                 "prepare",

@@ -12,7 +12,7 @@ import pytest
 from sealbus import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.sender_links import link_text, sign_link
-from sealbus_broker.cli import key_times
+from sealbus_broker.cli.keys import times as key_times
 from sealbus_broker.policy.loader import load
 from tests.cli.command import Ran, quickly, sealbus
 from tests.cli.folders import everything

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from sealbus import Bot, BotState, Credentials
 from sealbus.nats.client import HardenedClient
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.connection import connect

@@ -17,7 +17,7 @@ import pytest
 from sealbus import Bot, Credentials
 from sealbus.life import session as session_module
 from sealbus.protocol.reason import Reason
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.policy.watching import WatchedFolder
 from tests.e2e.edits import (

@@ -27,7 +27,7 @@ from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_void
 from sealbus.protocol.stamp import open_stamp
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.asking import answered
 from tests.e2e.nodes import ClusterShop

@@ -29,7 +29,7 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.shelf_life import is_void
 from sealbus.protocol.stamp import open_stamp
 from sealbus.supervision import Supervisor
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.policy.bus_file import BusFile
 from tests.asking import answered

@@ -39,7 +39,7 @@ from typing import Any, Final
 from benchmarks.sessions import raise_file_limit
 from sealbus import Bot
 from sealbus.life.session import STEADY_S
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.cable import Cable, Strand
 from tests.e2e.shop import Shop, order

@@ -53,7 +53,7 @@ from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp
 from sealbus.protocol.subjects import notice_subject
 from sealbus.supervision import Supervisor
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.asking import answered
 from tests.e2e.edits import asking, report, sealed

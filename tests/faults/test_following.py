@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.e2e.edits import asking, edit, followed, report, revoke, tells, with_a_copy
 from tests.e2e.shop import Shop, order

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random  # noqa: TID251  # a seed makes a run repeatable
 
 from sealbus import Bot, Message
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from tests.e2e.shop import Shop
 from tests.fork_server import PROCESSES

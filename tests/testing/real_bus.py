@@ -9,7 +9,7 @@ from typing import Self
 
 from sealbus import Bot, Credentials
 from sealbus.own import QUARANTINE_LIST, QUARANTINE_SHOW
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.policy.scaffold import BOTS, scaffold
 from sealbus_broker.testing.kept import Kept, payloads_of

@@ -11,13 +11,13 @@ import click
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus_broker.certificates import Facts, read
-from sealbus_broker.cli.cert_files import Authority, name_certificates
-from sealbus_broker.cli.key_files import check_declared
-from sealbus_broker.cli.node_files import NodeAuthority, copy_tls, node_certificates
+from sealbus_broker.cli.keys.files import check_declared
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading
 from sealbus_broker.cli.shared.folder import BusFolder, encrypted
+from sealbus_broker.cli.tls.cert_files import Authority, name_certificates
+from sealbus_broker.cli.tls.node_files import NodeAuthority, copy_tls, node_certificates
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.policy.bus_file import FILE, BusFile
 

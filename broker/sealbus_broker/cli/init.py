@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.cli.shared.bus_options import new_server_option
 from sealbus_broker.cli.shared.files import writing
 from sealbus_broker.cli.shared.folder import SERVER, BusFolder

@@ -10,7 +10,7 @@ import click
 from sealbus.invitation import JoinToken
 from sealbus.nats.addresses import is_encrypted
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.cli.key_files import check_declared, the_bus
+from sealbus_broker.cli.keys.files import check_declared, the_bus
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.files import writing
 from sealbus_broker.cli.shared.folder import BusFolder

@@ -13,7 +13,7 @@ from sealbus.errors import Malformed
 from sealbus.nats.records import record_subject
 from sealbus.protocol.joining import JOIN, JoinRecord, record_id
 from sealbus.protocol.keys import KeyKind, PublicKey
-from sealbus_broker.cli.key_files import check_bot
+from sealbus_broker.cli.keys.files import check_bot
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import AnsweredNo, Unusable

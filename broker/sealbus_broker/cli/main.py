@@ -33,7 +33,7 @@ _MODULES: Final = {
     "invite": "invite",
     "invites": "invites",
     "join": "join",
-    "keys": "keys",
+    "keys": "keys.keys",
     "mirror": "copies.mirror",
     "ping": "watching.ping",
     "prepare": "prepare",

@@ -12,12 +12,17 @@ import click
 
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
-from sealbus_broker.cli.embedded_tls import any_client_option, is_loopback, locked_out, server_tls
 from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
 from sealbus_broker.cli.shared.folder import BusFolder, encrypted
 from sealbus_broker.cli.shared.options import DIGITS, WholeNumber
+from sealbus_broker.cli.tls.embedded_tls import (
+    any_client_option,
+    is_loopback,
+    locked_out,
+    server_tls,
+)
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import ROUTES_PORT, NatsConfig, ServerTls, render
 from sealbus_broker.nats.sites import LEAF_PORT, SecondSite
@@ -285,7 +290,7 @@ def _place(listen: str) -> tuple[str, int]:
 def _certify(bus: BusFolder, facts: BusFile, names: tuple[str, ...]) -> None:
     """Make the authority and the certificate of the bus where they are missing or due."""
     # A bus without TLS does not wait for the library.
-    from sealbus_broker.cli.cert_files import Authority
+    from sealbus_broker.cli.tls.cert_files import Authority
 
     now = datetime.now(UTC)
     authority, written = Authority.open(bus, facts, now)
@@ -313,7 +318,7 @@ def _server_tls(bus: BusFolder, folder: str | None, *, copy: bool) -> ServerTls 
     ca, cert, key = (Path(folder) / one.name for one in (here.ca, here.cert, here.key))
     there = ServerTls(ca, cert, key)
     if copy:
-        from sealbus_broker.cli.cert_files import put
+        from sealbus_broker.cli.tls.cert_files import put
 
         # The certificate last: whoever sees the new one finds its key and its authority.
         for source, target, mode in (

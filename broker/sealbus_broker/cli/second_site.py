@@ -24,11 +24,11 @@ import click
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.secret_file import SecretFile
-from sealbus_broker.cli.cert_files import Authority, facts_of, put_new
-from sealbus_broker.cli.node_files import ClusterNode, copy_tls, is_beside, read_address
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading
 from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.tls.cert_files import Authority, facts_of, put_new
+from sealbus_broker.cli.tls.node_files import ClusterNode, copy_tls, is_beside, read_address
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import NatsConfig, ServerTls, render
 from sealbus_broker.nats.sites import FirstSite, SecondSite

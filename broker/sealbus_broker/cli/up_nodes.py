@@ -31,7 +31,7 @@ from sealbus_broker.server.cluster import Growth, LocalCluster
 from sealbus_broker.server.process import NatsServer, reached_at
 
 if TYPE_CHECKING:  # a bus on one server does not wait for the library of certificates
-    from sealbus_broker.cli.node_files import ClusterNode
+    from sealbus_broker.cli.tls.node_files import ClusterNode
 
 LOGIN_S: Final = 10.0
 """How long the command waits for its login at a server that has just started."""
@@ -139,7 +139,7 @@ def tell_replicas(bus: BusFolder, policy: Policy, nodes: int) -> None:
 
 
 def _certified(bus: BusFolder, name: str, ports: list[int]) -> list[ClusterNode]:
-    from sealbus_broker.cli.node_files import ClusterNode, NodeAuthority
+    from sealbus_broker.cli.tls.node_files import ClusterNode, NodeAuthority
 
     now = datetime.now(UTC)
     authority, _ = NodeAuthority.open(bus, name, now)
@@ -155,7 +155,7 @@ def _certified(bus: BusFolder, name: str, ports: list[int]) -> list[ClusterNode]
 def _node_config(
     bus: BusFolder, name: str, config: NatsConfig, node: ClusterNode, nodes: list[ClusterNode]
 ) -> NatsConfig:
-    from sealbus_broker.cli.node_files import cluster_config, node_folder
+    from sealbus_broker.cli.tls.node_files import cluster_config, node_folder
 
     folder = Path(os.path.realpath(node_folder(bus, node.name)))
     return replace(

@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Final
 
-from sealbus_broker.cli.key_files import make_key
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.nats.config import ClusterConfig, NatsConfig
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.server.process import NatsServer

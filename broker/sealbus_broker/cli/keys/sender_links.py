@@ -18,7 +18,7 @@ from sealbus.errors import CredentialsError
 from sealbus.pins import Pins
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.sender_links import SenderLink, parse_link
-from sealbus_broker.cli.key_files import check_declared
+from sealbus_broker.cli.keys.files import check_declared
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import writing

@@ -10,7 +10,7 @@ import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import overlap
-from sealbus_broker.cli.key_files import check_declared
+from sealbus_broker.cli.keys.files import check_declared
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.folder import BusFolder

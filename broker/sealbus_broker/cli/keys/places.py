@@ -23,7 +23,7 @@ from sealbus.sealed_seed import (
     seal_seed,
 )
 from sealbus.ssh_agent import parse_openssh
-from sealbus_broker.cli.key_files import check_declared, the_bus
+from sealbus_broker.cli.keys.files import check_declared, the_bus
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import writing

@@ -20,8 +20,8 @@ import click
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import SenderLink
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.cli.key_files import check_bot, make_key, the_bus
-from sealbus_broker.cli.sender_links import not_linked, old_credentials, pins_of
+from sealbus_broker.cli.keys.files import check_bot, make_key, the_bus
+from sealbus_broker.cli.keys.sender_links import not_linked, old_credentials, pins_of
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import writing

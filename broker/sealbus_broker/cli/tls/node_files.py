@@ -26,17 +26,17 @@ from typing import Final
 
 from sealbus.errors import InvalidInput
 from sealbus_broker.certificates import Pair, make_node, make_node_authority
-from sealbus_broker.cli.cert_files import (
+from sealbus_broker.cli.shared.files import reading, writing
+from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.options import DIGITS
+from sealbus_broker.cli.tls.cert_files import (
     facts_of,
     needs_renewal,
     open_authority,
     put_new,
     write_pair,
 )
-from sealbus_broker.cli.embedded_tls import is_loopback
-from sealbus_broker.cli.shared.files import reading, writing
-from sealbus_broker.cli.shared.folder import BusFolder
-from sealbus_broker.cli.shared.options import DIGITS
+from sealbus_broker.cli.tls.embedded_tls import is_loopback
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import ClusterConfig, ServerTls
 from sealbus_broker.policy.bus_file import PORT

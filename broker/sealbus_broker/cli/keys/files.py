@@ -79,7 +79,7 @@ def _certificates(
     """Make a certificate beside the credentials, on a bus with TLS and an authority of its own."""
     if not is_encrypted(facts.servers[0]) or not (bus.state / "ca.key").exists():
         return None
-    from sealbus_broker.cli.cert_files import (
+    from sealbus_broker.cli.tls.cert_files import (
         Authority,
     )  # a bus without TLS does not wait for the library behind it
 

@@ -19,8 +19,8 @@ import click
 
 from sealbus.errors import ConnectionFailed
 from sealbus.protocol.keys import KeyKind, PublicKey
-from sealbus_broker.cli.key_files import the_bus
-from sealbus_broker.cli.key_times import OVERLAP, read_duration
+from sealbus_broker.cli.keys.files import the_bus
+from sealbus_broker.cli.keys.times import OVERLAP, read_duration
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable

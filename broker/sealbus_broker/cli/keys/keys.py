@@ -9,11 +9,14 @@ import click
 
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.cli.bus_keys import rotate_bus, show_bus
-from sealbus_broker.cli.issuer import issuer
-from sealbus_broker.cli.key_files import check_declared, make_key, the_bus
-from sealbus_broker.cli.key_places import enrol, protect
-from sealbus_broker.cli.key_times import (
+from sealbus_broker.cli.keys.bus_keys import rotate_bus, show_bus
+from sealbus_broker.cli.keys.files import check_declared, make_key, the_bus
+from sealbus_broker.cli.keys.issuer import issuer
+from sealbus_broker.cli.keys.pins import pins
+from sealbus_broker.cli.keys.places import enrol, protect
+from sealbus_broker.cli.keys.sender_links import link, sign_link
+from sealbus_broker.cli.keys.sessions import sessions
+from sealbus_broker.cli.keys.times import (
     LEAST_CHARS,
     expire,
     revoke,
@@ -22,9 +25,6 @@ from sealbus_broker.cli.key_times import (
     state_of,
     void,
 )
-from sealbus_broker.cli.pins import pins
-from sealbus_broker.cli.sender_links import link, sign_link
-from sealbus_broker.cli.sessions import sessions
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.escape import json_line

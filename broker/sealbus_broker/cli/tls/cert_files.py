@@ -9,7 +9,7 @@
 ``credentials/BOT.pem``         the certificate of a bot, beside its credentials
 ``credentials/BOT.key``         its private key
 ``.sealbus/nodes-ca.pem``       the authority of the nodes of a cluster, and of nobody else
-``.sealbus/nodes/``             a folder for each node: :mod:`sealbus_broker.cli.node_files`
+``.sealbus/nodes/``             a folder for each node: :mod:`sealbus_broker.cli.tls.node_files`
 ==============================  ====================================================================
 """
 

@@ -1,0 +1,1 @@
+"""Certificates as files: those of a bus, and those of the nodes of a cluster."""
