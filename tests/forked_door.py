@@ -17,7 +17,7 @@ import traceback
 from typing import Any, Final, NoReturn
 from unittest import mock
 
-from sealbus_broker.cli import door
+from sealbus_broker.cli.running import door
 from sealbus_broker.door.process import COMMAND
 
 ANEW: Final = "TESTS_START_DOORS_ANEW"
@@ -44,7 +44,7 @@ class ForkedDoor:
         self._ended = asyncio.Event()
 
     async def start(self, relay: str, signs: int) -> None:
-        """Let the door begin. The arguments are those of ``sealbus_broker.cli.door``."""
+        """Let the door begin. The arguments are those of ``sealbus_broker.cli.running.door``."""
         given, stdin = socket.socketpair()
         said, stdout = socket.socketpair()
         with stdin, stdout:

@@ -116,7 +116,7 @@ class TestBot:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{path}")
 
         with monkeypatch.context() as patch:
-            patch.setattr("sealbus_broker.cli.bot.replace_file", full)
+            patch.setattr("sealbus_broker.cli.joining.bot.replace_file", full)
             told = quickly("bot", "rm", "clock", "--yes", "--dir", str(bus), cwd=bus)
         assert (told.code, "policy.yaml cannot be written: No space left" in told.err) == (1, True)
         assert (

@@ -161,7 +161,7 @@ def test_error_of_the_operating_system_is_an_object(
         told = OSError(errno.EMFILE, "Too many open files")
         raise ExceptionGroup("of a task group", [told])
 
-    monkeypatch.setattr("sealbus_broker.cli.check.load", fail)
+    monkeypatch.setattr("sealbus_broker.cli.preparing.check.load", fail)
     done = quickly("check", "--json", cwd=made)
     row = json.loads(done.out)
     assert (done.code, row["error"]) == (1, "SealbusError")

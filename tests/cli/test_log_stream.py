@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.cli import logs
-from sealbus_broker.cli.logs import WAITING_BYTES, LogWriter
+from sealbus_broker.cli.running import logs
+from sealbus_broker.cli.running.logs import WAITING_BYTES, LogWriter
 from tests.cli.command import SEALBUS, sealbus
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -133,8 +133,8 @@ def test_a_torn_line_is_not_continued_by_the_next(tmp_path: Path) -> None:
     code = f"""
 import os, resource, signal, sys
 sys.path[:0] = {sys.path!r}
-from sealbus_broker.cli import logs
-from sealbus_broker.cli.logs import LogWriter
+from sealbus_broker.cli.running import logs
+from sealbus_broker.cli.running.logs import LogWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, {resource.RLIM_INFINITY}))
 file = os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

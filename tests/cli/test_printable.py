@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus_broker.cli.logs import _ForPeople
 from sealbus_broker.cli.messages.bulk import told
+from sealbus_broker.cli.running.logs import _ForPeople
 from sealbus_broker.cli.watching.quarantine import _field, _remark
 from sealbus_broker.escape import (
     MAX_MARKS,

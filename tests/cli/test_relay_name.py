@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from sealbus.protocol.subjects import check_name
-from sealbus_broker.cli import relay_name as module
-from sealbus_broker.cli.relay_name import MOST_HELD, OwnName, host_part
+from sealbus_broker.cli.running import relay_name as module
+from sealbus_broker.cli.running.relay_name import MOST_HELD, OwnName, host_part
 
 BUS = f"bus-{os.getpid()}"
 LINUX = sys.platform == "linux"

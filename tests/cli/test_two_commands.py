@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.cli import bot
+from sealbus_broker.cli.joining import bot
 from sealbus_broker.policy import inviting, replace
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.replace import alone

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus_broker.cli.bot import _copy_file
+from sealbus_broker.cli.joining.bot import _copy_file
 from sealbus_broker.policy.document import MAX_FILE_BYTES
 from tests.cli.command import Ran, quickly, sealbus
 from tests.cli.test_another_user import BOUND, NOBODY

@@ -15,7 +15,7 @@ import pytest
 from sealbus import BackgroundFailed, SubscriptionDenied
 from sealbus import supervision as module
 from sealbus.supervision import MOST_IN_A_ROW, Supervisor, UnexpectedEnd, beside, kind
-from sealbus_broker.cli.logs import LogWriter
+from sealbus_broker.cli.running.logs import LogWriter
 from sealbus_broker.cli.shared.output import _Writer
 from tests.cli.bus import wait_until
 from tests.waiting import PATIENCE_S, until

@@ -19,7 +19,7 @@ from nacl.signing import SigningKey as NaclKey
 from sealbus import Bot, Credentials, InvalidInput, Message, Refused, Unresolved, new_nonce
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.keys import SigningKey
-from sealbus_broker.cli.second_site import KEY, _open_key
+from sealbus_broker.cli.preparing.second_site import KEY, _open_key
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.nats import mirror

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from sealbus import Bot
-from sealbus_broker.cli import workers as workers_module
-from sealbus_broker.cli.workers import WorkerProcesses
+from sealbus_broker.cli.running import workers as workers_module
+from sealbus_broker.cli.running.workers import WorkerProcesses
 from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.server.process import Disk

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from sealbus_broker.cli.serve import DISK_AT, disk_problems
+from sealbus_broker.cli.running.serve import DISK_AT, disk_problems
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.nats.streams import file_bytes
 from sealbus_broker.relay.problems import Level

@@ -49,7 +49,7 @@ REASONS = {
     "sealbus_broker/server/process.py create_subprocess_exec": SUPERVISED,
     "sealbus_broker/server/process.py to_thread": AWAITED,
     "sealbus_broker/door/process.py create_subprocess_exec": SUPERVISED,
-    "sealbus_broker/cli/workers.py create_subprocess_exec": SUPERVISED,
+    "sealbus_broker/cli/running/workers.py create_subprocess_exec": SUPERVISED,
     "sealbus_broker/cli/shared/signals.py ensure_future": A_COMMAND,
     "sealbus_broker/cli/shared/signals.py call_later": "writes a line for people",
     "sealbus_broker/cli/shared/signals.py Thread": A_LOOKUP,

@@ -17,7 +17,9 @@ def imported_by(code: str) -> set[str]:
     return set(ran.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["sealbus_broker.cli.door", "sealbus_broker.relay.relay"])
+@pytest.mark.parametrize(
+    "module", ["sealbus_broker.cli.running.door", "sealbus_broker.relay.relay"]
+)
 def test_serving_processes_import_neither_a_bot_nor_rich(module: str) -> None:
     imported = imported_by(f"import {module}")
     assert module in imported
@@ -28,7 +30,10 @@ def test_serving_processes_import_neither_a_bot_nor_rich(module: str) -> None:
     "code",
     [
         "from sealbus_broker import __main__ as it; sys.argv = ['sealbus', 'check', '--help']",
-        "from sealbus_broker.cli import door as it; sys.argv = ['door', '0', '0']; it._run = print",
+        (
+            "from sealbus_broker.cli.running import door as it; sys.argv = ['door', '0', '0'];"
+            " it._run = print"
+        ),
     ],
 )
 def test_garbage_is_collected_once_everything_is_imported(code: str) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from sealbus.errors import InvalidInput
 from sealbus.nats.client import HardenedClient
+from sealbus_broker.cli.running.nodes import addresses, how_many, make_servers
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.folder import BusFolder
-from sealbus_broker.cli.up_nodes import addresses, how_many, make_servers
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision

@@ -46,7 +46,7 @@ from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
 
-COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.door")
+COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.running.door")
 """The process. With ``-P`` a file in the working directory is not taken for a module of Sealbus."""
 
 OPEN: Final = b"open\n"

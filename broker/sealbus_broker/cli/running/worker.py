@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from sealbus.supervision import beside
-from sealbus_broker.cli.serve import disk_problems
-from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.running.serve import disk_problems
+from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.running.workers import READY
 from sealbus_broker.cli.shared.folder import BusFolder
-from sealbus_broker.cli.workers import READY
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.server.process import Disk
 

@@ -17,8 +17,10 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
-from sealbus_broker.cli.relay_name import OwnName
-from sealbus_broker.cli.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.running.nodes import addresses, how_many, make_servers, tell_replicas
+from sealbus_broker.cli.running.relay_name import OwnName
+from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.running.workers import MOST_WORKERS, WorkerProcesses
 from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.options import WholeNumber
@@ -30,8 +32,6 @@ from sealbus_broker.cli.tls.embedded_tls import (
     locked_out,
     server_tls,
 )
-from sealbus_broker.cli.up_nodes import addresses, how_many, make_servers, tell_replicas
-from sealbus_broker.cli.workers import MOST_WORKERS, WorkerProcesses
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger

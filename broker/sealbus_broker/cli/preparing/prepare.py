@@ -29,7 +29,7 @@ from sealbus_broker.nats.sites import LEAF_PORT, SecondSite
 from sealbus_broker.policy.bus_file import BusFile, address
 
 if TYPE_CHECKING:
-    from sealbus_broker.cli.second_site import Site
+    from sealbus_broker.cli.preparing.second_site import Site
 
 
 @click.command()
@@ -175,7 +175,7 @@ def prepare(
     if cluster:
         _refuse_for_cluster(nats_conf, tls_names, tls_dir, copy_tls, servers)
         # A bus without a cluster does not wait for the library of certificates.
-        from sealbus_broker.cli.prepare_cluster import ClusterOptions, prepare_cluster
+        from sealbus_broker.cli.preparing.cluster import ClusterOptions, prepare_cluster
 
         options = ClusterOptions(
             nodes, routes_port, node_dir, store, sync, monitor_port, any_client, site
@@ -239,7 +239,7 @@ def _site(
 ) -> Site | None:
     if address is not None:
         # A bus without a second site does not wait for the library of certificates.
-        from sealbus_broker.cli.second_site import Site, SiteOptions
+        from sealbus_broker.cli.preparing.second_site import Site, SiteOptions
 
         return Site(bus, SiteOptions(address, port, folder, store, sync))
     if folder is not None:

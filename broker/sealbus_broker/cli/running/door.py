@@ -13,7 +13,7 @@ gc.disable()  # nothing that an import makes is garbage: see sealbus_broker.__ma
 import asyncio
 
 from sealbus.errors import SealbusError
-from sealbus_broker.cli.logs import logging_to_stderr
+from sealbus_broker.cli.running.logs import logging_to_stderr
 from sealbus_broker.door.keeper import keep
 from sealbus_broker.logger import get_logger
 

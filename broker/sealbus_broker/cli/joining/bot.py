@@ -16,7 +16,7 @@ import click
 from sealbus.errors import InvalidInput, SealbusError
 from sealbus.file_hints import file_hint
 from sealbus.text_file import decode_text
-from sealbus_broker.cli.invite import make as make_invitation
+from sealbus_broker.cli.joining.invite import make as make_invitation
 from sealbus_broker.cli.keys.files import check_bot, make_key, the_bus
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable

@@ -1,8 +1,8 @@
 """The relays of ``sealbus up --workers``: processes that are started, watched and stopped together.
 
-A worker is a process with one relay and its door (:mod:`sealbus_broker.cli.worker`). Workers know
-nothing of each other but what relays hear of each other
-(:mod:`sealbus_broker.relay.partitions.sharing`). Each goes through these states:
+A worker is a process with one relay and its door (:mod:`~.worker`). Workers know nothing of each
+other but what relays hear of each other (:mod:`sealbus_broker.relay.partitions.sharing`). Each goes
+through these states:
 
 ======== ================================================================== =======================
 state    meaning                                                            left for
@@ -43,7 +43,7 @@ MOST_WORKERS: Final = MOST_PARTITIONS
 """How many workers there may be. One relay at a time works on a partition, so more of them than the
 policy has partitions judge no stored message."""
 
-COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.worker")
+COMMAND: Final = (sys.executable, "-P", "-m", "sealbus_broker.cli.running.worker")
 """The process. With ``-P`` a file in the working directory is not taken for a module of Sealbus."""
 
 READY: Final = b"ready\n"
@@ -82,7 +82,7 @@ class WorkerProcesses:
             servers: NATS URLs.
             disk: The disk of the streams.
             names: The name of each relay.
-            command: Starts a worker. The arguments of :mod:`~sealbus_broker.cli.worker` follow.
+            command: Starts a worker. The arguments of :mod:`~.worker` follow.
         """
         store = (str(disk.store), str(disk.copies))
         self._arguments = {name: (*command, str(folder), name, *store, *servers) for name in names}

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sealbus.errors import SealbusError
 from sealbus.life.signals import on_signal
 from sealbus.supervision import kind
-from sealbus_broker.cli.logs import logging_to_stderr
+from sealbus_broker.cli.running.logs import logging_to_stderr
 from sealbus_broker.cli.shared.errors import exit_code, refused_by_the_system
 from sealbus_broker.cli.shared.talk import Talk
 from sealbus_broker.logger import get_logger

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import click
 
 from sealbus.nats.addresses import ENCRYPTED
-from sealbus_broker.cli.second_site import Site
+from sealbus_broker.cli.preparing.second_site import Site
+from sealbus_broker.cli.running.nodes import tell_replicas
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.tls.cert_files import Authority, put_new
 from sealbus_broker.cli.tls.embedded_tls import locked_out
@@ -29,7 +30,6 @@ from sealbus_broker.cli.tls.node_files import (
     node_folder,
     read_nodes,
 )
-from sealbus_broker.cli.up_nodes import tell_replicas
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import NatsConfig, ServerTls, render

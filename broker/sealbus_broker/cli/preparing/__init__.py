@@ -1,0 +1,1 @@
+"""The files of a bus, made and checked before it runs."""
