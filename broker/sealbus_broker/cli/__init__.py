@@ -1,1 +1,4 @@
-"""The ``sealbus`` command: a module for each command or group. ``main`` puts them together."""
+"""The ``sealbus`` command: a module for each command or group, in rooms.
+
+``main`` puts them together.
+"""

@@ -47,7 +47,7 @@ _MODULES: Final = {
     "subscriptions": "watching.subscriptions",
     "up": "running.serve",
 }
-"""Each command, and the module of this package that has its function."""
+"""Each command, and the module that has its function: its room in this package, and its name."""
 
 
 class _Commands(click.Group):
