@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -63,6 +64,7 @@ class Hoarder:
     """A relay's worker of live messages, whose judging never ends."""
 
     def __init__(self, client: HardenedClient) -> None:
+        self.client = client
         self.counters = VerdictCounters(time.monotonic)
         self.worker = LiveWorker(
             nc=client,
@@ -72,6 +74,14 @@ class Hoarder:
             supervisor=Supervisor("a test"),
         )
         self.running = asyncio.create_task(self.worker.run(asyncio.Event()))
+
+    @classmethod
+    async def listening(cls, stage: Stage) -> Self:
+        """One that has subscribed."""
+        hoarder = cls(await stage.login())
+        await until(lambda: bool(hoarder.client._direct), "it subscribes")
+        await hoarder.client.flush()
+        return hoarder
 
     async def _process(self, _: Sequence[Arrival], __: Turn) -> Refusals:
         await asyncio.Event().wait()
@@ -83,10 +93,8 @@ async def test_backlog_of_a_flood_is_left_behind(
 ) -> None:
     """It waits in nats-server, in front of the live messages of all other bots."""
     monkeypatch.setattr(live_waiting, "WAITING_PER_BOT", 2)
-    client = await stage.login()
-    hoarder = Hoarder(client)
-    await until(lambda: bool(client._direct), "it subscribes")
-    await client.flush()
+    hoarder = await Hoarder.listening(stage)
+    client = hoarder.client
     for _ in range(6):
         await stage.relay.publish("call.order", b"x")
     await until(lambda: hoarder.counters.counts["dropped"] > 0, "some found no room")
@@ -105,10 +113,7 @@ async def test_bundle_without_room_is_dropped_unopened(
 ) -> None:
     """Each of the messages that it names counts. Opened, this one would be one malformed item."""
     monkeypatch.setattr(live_waiting, "WAITING_PER_BOT", 0)
-    client = await stage.login()
-    hoarder = Hoarder(client)
-    await until(lambda: bool(client._direct), "it subscribes")
-    await client.flush()
+    hoarder = await Hoarder.listening(stage)
     await stage.relay.publish("call.order", pack_bundle([b"x" * 100] * 3))
     await until(lambda: hoarder.counters.counts["dropped"] > 0, "it found no room")
     assert hoarder.counters.counts["dropped"] == 3
@@ -118,9 +123,8 @@ async def test_bundle_without_room_is_dropped_unopened(
 async def test_connection_that_is_lost_for_long_is_a_problem(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = await stage.login()
-    hoarder = Hoarder(client)
-    await until(lambda: bool(client._direct), "it subscribes")
+    hoarder = await Hoarder.listening(stage)
+    client = hoarder.client
     assert hoarder.worker.problems() == []
     stage.server.stop()
     await until(lambda: not client.is_connected, "it is lost")
