@@ -313,6 +313,15 @@ def a_node_was_paused_between(history: History) -> None:
     history.disturbances.append(Disturbance("pause-node", 61.0, 62.0))
 
 
+def a_copy_came_first(history: History) -> None:
+    """Before the receipt of the later message, which is stored first."""
+    history.lives[3].events.append(Event(1.5, "copy", bot="s0", nonce=nonce(1)))
+
+
+def a_copy_came_later(history: History) -> None:
+    history.lives[3].events.append(Event(60.0, "copy", bot="s0", nonce=nonce(1)))
+
+
 def stored_too_late(history: History) -> None:
     history.stored.append(replace(history.stored[0], sequence=9, void=True))
 
@@ -335,6 +344,7 @@ def stored_too_late(history: History) -> None:
             a_node_was_paused_between,
         ),
         (overtaken_under_way, a_relay_was_killed),
+        (overtaken_under_way, a_copy_came_first),
         (never_handled, parked),
         (stored_too_late,),
         (refused_while_a_receipt_is_missing,),
@@ -350,6 +360,10 @@ def test_order_holds_across_a_stop() -> None:
     assert "order" in rules_broken_by(*broken)
     assert "order" in rules_broken_by(*broken, a_node_was_killed_later)
     assert "order" in rules_broken_by(*broken, a_node_was_paused_between)
+
+
+def test_order_holds_where_a_copy_was_sent_later() -> None:
+    assert "order" in rules_broken_by(overtaken_under_way, a_copy_came_later)
 
 
 def test_a_refusal_beside_a_full_disk_has_to_last() -> None:

@@ -17,7 +17,8 @@ The rules, by name:
 * **order**: messages that a bot sends one after the other are stored in that order. One process at
   a time gets them in the order in which they are stored, until it crashes or loses its connection.
   Messages under way together are stored in the order in which they were sent, if relays were only
-  told to stop.
+  told to stop. A message of which the attacker sent a copy before its receipt is left out here,
+  because the copy may come first.
 * **judged**: a message that INGRESS has stored is in ACCEPTED or in the quarantine in the end.
 * **evidence**: a refused message that has a record is in the quarantine.
 * **whole**: no message is refused for bytes that no client sends. Neither the senders nor the
@@ -112,11 +113,16 @@ class _Facts:
             for event in life.events
             if event.what == "handled"
         }
-        self.copied = {
-            (event.bot, event.nonce)
-            for life in history.of("attacker")
-            for event in life.events
-            if event.what == "copy"
+        self.copied: dict[tuple[str, str], float] = {}
+        """By bot and nonce, when the attacker sent the first copy."""
+        for life in history.of("attacker"):
+            for event in life.events:
+                if event.what == "copy":
+                    self.copied.setdefault((event.bot, event.nonce), event.at)
+        self.receipts = {
+            (bot, event.number): event.at
+            for bot, event in self.with_outcome("accepted")
+            if not event.live
         }
 
     def with_outcome(self, what: str) -> Iterator[tuple[str, Event]]:
@@ -246,11 +252,6 @@ def _order(facts: _Facts) -> Iterator[str]:
 
 def _order_of_sending(facts: _Facts) -> Iterator[str]:
     """A message that is begun after another's receipt is stored behind it."""
-    receipts = {
-        (bot, event.number): event.at
-        for bot, event in facts.with_outcome("accepted")
-        if not event.live
-    }
     by_bot: dict[str, list[Stored]] = defaultdict(list)
     for one in facts.valid:
         by_bot[one.bot].append(one)
@@ -264,7 +265,7 @@ def _order_of_sending(facts: _Facts) -> Iterator[str]:
                     f"{bot}'s message {one.number} was begun after the receipt of message"
                     f" {earliest[1]}, and is stored before it"
                 )
-            receipt = receipts.get((bot, one.number))
+            receipt = facts.receipts.get((bot, one.number))
             if receipt is not None and (earliest is None or receipt < earliest[0]):
                 earliest = receipt, one.number
 
@@ -280,6 +281,9 @@ def _order_under_way(facts: _Facts) -> Iterator[str]:
         at = -1
         for number in (number for number in begun if number not in again):
             for one in facts.by_number.get((life.bot, number), ()):
+                copied = facts.copied.get((one.bot, one.nonce), inf)
+                if copied < facts.receipts.get((one.bot, number), inf):
+                    continue
                 if one.sequence < at:
                     yield f"{life.bot}'s message {number} is stored before an earlier one"
                 at = max(at, one.sequence)
