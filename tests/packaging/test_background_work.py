@@ -18,6 +18,7 @@ STARTERS = {
         "to_thread",
     ),
     *("Thread", "Timer", "Process", "Popen", "create_subprocess_exec", "create_subprocess_shell"),
+    "start_child",
 }
 PLACES = (ROOT / "clients" / "python" / "sealbus", ROOT / "broker" / "sealbus_broker")
 
@@ -46,10 +47,11 @@ REASONS = {
     "sealbus_broker/memory/connection.py call_later": IN_TESTS,
     "sealbus_broker/memory/consumer.py call_later": IN_TESTS,
     "sealbus_broker/server/notice.py call_later": A_CUT,
-    "sealbus_broker/server/process.py create_subprocess_exec": SUPERVISED,
+    "sealbus_broker/server/process.py start_child": SUPERVISED,
+    "sealbus_broker/children.py create_subprocess_exec": "each call of start_child is named here",
     "sealbus_broker/server/process.py to_thread": AWAITED,
-    "sealbus_broker/door/process.py create_subprocess_exec": SUPERVISED,
-    "sealbus_broker/cli/running/workers.py create_subprocess_exec": SUPERVISED,
+    "sealbus_broker/door/process.py start_child": SUPERVISED,
+    "sealbus_broker/cli/running/workers.py start_child": SUPERVISED,
     "sealbus_broker/cli/shared/signals.py ensure_future": A_COMMAND,
     "sealbus_broker/cli/shared/signals.py call_later": "writes a line for people",
     "sealbus_broker/cli/shared/signals.py Thread": A_LOOKUP,
