@@ -14,8 +14,8 @@ BIRTH_PAUSE_S: Final = 0.1
 """The pause in between."""
 
 _PASSING: Final = frozenset({errno.EPIPE, errno.EAGAIN, errno.ENOMEM})
-"""The errors of a start that the next one may not have. A process that is killed before it runs its
-program is told as a broken pipe (libuv). The others are a system without room for now."""
+"""The errors of a start that the next one may not have. Two starts had a broken pipe while a
+schedule of faults killed the new process. The others are a system without room for now."""
 
 
 async def start_child(*command: str, **options: Any) -> asyncio.subprocess.Process:
