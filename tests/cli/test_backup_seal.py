@@ -36,7 +36,7 @@ def change(saved: Path, **fields: object) -> None:
 
 
 def test_backup_of_this_bus_is_taken(saved: Path) -> None:
-    check(saved, None, SECRETS)
+    assert check(saved, None, SECRETS) == "2026-11-28T03:00:00Z"
     assert (saved / NAME).stat().st_mode & 0o777 == 0o600
     text = (saved / NAME).read_text()
     assert SECRETS.bus.public.text in text
@@ -99,6 +99,7 @@ def test_list_that_somebody_else_has_signed_is_refused(saved: Path) -> None:
     "fields",
     [
         {"bus": 1},
+        {"made": 1},
         {"bus_keys": ["N"]},
         {"bus_keys": 1},
         {"files": []},

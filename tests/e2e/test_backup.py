@@ -55,7 +55,9 @@ async def test_a_bus_comes_back_from_its_files(empty_shop: Shop, tmp_path: Path)
         forgotten = new_nonce()
         await bot.publish(SUBJECT, order(20), nonce=forgotten)
     await lose_everything(shop)
-    assert "restored ACCEPTED: 21 messages" in await command(shop, "restore", str(saved))
+    told = await command(shop, "restore", str(saved))
+    assert "the backup was made at 20" in told
+    assert "restored ACCEPTED: 21 messages" in told
     await shop.start_relay("again")
     async with shop.bot("order") as bot:
         # InvalidInput comes on a slow machine, where the nonce is too old by then.

@@ -97,7 +97,8 @@ def restore(source: str, folder: str | None, servers: tuple[str, ...]) -> None:
             )
 
     with reading(path):
-        seal.check(path, bus.bus_file(), secrets)
+        made = seal.check(path, bus.bus_file(), secrets)
+    click.echo(f"the backup was made at {made}", err=True)
 
     async def work(stop: Stop) -> None:
         tls = bus.tls(servers)

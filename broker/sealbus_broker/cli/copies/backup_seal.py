@@ -66,13 +66,16 @@ def write(folder: Path, bus: str, secrets: BusSecrets, made: str) -> None:
     path.write_text(json.dumps(fields | {"signature": signature}, indent=2) + "\n")
 
 
-def check(folder: Path, facts: BusFile | None, secrets: BusSecrets) -> None:
+def check(folder: Path, facts: BusFile | None, secrets: BusSecrets) -> str:
     """See that the backup in ``folder`` is of this bus, and that each file is as it was.
 
     Args:
         folder: As ``sealbus backup`` writes it.
         facts: The content of ``bus.toml``, with the keys that followed others.
         secrets: The bus's own keys.
+
+    Returns:
+        The time at which it was made.
 
     Raises:
         Unusable: It is not.
@@ -104,6 +107,8 @@ def check(folder: Path, facts: BusFile | None, secrets: BusSecrets) -> None:
                 f" {expected['bytes']} bytes with the digest {expected['sha256'][:16]}",
                 hint=_HINT,
             )
+    made: str = fields["made"]
+    return made
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -115,7 +120,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     with contextlib.suppress(*other):
         fields: dict[str, Any] = json.loads(content)
         signature = base64.b64decode(fields.pop("signature"), validate=True)
-        is_one = isinstance(fields["bus"], str) and all(
+        is_one = all(isinstance(fields[name], str) for name in ("bus", "made")) and all(
             isinstance(one["bytes"], int)
             and isinstance(one["sha256"], str)
             # A path that leads elsewhere is no file of a backup.
