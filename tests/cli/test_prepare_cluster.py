@@ -141,17 +141,21 @@ def test_unusable_nodes_are_refused(bus: Path, hosts: tuple[str, ...], told: str
     assert not (bus / ".sealbus/nodes").exists()
 
 
-@pytest.mark.parametrize("option", ["--nats-conf", "--tls-name", "--tls-dir", "--server"])
+@pytest.mark.parametrize(
+    "option", ["--nats-conf", "--listen", "--tls-name", "--tls-dir", "--server"]
+)
 def test_options_of_one_server_are_refused(bus: Path, option: str) -> None:
     ran = prepare(bus, option, "tls://x:4222" if option == "--server" else "x")
     assert ran.code != 0
     assert f"{option} is for one server" in ran.err
 
 
-def test_nodes_without_a_cluster_are_refused(bus: Path) -> None:
-    ran = quickly("prepare", "--node", "a", cwd=bus)
+@pytest.mark.parametrize("option", ["--node", "--node-dir", "--routes-port"])
+def test_options_of_a_cluster_are_refused_without_it(bus: Path, option: str) -> None:
+    """A port that is the default one is refused too, because somebody expects an effect of it."""
+    ran = quickly("prepare", option, "6222", cwd=bus)
     assert ran.code != 0
-    assert "are for a cluster" in ran.err
+    assert f"{option} is for a cluster" in ran.err
 
 
 def age(bus: Path, name: str) -> None:

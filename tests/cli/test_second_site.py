@@ -93,6 +93,7 @@ def test_each_node_of_a_cluster_has_a_door(bus: Path) -> None:
     [
         (("--second-site", SITE), "a second site needs TLS, and this bus has no certificates"),
         (("--site-dir", "/x"), "--site-dir is for a second site"),
+        (("--site-port", "7422"), "--site-port is for a second site"),
         (
             ("--second-site", "a b", "--tls-name", "x.example"),
             "--second-site a b is not an address",

@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
@@ -30,6 +31,13 @@ from sealbus_broker.policy.bus_file import BusFile, address
 
 if TYPE_CHECKING:
     from sealbus_broker.cli.preparing.second_site import Site
+
+_ONE_SERVER: Final = frozenset(
+    {"nats_conf", "listen", "tls_names", "tls_dir", "copy_tls", "servers"}
+)
+_CLUSTER: Final = frozenset({"nodes", "routes_port", "node_dir"})
+_SITE: Final = frozenset({"site_port", "site_dir"})
+"""The options that have no effect elsewhere, by their names in Python."""
 
 
 @click.command()
@@ -173,7 +181,11 @@ def prepare(
     policy = bus.policy(secrets.bus.public)
     site = _site(bus, second_site, site_port, site_dir, store, sync)
     if cluster:
-        _refuse_for_cluster(nats_conf, tls_names, tls_dir, copy_tls, servers)
+        _refuse(
+            _ONE_SERVER,
+            "one server; --cluster writes the files of all nodes",
+            hint="leave it out: --node says where the nodes are",
+        )
         # A bus without a cluster does not wait for the library of certificates.
         from sealbus_broker.cli.preparing.cluster import ClusterOptions, prepare_cluster
 
@@ -183,8 +195,7 @@ def prepare(
         bus.record(prepare_cluster(bus, secrets, policy, options))
         click.echo(secrets.bus.public.text)
         return
-    if nodes or node_dir is not None:
-        raise InvalidInput("--node and --node-dir are for a cluster", hint="add --cluster")
+    _refuse(_CLUSTER, "a cluster", hint="add --cluster")
     host, port = _place(listen)
     if copy_tls and tls_dir is None:
         raise InvalidInput("--copy-tls needs --tls-dir", hint="name the folder for the copies")
@@ -242,8 +253,7 @@ def _site(
         from sealbus_broker.cli.preparing.second_site import Site, SiteOptions
 
         return Site(bus, SiteOptions(address, port, folder, store, sync))
-    if folder is not None:
-        raise InvalidInput("--site-dir is for a second site", hint="add --second-site")
+    _refuse(_SITE, "a second site", hint="add --second-site")
     return None
 
 
@@ -256,25 +266,13 @@ def _door(site: Site, host: str, tls: ServerTls | None) -> SecondSite:
     return site.door(host, tls)
 
 
-def _refuse_for_cluster(
-    nats_conf: str | None,
-    tls_names: tuple[str, ...],
-    tls_dir: str | None,
-    copy_tls: bool,
-    servers: tuple[str, ...],
-) -> None:
-    for name, one in (
-        ("--nats-conf", nats_conf),
-        ("--tls-name", tls_names),
-        ("--tls-dir", tls_dir),
-        ("--copy-tls", copy_tls),
-        ("--server", servers),
-    ):
-        if one:
-            raise InvalidInput(
-                f"{name} is for one server; --cluster writes the files of all nodes",
-                hint="leave it out: --node says where the nodes are",
-            )
+def _refuse(options: frozenset[str], purpose: str, *, hint: str) -> None:
+    """Raise InvalidInput if one of ``options`` was given, because it would have no effect."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in options and source is not ParameterSource.DEFAULT:
+            raise InvalidInput(f"{option.opts[0]} is for {purpose}", hint=hint)
 
 
 def _place(listen: str) -> tuple[str, int]:
