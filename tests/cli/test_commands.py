@@ -176,6 +176,18 @@ def test_a_typed_folder_wins_over_the_environment(bus: Bus, tmp_path: Path, form
     assert asked.code == 0, asked.err
 
 
+def test_a_typed_file_wins_over_a_bot_of_the_environment(bus: Bus) -> None:
+    typed = ("quarantine", "ls", "--credentials", "mybus/credentials/operator.toml")
+    asked = sealbus(*typed, cwd=bus.folder, variables={"SEALBUS_QUARANTINE_LS_AS": "greeter"})
+    assert asked.code == 0, asked.err
+
+
+def test_a_bot_and_a_file_are_not_typed_together(bus: Bus) -> None:
+    asked = quickly("quarantine", "ls", "--as", "operator", "-c", "x.toml", cwd=bus.folder)
+    assert asked.code == 2
+    assert "--as and --credentials both name who speaks" in asked.err
+
+
 def test_a_typed_folder_needs_the_name_of_a_bot(bus: Bus) -> None:
     """The environment has the credentials of a bot that may be on another bus."""
     greeter = Credentials.load(bus.folder / "mybus/credentials/greeter.toml")

@@ -114,10 +114,15 @@ def find_credentials(
 ) -> Credentials:
     """The credentials that a command uses.
 
-    They are those of ``--as``, ``--credentials``, the environment, or ``default`` in the folder,
-    in this order. If the command line names the folder, the environment is not asked.
+    They are those of ``--as`` or ``--credentials``, of the environment, or of ``default`` in the
+    folder, in this order. If the command line names the folder, the environment is not asked for
+    credentials.
     """
     given: tuple[str, ...] = click.get_current_context().meta.get(_SERVERS, ())
+    if bot is not None and _is_typed("credentials"):
+        if _is_typed("bot"):
+            raise click.UsageError("--as and --credentials both name who speaks: use one of them")
+        bot = None
     # Variables that somebody set for one bus may not lead a command about another bus to it.
     if bot is None and _is_typed("folder") and not _is_typed("credentials"):
         if default is None:
