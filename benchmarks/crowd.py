@@ -54,9 +54,8 @@ class Crowd:
         subjects = [
             f"  orders.s{number}.*: {{schema: order.v1}}" for number in range(self.subjects)
         ]
-        # One bot may have a backlog here that is as large as the measurement needs it. For larger
-        # payloads, a schema of a hundred times the size would be refused.
-        limits = "limits: {ingress_messages: 1000000000, payload_bytes: 8KiB}"
+        # One bot may have a backlog here that is as large as the measurement needs it.
+        limits = "limits: {ingress_messages: 1000000000}"
         policy = "\n".join(
             ["version: 1", f"bus: {BUS}", limits, "bots:", *bots, "subjects:", *subjects, ""]
         )
