@@ -179,7 +179,13 @@ class JetStreamReceiver(_Answerer):
     async def _listen(self, client: Client, pair: int, received: Callable[[], None]) -> None:
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=10_000)
         subscription = await client.jetstream().pull_subscribe(
-            f"bench.stream.{pair}", durable=f"r{pair}", stream=STREAM, config=config
+            f"bench.stream.{pair}",
+            durable=f"r{pair}",
+            stream=STREAM,
+            config=config,
+            # nats-py would drop messages of 1 MB, which then come again after half a minute.
+            pending_msgs_limit=-1,
+            pending_bytes_limit=-1,
         )
         self._pulls.append(asyncio.create_task(_pull(subscription.fetch, received)))
 
