@@ -20,6 +20,7 @@ from typing import Any, Final, TextIO
 
 from benchmarks.peer import Order, Receiver, Sender
 from benchmarks.peers import load
+from benchmarks.taps import noted
 from benchmarks.workload import orders
 
 CLOSE_S: Final = 15.0
@@ -158,7 +159,7 @@ def main(role: str, name: str) -> None:
     os.dup2(2, 1)
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with noted(role), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         peer = load(name)
         side = SenderSide(peer.sender()) if role == "sender" else ReceiverSide(peer.receiver())
         runner.run(serve(side, answers))

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from sealbus_broker.server.process import NatsServer
 BUS: Final = "bench"
 START_S: Final = 60.0
 STOP_S: Final = 15.0
+RELAY: Final = (sys.executable, "-m", "sealbus_broker", "relay")
 _LAST_BYTES: Final = 2000
 
 
@@ -73,7 +75,13 @@ class Bus:
     """A running bus: ``async with Bus(folder, plan) as bus``. ``folder`` must not exist."""
 
     def __init__(
-        self, folder: Path, plan: Plan, *, sync: str = "always", tls: bool = False
+        self,
+        folder: Path,
+        plan: Plan,
+        *,
+        sync: str = "always",
+        tls: bool = False,
+        relay: Sequence[str] = RELAY,
     ) -> None:
         """Write its files.
 
@@ -83,6 +91,7 @@ class Bus:
             sync: JetStream's ``sync_interval``. With ``always``, as in ``sealbus up``, a message is
                 on disk before it is acknowledged.
             tls: Whether its server speaks mutual TLS, by certificates of ``sealbus certs``.
+            relay: The command of a relay, without its options.
         """
         self.folder = BusFolder(folder)
         folder.mkdir(parents=True)
@@ -111,6 +120,7 @@ class Bus:
             ),
             folder / ".sealbus",
         )
+        self._relay = relay
         self._relays: list[asyncio.subprocess.Process] = []
 
     @property
@@ -165,7 +175,7 @@ class Bus:
         log = self.folder.path / f"{name}.log"
         with log.open("ab") as output:
             relay = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "sealbus_broker", "relay"),
+                *self._relay,
                 *("--dir", str(self.folder.path), "--server", self.url, "--name", name),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

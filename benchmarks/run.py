@@ -114,7 +114,7 @@ def _verify(form: Form, number: int, results: Results) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class Running:
     """A peer with both sides connected."""
 
     peer: Peer
@@ -151,7 +151,7 @@ class _Running:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, bus: Bus, pairs: int, folder: Path) -> AsyncIterator[_Running]:
+async def running(name: str, bus: Bus, pairs: int, folder: Path) -> AsyncIterator[Running]:
     """Start a peer and connect both sides, the receiver first."""
     peer = make(name, bus)
     async with contextlib.AsyncExitStack() as stack:
@@ -164,7 +164,7 @@ async def running(name: str, bus: Bus, pairs: int, folder: Path) -> AsyncIterato
         stack.push_async_callback(sender.stop)
         await receiver.do("open", takes_s=OPEN_S, setup=setup, pairs=pairs)
         await sender.do("open", takes_s=OPEN_S, setup=setup, pairs=pairs)
-        yield _Running(peer, sender, receiver)
+        yield Running(peer, sender, receiver)
 
 
 async def _measure(
@@ -204,12 +204,12 @@ async def _measure(
                 say(f"one {what} at a time, p50 {row['p50_us']:,.0f} µs")
 
 
-async def _latency(it: _Running, what: str, seconds: float) -> Row:
+async def _latency(it: Running, what: str, seconds: float) -> Row:
     await _time(it, what, WARM_S)
     return latency(await _time(it, what, seconds))
 
 
-async def _time(it: _Running, what: str, seconds: float) -> list[float]:
+async def _time(it: Running, what: str, seconds: float) -> list[float]:
     answer = await it.sender.do(
         "time", takes_s=seconds, what=what, seconds=seconds, size=LATENCY_SIZE
     )
