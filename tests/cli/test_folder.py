@@ -12,6 +12,7 @@ from sealbus.credentials import Credentials
 from sealbus.protocol.envelope import Draft, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.policy import document
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from tests.cli.command import quickly
 from tests.cli.folders import up
@@ -207,3 +208,19 @@ def test_a_server_with_certificates_is_found_by_tls(tmp_path: Path, before: str 
     assert found.servers == (
         "tls://127.0.0.1:4222" if before is None else "tls://bus.example.com:4222",
     )
+
+
+def test_relay_that_starts_takes_no_file_apart_twice(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second reading comes once it is connected. A large bus has a thousand files."""
+
+    def fails(*_: object) -> None:
+        raise AssertionError
+
+    policy, watched = BusFolder(made).followed(SigningKey.generate(KeyKind.BUS).public)
+    for name in ("read_yaml_tree", "read_json_tree"):
+        monkeypatch.setattr(document, name, fails)
+    again = watched.load().policy
+    assert again is not None
+    assert again.digest == policy.digest

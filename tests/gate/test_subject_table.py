@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.protocol.subjects import matches
+from sealbus.protocol.subjects import matches, overlap
 from sealbus_broker.gate import subject_table
 from sealbus_broker.gate.policy import BotRule
 from sealbus_broker.gate.subject_table import SubjectTable
@@ -32,6 +32,16 @@ def test_a_subject_is_found_if_and_only_if_a_pattern_matches_it(patterns: set[st
         found = table.find(subject)
         assert (found is not None) == any(matches(pattern, subject) for pattern in patterns)
         assert found is None or matches(found, subject)
+
+
+@given(st.sets(st.sampled_from(PATTERNS)))
+def test_patterns_with_a_common_subject_are_found(patterns: set[str]) -> None:
+    table = SubjectTable((pattern, pattern) for pattern in patterns)
+    for asked in PATTERNS:
+        expected = {pattern for pattern in patterns if overlap(pattern, asked)}
+        found = list(table.overlapping(asked))
+        assert len(found) == len(expected)
+        assert set(found) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,6 +70,13 @@ def test_the_memory_of_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert [table.find(f"a.x{at}") for at in range(10)] == [1] * 10
     assert len(table._answers) <= 3
     assert table.find("b.x") is None
+
+
+def test_rules_of_patterns_come_once_and_in_the_order_of_the_policy() -> None:
+    assert POLICY.overlapping([">", "*.>"]) == list(POLICY.subjects)
+    first, *_, last = POLICY.subjects
+    assert POLICY.overlapping([last.pattern, first.pattern]) == [first, last]
+    assert POLICY.overlapping(["nothing.here"]) == []
 
 
 def bot(*, publish: tuple[str, ...] = (), subscribe: tuple[str, ...] = ()) -> BotRule:

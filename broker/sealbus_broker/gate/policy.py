@@ -6,7 +6,7 @@ here reads a file or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -356,6 +356,12 @@ class Policy:
     def rule(self, subject: str) -> SubjectRule | None:
         """Return the rule that declares ``subject``, or ``None``."""
         return self._rules.find(subject)
+
+    def overlapping(self, patterns: Iterable[str]) -> list[SubjectRule]:
+        """Return the rules that have a subject in common with one of ``patterns``, in the policy's
+        order."""
+        found = {rule.pattern for one in patterns for rule in self._rules.overlapping(one)}
+        return [rule for rule in self.subjects if rule.pattern in found]
 
     def disposition(self, reason: Reason, rule: SubjectRule | None = None) -> Disposition:
         """Return whether a refused message is kept.

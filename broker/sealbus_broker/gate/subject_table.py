@@ -1,13 +1,17 @@
-"""Which pattern covers a subject: the one question behind grants and subject rules.
+"""Which pattern covers a subject: the question behind grants and subject rules.
 
 The answer for each subject is remembered, so the cost of a message does not grow with the policy.
 The memory is bounded. It holds only subjects that a sealed envelope named, so nobody without a key
 can fill it.
+
+Which patterns overlap another one is asked while a policy is read, and when a bot connects. The
+cost grows with the length of the pattern and the number of answers. To compare a pattern with each
+of a thousand others would take a millisecond.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -51,6 +55,11 @@ class SubjectTable(Generic[T]):
         self._answers[subject] = answer  # type: ignore[assignment]  # what _END leads to is a T
         return self._answers[subject]
 
+    def overlapping(self, pattern: str) -> Iterator[T]:
+        """Find the values of the patterns that have a subject in common with ``pattern``, in no
+        order. It finds those of which :func:`sealbus.protocol.subjects.overlap` is true."""
+        return _overlapping(self._root, pattern.split("."), 0)  # type: ignore[return-value]
+
 
 def _walk(node: dict[str, object], tokens: list[str], at: int) -> object | None:
     if at == len(tokens):
@@ -61,3 +70,31 @@ def _walk(node: dict[str, object], tokens: list[str], at: int) -> object | None:
             return answer
     rest = node.get(">")
     return rest.get(_END) if isinstance(rest, dict) else None
+
+
+def _overlapping(node: dict[str, object], tokens: list[str], at: int) -> Iterator[object]:
+    if at == len(tokens):
+        yield from _value(node)
+        return
+    token = tokens[at]
+    if token == ">":
+        yield from _below(node)
+        return
+    yield from _value(node.get(">"))
+    ways = node if token == "*" else (token, "*")
+    for way in ways:
+        below = node.get(way)
+        if way != ">" and isinstance(below, dict):
+            yield from _overlapping(below, tokens, at + 1)
+
+
+def _value(node: object) -> Iterator[object]:
+    if isinstance(node, dict) and _END in node:
+        yield node[_END]
+
+
+def _below(node: dict[str, object]) -> Iterator[object]:
+    for token, below in node.items():
+        if token != _END and isinstance(below, dict):
+            yield from _value(below)
+            yield from _below(below)

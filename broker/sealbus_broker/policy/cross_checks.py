@@ -6,7 +6,6 @@ raises.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final
 
 from sealbus.nats.addresses import is_encrypted
@@ -14,6 +13,7 @@ from sealbus.protocol.subjects import RELAY, beyond_stars, is_name, overlap
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.identities import Identity
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.gate.subject_table import SubjectTable
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.bus_file import FILE as BUS_FILE
 from sealbus_broker.policy.bus_file import BusFile
@@ -34,10 +34,11 @@ def check_overlaps(draft: PolicyDraft, reader: Reader) -> None:
     patterns = [
         rule.pattern for rule in draft.subjects if "*" in rule.pattern or rule.pattern.endswith(">")
     ]
+    table = SubjectTable((rule.pattern, rule.pattern) for rule in draft.subjects)
     for pattern in patterns:
-        for rule in draft.subjects:
-            if rule.pattern != pattern and overlap(pattern, rule.pattern):
-                what = f"{pattern} and {rule.pattern} overlap, so it is not clear which rule holds"
+        for other in table.overlapping(pattern):
+            if other != pattern:
+                what = f"{pattern} and {other} overlap, so it is not clear which rule holds"
                 reader.problem(("subjects", pattern), what, hint="make one of them narrower")
 
 
@@ -58,11 +59,9 @@ def check_grants_are_enforceable(draft: PolicyDraft, reader: Reader) -> None:
 
 def check_causes_are_declared(draft: PolicyDraft, reader: Reader) -> None:
     """Refuse a cause that no declared subject can be: its rule could never be met."""
-    declared = [*draft.subjects, *builtin_subjects()]
+    declared = SubjectTable((rule.pattern, True) for rule in (*draft.subjects, *builtin_subjects()))
     for rule in draft.subjects:
-        if rule.cause is None or any(
-            overlap(rule.cause.subject, other.pattern) for other in declared
-        ):
+        if rule.cause is None or any(declared.overlapping(rule.cause.subject)):
             continue
         path: KeyPath = ("subjects", rule.pattern, "cause", "subject")
         hint = nearest(rule.cause.subject, [other.pattern for other in draft.subjects])
@@ -73,16 +72,14 @@ def check_causes_are_declared(draft: PolicyDraft, reader: Reader) -> None:
 def note_causes_out_of_reach(draft: PolicyDraft, document: Document, notes: list[Problem]) -> None:
     """Note a bot that may publish a message, and may not receive its cause, which proves it."""
 
-    @cache  # bots share grants: 10,000 of them with 500 rules would take half a minute
-    def causes(grant: str) -> list[tuple[str, str]]:
-        rules = [
-            (rule.pattern, rule.cause.subject) for rule in draft.subjects if rule.cause is not None
-        ]
-        return [(pattern, cause) for pattern, cause in rules if overlap(grant, pattern)]
-
+    causes = SubjectTable(
+        (rule.pattern, (rule.pattern, rule.cause.subject))
+        for rule in draft.subjects
+        if rule.cause is not None
+    )
     for bot, grants in draft.bots.items():
         for pattern, cause in dict.fromkeys(
-            one for grant in grants.publish for one in causes(grant)
+            one for grant in grants.publish for one in causes.overlapping(grant)
         ):
             if not any(overlap(grant, cause) for grant in (*grants.subscribe, *grants.publish)):
                 what = f"{bot} may publish {pattern}, but may not receive its cause {cause}"

@@ -8,8 +8,8 @@ such a change for as long as there may be copies: for the longest time that a le
 
 from __future__ import annotations
 
-from sealbus.protocol.subjects import overlap
 from sealbus_broker.gate.policy import DeliveryClass, Policy, SubjectRule
+from sealbus_broker.gate.subject_table import SubjectTable
 
 Place = tuple[DeliveryClass, bool]
 """The delivery class of a subject, and whether its cause is ``once``."""
@@ -33,14 +33,17 @@ class Places:
         ]
         if not changed:
             return None
-        known = [*self._now.items()]
-        known += [(name, place) for name, (place, until) in self._before.items() if now_ms < until]
+        before = {name: place for name, (place, until) in self._before.items() if now_ms < until}
+        tables = [
+            SubjectTable((one, (one, known[one])) for one in known) for known in (self._now, before)
+        ]
         return next(
             (
                 (pattern, earlier)
                 for pattern, place in changed
-                for earlier, was in known
-                if was != place and overlap(pattern, earlier)
+                for table in tables
+                for earlier, was in table.overlapping(pattern)
+                if was != place
             ),
             None,
         )

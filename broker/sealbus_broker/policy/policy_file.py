@@ -20,13 +20,13 @@ from sealbus.protocol.subjects import (
     check_name,
     check_pattern,
     is_pattern,
-    overlap,
 )
 from sealbus.protocol.together import Together
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.identities import Identity, Provider
 from sealbus_broker.gate.policy import CauseRule, DeliveryClass, Disposition, Limits, SubjectRule
 from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.gate.subject_table import SubjectTable
 from sealbus_broker.policy.builtin import builtin_subjects
 from sealbus_broker.policy.certificate_names import MAX_NAMES, check_certificate_name
 from sealbus_broker.policy.document import KeyPath
@@ -145,6 +145,8 @@ class _Subjects:
         self._limits = limits
         self._costly: set[str] = set()
         """The schemas that were found to cost too much: each is reported once."""
+        self._shared: dict[tuple[str, int], Together] = {}
+        """What may share an envelope, by schema and number of values: subjects share schemas."""
 
     def read(self, subjects: dict[str, Any]) -> list[SubjectRule]:
         rules = []
@@ -225,12 +227,18 @@ class _Subjects:
 
     def _together(self, rule: SubjectRule) -> Together:
         """Work out how many payloads may share an envelope on this subject."""
-        measured = [self._schemas.measured[name] for name in rule.schemas]
-        each = [one.together(rule.max_values) for one in measured]
+        each = [self._together_by(name, rule.max_values) for name in rule.schemas]
         return Together(
             min((one.payloads for one in each), default=1),
             min((one.size for one in each), default=1),
         )
+
+    def _together_by(self, schema: str, values: int) -> Together:
+        found = self._shared.get((schema, values))
+        if found is None:
+            found = self._schemas.measured[schema].together(values)
+            self._shared[schema, values] = found
+        return found
 
     def _schema(self, name: str, path: KeyPath) -> Schema | None:
         # A file that is there and cannot be used has a problem of its own.
@@ -278,6 +286,7 @@ class _Bots:
         self._providers = providers
         self._reader = reader
         self._declared = declared
+        self._table = SubjectTable((pattern, True) for pattern in declared)
         self._covering = set(declared)
         """The grants that are known to cover a declared pattern: bots share grants."""
 
@@ -365,7 +374,7 @@ class _Bots:
                 hint = "grant orders.> and stock.> rather than everything"
                 self._reader.problem(place, problem, got=text, hint=hint)
                 continue
-            if text in self._covering or any(overlap(text, pattern) for pattern in self._declared):
+            if text in self._covering or any(self._table.overlapping(text)):
                 self._covering.add(text)
             else:
                 hint = (

@@ -134,7 +134,7 @@ def up(
         if tls is None:
             check_address(bus)
         secrets = bus.open_secrets(new_keys=new_keys)
-        policy = bus.policy(secrets.bus.public)
+        policy, watched = bus.followed(secrets.bus.public)
         check_name(name, "relay")
         count = how_many(bus, nodes)
         config = NatsConfig(
@@ -170,7 +170,7 @@ def up(
                 policy=policy,
                 name=name,
                 tls=tls,
-                folder=bus.watched(secrets.bus.public),
+                folder=watched,
                 enrols_in=bus.path.resolve(),
                 surroundings=partial(disk_problems, server),
                 secrets_file=bus.secrets_file,
@@ -281,7 +281,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str | None) -> int
     def begin() -> Serve:
         bus = BusFolder.find(folder, IN_THE_LOG)
         secrets = bus.secrets()
-        policy = bus.policy(secrets.bus.public)
+        policy, watched = bus.followed(secrets.bus.public)
         own = OwnName(policy.bus, socket.gethostname()) if name is None else None
         called = check_name(name if own is None else own.text, "relay")
         found = bus.servers(servers)
@@ -291,7 +291,7 @@ def relay(folder: str | None, servers: tuple[str, ...], name: str | None) -> int
             policy=policy,
             name=called,
             tls=bus.tls(servers),
-            folder=bus.watched(secrets.bus.public),
+            folder=watched,
             secrets_file=bus.secrets_file,
         )
 

@@ -40,13 +40,14 @@ def main() -> int:
 def _begin(folder: str, name: str, disk: Disk, servers: list[str]) -> Serve:
     bus = BusFolder.find(folder, IN_THE_LOG)
     secrets = bus.secrets()
+    policy, watched = bus.followed(secrets.bus.public)
     relay = Relay(
         servers=servers,
         secrets=secrets,
-        policy=bus.policy(secrets.bus.public),
+        policy=policy,
         name=name,
         tls=bus.tls(tuple(servers)),
-        folder=bus.watched(secrets.bus.public),
+        folder=watched,
         enrols_in=bus.path.resolve(),
         surroundings=partial(disk_problems, disk),
         secrets_file=bus.secrets_file,

@@ -40,6 +40,7 @@ from sealbus_broker.policy.problems import Problem, nearest
 from sealbus_broker.relay.secrets import BusSecrets
 
 if TYPE_CHECKING:
+    from sealbus_broker.policy.loader import Loaded
     from sealbus_broker.policy.watching import WatchedFolder
 
 SERVER: Final = f"nats://127.0.0.1:{PORT}"
@@ -128,7 +129,20 @@ class BusFolder:
             load,
         )  # few commands need it, and its JSON Schema libraries load slowly
 
-        loaded = load(self.path, frozenset([bus_key] if bus_key is not None else []))
+        return self._usable(load(self.path, frozenset([bus_key] if bus_key is not None else [])))
+
+    def followed(self, bus_key: PublicKey) -> tuple[Policy, WatchedFolder]:
+        """The policy, as :meth:`policy` gives it, and the folder as a relay follows it.
+
+        A relay reads the folder once more when it is connected. So both readings share the files,
+        of which a large bus has a thousand.
+        """
+        from sealbus_broker.policy.watching import WatchedFolder  # as in policy()
+
+        watched = WatchedFolder(self.path.resolve(), frozenset([bus_key]))
+        return self._usable(watched.load()), watched
+
+    def _usable(self, loaded: Loaded) -> Policy:
         for one in loaded.notes:
             self.talk.note(str(one))
         if loaded.policy is None:
@@ -140,12 +154,6 @@ class BusFolder:
                 hint="nothing was done; repair them, `sealbus check` lists them",
             )
         return loaded.policy
-
-    def watched(self, bus_key: PublicKey) -> WatchedFolder:
-        """The folder as a relay follows it."""
-        from sealbus_broker.policy.watching import WatchedFolder  # as in policy()
-
-        return WatchedFolder(self.path.resolve(), frozenset([bus_key]))
 
     def own_tls(self) -> TlsFiles | None:
         """The certificates of the bus itself: those that ``bus.toml`` names, or those of

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sealbus.protocol.subjects import overlap
 from sealbus_broker.gate.policy import Policy, SubjectRule
 
 ROOM_BYTES: Final = 256 * 1024
@@ -49,12 +48,6 @@ def granted(bot: str, policy: Policy) -> dict[str, Any]:
     """Return the part of the answer that depends on the policy alone."""
     rule = policy.bots[bot]
     limits = policy.limits
-    patterns = dict.fromkeys((*rule.publish, *rule.subscribe))
-    subjects = [
-        subject
-        for subject in policy.subjects
-        if any(overlap(subject.pattern, one) for one in patterns)
-    ]
     room = _Room()
     return {
         "policy": policy.digest.hex(),
@@ -62,7 +55,7 @@ def granted(bot: str, policy: Policy) -> dict[str, Any]:
         "subscribe": [pattern for pattern in rule.subscribe if room.takes(pattern)],
         "subjects": [
             _subject(subject)
-            for subject in subjects
+            for subject in policy.overlapping((*rule.publish, *rule.subscribe))
             if room.takes(subject.pattern, *subject.schemas)
         ],
         "limits": {

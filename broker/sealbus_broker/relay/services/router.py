@@ -40,7 +40,7 @@ from sealbus.protocol.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABL
 from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import MAX_BUNDLE
-from sealbus.protocol.subjects import is_pattern, overlap
+from sealbus.protocol.subjects import is_pattern
 from sealbus.supervision import Supervisor, kind
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import DeliveryClass, Policy
@@ -265,10 +265,7 @@ class ServiceRouter:
             raise NotServed("that is not a pattern")
         if rule is None or not rule.may_subscribe(pattern):
             raise NotGranted(f"the policy does not let {bot} subscribe to {pattern}")
-        if not any(
-            rule.delivery is DeliveryClass.STREAM and overlap(rule.pattern, pattern)
-            for rule in policy.subjects
-        ):
+        if not any(one.delivery is DeliveryClass.STREAM for one in policy.overlapping([pattern])):
             raise NotServed(
                 f"{pattern} covers no stream subject, so nothing is stored of it: subscribe live"
             )
