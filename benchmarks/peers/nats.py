@@ -176,24 +176,29 @@ class CoreReceiver(_Answerer):
 class JetStreamReceiver(_Answerer):
     """A durable pull consumer that acknowledges each message."""
 
+    fetch: ClassVar[int] = FETCH
+    """How many messages one pull request asks for."""
+
     async def _listen(self, client: Client, pair: int, received: Callable[[], None]) -> None:
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=10_000)
         subscription = await client.jetstream().pull_subscribe(
-            f"bench.stream.{pair}",
-            durable=f"r{pair}",
-            stream=STREAM,
-            config=config,
-            # nats-py would drop messages of 1 MB, which then come again after half a minute.
-            pending_msgs_limit=-1,
-            pending_bytes_limit=-1,
+            f"bench.stream.{pair}", durable=f"r{pair}", stream=STREAM, config=config
         )
-        self._pulls.append(asyncio.create_task(_pull(subscription.fetch, received)))
+        fetch = partial(subscription.fetch, self.fetch, timeout=FETCH_S)
+        self._pulls.append(asyncio.create_task(_pull(fetch, received)))
 
 
-async def _pull(fetch: Callable[..., Awaitable[list[Msg]]], received: Callable[[], None]) -> None:
+class JetStreamTogetherReceiver(JetStreamReceiver):
+    """The same for messages of up to 1 MB. nats-server cuts a connection off on which 64 MiB wait,
+    and its messages come again after half a minute."""
+
+    fetch: ClassVar[int] = 16
+
+
+async def _pull(fetch: Callable[[], Awaitable[list[Msg]]], received: Callable[[], None]) -> None:
     while True:
         with contextlib.suppress(TimeoutError):
-            for msg in await fetch(FETCH, timeout=FETCH_S):
+            for msg in await fetch():
                 try:
                     orders = orjson.loads(msg.data)
                 except ValueError:
@@ -285,3 +290,4 @@ class JetStreamTogether(JetStream):
     can_ask: ClassVar[bool] = False
     depths: ClassVar[tuple[int, ...]] = (256, 1024, 4096)
     sender: ClassVar[type[JetStreamSender]] = JetStreamTogetherSender
+    receiver: ClassVar[type[JetStreamReceiver]] = JetStreamTogetherReceiver
