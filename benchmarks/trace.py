@@ -142,7 +142,7 @@ def middle(rows: Sequence[Sequence[float]]) -> list[float]:
     """The mean of each step, over the requests of :data:`MIDDLE`."""
     ordered = sorted(rows, key=sum)
     low, high = (round(share * len(ordered)) for share in MIDDLE)
-    return [fmean(column) for column in zip(*ordered[low:high], strict=True)]
+    return [fmean(column) for column in zip(*ordered[low : max(high, low + 1)], strict=True)]
 
 
 @contextmanager
@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to ask (10)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    print(f"asking on Sealbus and on plain NATS, {options.seconds:g} s each …", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="sealbus-trace-") as place:
         found = asyncio.run(measure(Path(place), options.seconds))
     if options.json:

@@ -49,6 +49,7 @@ def test_each_step_ends_at_its_own_note() -> None:
 def test_middle_requests_are_shown_and_their_steps_add_up() -> None:
     rows = [[float(at), 2.0 * at] for at in reversed(range(100))]
     assert middle(rows) == [pytest.approx(49.5), pytest.approx(99.0)]
+    assert middle(rows[:1]) == rows[0]
 
 
 def test_each_note_is_of_a_tap() -> None:

@@ -72,7 +72,7 @@ def test_the_memory_of_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert table.find("b.x") is None
 
 
-def test_rules_of_patterns_come_once_and_in_the_order_of_the_policy() -> None:
+def test_rules_of_patterns_come_once_in_the_order_of_the_policy() -> None:
     assert POLICY.overlapping([">", "*.>"]) == list(POLICY.subjects)
     first, *_, last = POLICY.subjects
     assert POLICY.overlapping([last.pattern, first.pattern]) == [first, last]
