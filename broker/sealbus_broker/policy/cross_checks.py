@@ -20,7 +20,7 @@ from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.policy.document import Document, KeyPath
 from sealbus_broker.policy.keys import KeyFiles
 from sealbus_broker.policy.policy_file import PolicyDraft
-from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.problems import Problem, similar
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schemas.files import Schemas
 
@@ -64,7 +64,8 @@ def check_causes_are_declared(draft: PolicyDraft, reader: Reader) -> None:
         if rule.cause is None or any(declared.overlapping(rule.cause.subject)):
             continue
         path: KeyPath = ("subjects", rule.pattern, "cause", "subject")
-        hint = nearest(rule.cause.subject, [other.pattern for other in draft.subjects])
+        patterns = [other.pattern for other in draft.subjects]
+        hint = similar(rule.cause.subject, patterns, reader.problems)
         what = "no declared subject can be this cause"
         reader.problem(path, what, got=rule.cause.subject, hint=hint)
 

@@ -32,7 +32,7 @@ from sealbus.protocol.subjects import check_name
 from sealbus_broker.escape import readable
 from sealbus_broker.gate.identities import MAX_TOKEN_LIFE_MS, Identity, Provider, Scalar
 from sealbus_broker.policy.document import KeyPath
-from sealbus_broker.policy.problems import nearest
+from sealbus_broker.policy.problems import similar
 from sealbus_broker.policy.reader import Reader
 
 MAX_PROVIDERS: Final = 16
@@ -150,7 +150,7 @@ def _identity(
     name = reader.text(given.get("provider"), (*path, "provider"), "provider")
     if name is not None and name not in providers:
         known = readable(" or ".join(providers), 200) or "one declared under identity_providers"
-        hint = nearest(name, providers)
+        hint = similar(name, providers, reader.problems)
         place = (*path, "provider")
         reader.problem(place, "there is no such provider", got=name, expected=known, hint=hint)
     subject = None

@@ -28,7 +28,7 @@ from sealbus_broker.gate.policy import BotKey, Invitation
 from sealbus_broker.policy.document import Document, KnownFiles, file_names, parse_yaml, read_yaml
 from sealbus_broker.policy.errors import InTheWay
 from sealbus_broker.policy.invitations import INVITATIONS, read_invitations
-from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.problems import Problem, similar
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.replace import alone, replace_file
 from sealbus_broker.policy.sender_links import FIELD as LINK
@@ -101,7 +101,8 @@ def read_key_files(
         found.documents.append(document)
         # Under the bus's own name are its session-issuer keys.
         if bot not in bots and bot != RELAY:
-            hint = nearest(bot, bots) or "declare it under bots in policy.yaml, or delete the file"
+            near = similar(bot, bots, problems)
+            hint = near or "declare it under bots in policy.yaml, or delete the file"
             problems.append(document.problem((), f"the policy declares no bot {bot}", hint=hint))
         found.by_bot[bot] = {}
         for raw, (key, at) in read_keys(document, bot, problems).items():

@@ -32,7 +32,7 @@ from sealbus_broker.policy.certificate_names import MAX_NAMES, check_certificate
 from sealbus_broker.policy.document import KeyPath
 from sealbus_broker.policy.identities import read_identities, read_providers
 from sealbus_broker.policy.limits import PAYLOAD, read_limits
-from sealbus_broker.policy.problems import nearest
+from sealbus_broker.policy.problems import similar
 from sealbus_broker.policy.reader import Reader
 from sealbus_broker.policy.schemas.files import Schemas
 
@@ -244,7 +244,7 @@ class _Subjects:
         # A file that is there and cannot be used has a problem of its own.
         if name not in self._schemas.present:
             expected = f"a file schemas/{readable(name, 80)}.json"
-            hint = nearest(name, self._schemas.present)
+            hint = similar(name, self._schemas.present, self._reader.problems)
             self._reader.problem(
                 path, "there is no such schema", got=name, expected=expected, hint=hint
             )
@@ -312,7 +312,7 @@ class _Bots:
                         if roles
                         else "a role declared under roles"
                     )
-                    hint = nearest(role, roles)
+                    hint = similar(role, roles, reader.problems)
                     reader.problem(
                         place, "there is no such role", got=role, expected=known, hint=hint
                     )
@@ -378,7 +378,7 @@ class _Bots:
                 self._covering.add(text)
             else:
                 hint = (
-                    nearest(text, self._declared)
+                    similar(text, self._declared, self._reader.problems)
                     or "declare the subject under subjects, or take the grant away"
                 )
                 self._reader.problem(

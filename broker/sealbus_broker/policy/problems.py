@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from sealbus.errors import hide_seeds
 from sealbus_broker.escape import readable
+
+HINTED: Final = 20
+"""The problems of a folder that may have a hint of a similar name: as many as a relay tells. To
+compare a name with a thousand others takes 30 ms, and one wrong word in a policy may make ten
+thousand problems."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,3 +53,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     # A long word is like nothing, and finding that out takes time that grows with its square.
     close = difflib.get_close_matches(word[:64], list(known), 1)
     return f"did you mean {readable(close[0], 80)}?" if close else None
+
+
+def similar(word: str, known: Iterable[str], problems: Sequence[Problem]) -> str | None:
+    """The hint of :func:`nearest` for a name of a folder that has ``problems`` so far. Only its
+    first :data:`HINTED` problems have one."""
+    return nearest(word, known) if len(problems) < HINTED else None
