@@ -145,8 +145,6 @@ class _Subjects:
         self._limits = limits
         self._costly: set[str] = set()
         """The schemas that were found to cost too much: each is reported once."""
-        self._shared: dict[tuple[str, int], Together] = {}
-        """What may share an envelope, by schema and number of values: subjects share schemas."""
 
     def read(self, subjects: dict[str, Any]) -> list[SubjectRule]:
         rules = []
@@ -227,18 +225,12 @@ class _Subjects:
 
     def _together(self, rule: SubjectRule) -> Together:
         """Work out how many payloads may share an envelope on this subject."""
-        each = [self._together_by(name, rule.max_values) for name in rule.schemas]
+        measured = [self._schemas.measured[name] for name in rule.schemas]
+        each = [one.together(rule.max_values) for one in measured]
         return Together(
             min((one.payloads for one in each), default=1),
             min((one.size for one in each), default=1),
         )
-
-    def _together_by(self, schema: str, values: int) -> Together:
-        found = self._shared.get((schema, values))
-        if found is None:
-            found = self._schemas.measured[schema].together(values)
-            self._shared[schema, values] = found
-        return found
 
     def _schema(self, name: str, path: KeyPath) -> Schema | None:
         # A file that is there and cannot be used has a problem of its own.

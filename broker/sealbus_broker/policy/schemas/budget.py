@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sealbus.protocol.together import WIDEST, Together
@@ -30,6 +30,8 @@ class Measured:
     automaton: Automaton | None
     """``None`` if the schema has a problem."""
     work: Work
+    _by_values: dict[int, Work] = field(default_factory=dict, compare=False, repr=False)
+    """The cost for payloads of fewer values. Subjects share schemas and limits."""
 
     def together(self, values: int) -> Together:
         """The bounds of an envelope of several payloads that have ``values`` values each at
@@ -38,7 +40,7 @@ class Measured:
         if self.automaton is None or found == WIDEST:
             return found
         # Looked at more closely, because some keywords cost more in a payload of more values.
-        return work(self.automaton, values).together()
+        return self._work(self.automaton, values).together()
 
     def too_dear(self, subject: str, size: int, values: int) -> Problem | None:
         """The problem, if a payload of ``size`` bytes on ``subject`` could take longer than the
@@ -46,7 +48,7 @@ class Measured:
         """
         if self.automaton is None or not self.work.is_too_dear(size, values):
             return None
-        found = work(self.automaton, values)
+        found = self._work(self.automaton, values)
         if not found.is_too_dear(size, values):
             return None
         place = next(
@@ -62,6 +64,11 @@ class Measured:
             expected=f"at most {_short(most_steps(size))}, for a payload of {size} bytes",
             hint=f"{hint}; or lower max_bytes of {subject}",
         )
+
+    def _work(self, automaton: Automaton, values: int) -> Work:
+        if values not in self._by_values:
+            self._by_values[values] = work(automaton, values)
+        return self._by_values[values]
 
 
 def measure(document: Document, resolver: Any, problems: list[Problem]) -> Measured:
