@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from sealbus.receiving.durable_message import Delivery
 from sealbus.receiving.parking import PARKING, Parking
 from sealbus.receiving.place import Note, RememberedPlace
 from sealbus.supervision import Supervisor
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 STORED_MS = 1_700_000_000_000
 
@@ -28,6 +29,9 @@ class Relay:
         self.ends: list[float | None] = []
         self.asking = asyncio.Event()
         self.release = asyncio.Event()
+        self.answers = asyncio.Event()
+        """Whether it answers requests about notes."""
+        self.answers.set()
         self.error: SealbusError | None = None
         self.stop = asyncio.Event()
         self.parking = Parking(
@@ -49,6 +53,7 @@ class Relay:
 
     async def _progress(self, sequence: int, stored_ms: int, note: Note) -> Note:
         self.noted.append((sequence, stored_ms, note))
+        await self.answers.wait()
         if self.error is not None:
             raise self.error
         return note
@@ -131,3 +136,44 @@ async def test_the_end_of_a_note_is_told_whatever_it_is(fails: bool) -> None:
     relay.parking.note(delivery(7), note, ends.append)
     await relay.parking.close()
     assert (relay.noted, ends) == ([(7, STORED_MS, note)], [not fails])
+
+
+async def test_notes_of_a_delivery_do_not_overtake_each_other() -> None:
+    """A relay takes several requests at a time, and the last note that it stores counts."""
+    relay = Relay()
+    relay.answers.clear()
+    held = delivery(7)
+    ends: list[tuple[int, bool]] = []
+
+    def end(done: int, is_noted: bool) -> None:
+        ends.append((done, is_noted))
+
+    relay.parking.note(held, Note(0b1), partial(end, 0b1))
+    await until(lambda: bool(relay.noted), "the relay is asked")
+    for done in (0b11, 0b111):
+        relay.parking.note(held, Note(done), partial(end, done))
+    for _ in range(10):  # turns of the event loop, in which the others might be sent
+        await asyncio.sleep(0)
+    assert [note.done for _, _, note in relay.noted] == [0b1]
+    relay.answers.set()
+    await relay.parking.close()
+    assert [note.done for _, _, note in relay.noted] == [0b1, 0b111], "the newest one is enough"
+    assert ends == [(0b1, True), (0b11, False), (0b111, True)]
+
+
+async def test_note_of_a_delivery_that_is_done_is_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The relay refuses it then: the delivery is in nobody's hand any more."""
+    relay = Relay()
+    relay.answers.clear()
+    relay.error = SealbusError("not in the hand")
+    held = delivery(7)
+    relay.parking.note(held, Note(0b1), lambda _: None)
+    await until(lambda: bool(relay.noted), "the relay is asked")
+    relay.parking.note(held, Note(0b11), lambda _: None)
+    held.note = None
+    relay.answers.set()
+    await relay.parking.close()
+    assert len(relay.noted) == 1
+    assert caplog.text == ""

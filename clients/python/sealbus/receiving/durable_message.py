@@ -8,11 +8,13 @@ delivery ends, and the server is answered: see :mod:`sealbus.receiving.subscript
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Protocol
 
 from sealbus.nats.acks import Ack
 from sealbus.protocol.delivery import Message
+from sealbus.receiving.place import Note
 from sealbus.receiving.verifier import PendingMessage
 
 _ERROR = re.compile(r"[A-Za-z0-9_]{1,100}")
@@ -33,6 +35,8 @@ class Delivery:
         "is_lost",
         "key",
         "left",
+        "note",
+        "noting",
         "reply",
         "sequence",
         "stored_ms",
@@ -74,6 +78,11 @@ class Delivery:
         """A bit for each message, by its index, that needs no other attempt."""
         self.given_back = 0
         """How often it was given back without an attempt before, as its note says."""
+        self.note: Note | None = None
+        """The last note about it that the relay is to take. ``None``: it needs none."""
+        self.noting = asyncio.Lock()
+        """Held by the request for a note. Two at once could overtake each other at the relay, and
+        the older one would take the place of the newer one."""
         self.is_lost = False
         """Whether another process may have it, so that the server is not answered."""
         self.again_s: float | None = None

@@ -102,14 +102,21 @@ class Parking:
 
     def note(self, delivery: Delivery, note: Note, ended: Callable[[bool], None]) -> None:
         """Have the relay take a note about ``delivery``. ``ended`` is told whether it did: without
-        a note, messages that are done may be handled again elsewhere."""
+        a note, messages that are done may be handled again elsewhere.
+
+        A note that waits for an earlier one is left out if a later one has come meanwhile."""
+        delivery.note = note
 
         async def take() -> None:
             is_noted = False
             try:
-                await self._place.progress(delivery.sequence, delivery.stored_ms, note)
-                is_noted = True
+                async with delivery.noting:
+                    if delivery.note is note:
+                        await self._place.progress(delivery.sequence, delivery.stored_ms, note)
+                        is_noted = True
             except SealbusError as problem:
+                if delivery.note is None:
+                    return  # it was acknowledged meanwhile, and is in nobody's hand any more
                 log.warning(
                     "messages of delivery %d that are done may be handled again by another "
                     "process: the relay does not note them (%s)",

@@ -379,6 +379,7 @@ class DurableSubscription:
             self._put_back(delivery, is_noted=False)
         else:
             self._attempts.ended(delivery.sequence)
+            delivery.note = None
             self._answer(delivery, ACK)
             self._forget(delivery)
 
