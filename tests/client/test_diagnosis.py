@@ -14,7 +14,7 @@ import pytest
 from nats.errors import AuthorizationError, Error
 
 from sealbus import Bot, ConnectionFailed, Credentials
-from sealbus.nats.diagnosis import explain
+from sealbus.nats.diagnosis import explain, shortly
 from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.listening import listening
 from tests.ports import free_port
@@ -154,3 +154,13 @@ def test_each_cause_has_a_sentence_of_its_own(error: Exception, reached: bool, s
     )
     assert failed.what == said
     assert failed.hint
+
+
+def test_text_of_an_error_of_another_kind_is_not_told() -> None:
+    """It may quote a payload."""
+    error = ValueError("a payload's value")
+    told = explain(error, "nats://h:1", "order", reached=True, waited_s=0.0)
+    assert told.what == "no session at nats://h:1: ValueError"
+    assert shortly(error) == "ValueError"
+    assert shortly(Error("of NATS")) == "Error: of NATS"
+    assert shortly(OSError("of the system")) == "OSError: of the system"

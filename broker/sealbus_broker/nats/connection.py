@@ -14,7 +14,6 @@ from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.diagnosis import STORES_NOTHING, explain, is_refused, shortly
 from sealbus.nats.tls_files import TlsFiles
-from sealbus.supervision import kind
 from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
@@ -165,14 +164,7 @@ class RelayLink:
         if isinstance(error, ConnectionFailed):
             self._tell(error)
         else:
-            # The text of NATS or of the system may be shown. The text of a mistake in Sealbus may
-            # have a payload in it.
-            known = isinstance(error, (NatsError, OSError))
-            log.warning(
-                "nats.failed",
-                connection=self._what,
-                error=shortly(error) if known else kind(error),
-            )
+            log.warning("nats.failed", connection=self._what, error=shortly(error))
 
     def _tell(self, failed: ConnectionFailed) -> None:
         if failed.what not in self._told:

@@ -9,11 +9,13 @@ import ssl
 from typing import Final
 
 from nats.errors import AuthorizationError, ProtocolError, UnexpectedEOF
+from nats.errors import Error as NatsError
 
-from sealbus.errors import ConnectionFailed
+from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.nats.tls_files import UnusableTls
 from sealbus.nats.transport import SpokeFirst
 from sealbus.protocol.notice import Ended
+from sealbus.supervision import kind
 
 _NO_ROUTE: Final = frozenset(
     {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN},
@@ -224,9 +226,12 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
             hint="is the port right? A server with `handshake_first: true`, such as that of "
             "`sealbus up` with TLS, needs `ca` in the credentials",
         )
+    known = isinstance(error, NatsError | OSError)
     return ConnectionFailed(
         f"no session at {server}: {shortly(error)}",
-        hint="nats-server refused; its log says more",
+        hint="nats-server refused; its log says more"
+        if known
+        else "does a nats-server run there? Then report this, please: it should have a better text",
     )
 
 
@@ -278,7 +283,13 @@ def _tls_hint(error: ssl.SSLError) -> str:
 
 
 def shortly(error: BaseException | None) -> str:
-    """An exception in a few words."""
+    """An exception in a few words, for the log.
+
+    The text of NATS or of the system may be shown. That of any other kind may quote a payload, so
+    its kind and place are told.
+    """
     if error is None:
         return "closed"
+    if not isinstance(error, NatsError | OSError | SealbusError):
+        return kind(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
