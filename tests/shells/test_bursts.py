@@ -9,6 +9,7 @@ import pytest
 
 from sealbus import Bot, BotState, Message
 from sealbus.nats.pull import Pull
+from sealbus.receiving import listener as listener_module
 from sealbus.receiving import subscription as subscription_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving import window as window_module
@@ -125,6 +126,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     gate = asyncio.Event()
     gate.set()
     note = ProgressService.note
+    # A busy machine may need longer than five seconds for the steps of a test meanwhile.
+    monkeypatch.setattr(listener_module, "REQUEST_TIMEOUT_S", PATIENCE_S)
 
     async def slow(self: ProgressService, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
         await gate.wait()
