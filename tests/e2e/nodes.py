@@ -27,6 +27,7 @@ from tests.ports import free_port
 from tests.waiting import until
 
 NODES: Final = 3
+_TRIED: Final = "TRIED"
 ASK_S: Final = 1.0
 """How long a node may take to say how a stream is, before it is asked again."""
 
@@ -104,13 +105,39 @@ class ClusterShop(Shop):
     async def __aenter__(self) -> Self:
         self._stack.push_async_callback(self._stop_nodes)
         await asyncio.gather(*(node.start() for node in self.nodes))
+        await self._until_met()
         return self
+
+    async def _until_met(self) -> None:
+        """Wait until JetStream can have a stream on all nodes.
+
+        A relay that starts before the nodes have seen each other makes streams with fewer replicas,
+        and raises them when it looks again. Meanwhile the loss of a node is the loss of a stream.
+        """
+        nc = await self.nats()
+        try:
+            await until(partial(_is_made, nc), "a stream can be on all nodes")
+            await nc.request(f"$JS.API.STREAM.DELETE.{_TRIED}", b"", ASK_S)
+        finally:
+            await nc.close()
 
     async def _stop_nodes(self) -> None:
         for node in range(NODES):
             if self.nodes[node].pid is not None:
                 self.signal_node(node, signal.SIGCONT)
         await asyncio.gather(*(node.stop() for node in self.nodes))
+
+
+async def _is_made(nc: HardenedClient) -> bool:
+    """Try to make a stream on all nodes."""
+    wanted = {"name": _TRIED, "subjects": ["tried"], "num_replicas": NODES, "storage": "memory"}
+    try:
+        answer = await nc.request(
+            f"$JS.API.STREAM.CREATE.{_TRIED}", json.dumps(wanted).encode(), ASK_S
+        )
+    except NatsError:
+        return False
+    return "error" not in json.loads(answer.data)
 
 
 async def _is_current(nc: HardenedClient, stream: str, seen: dict[str, Any]) -> bool:
