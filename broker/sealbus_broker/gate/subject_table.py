@@ -12,7 +12,7 @@ of a thousand others would take a millisecond.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class SubjectTable(Generic[T]):
     def overlapping(self, pattern: str) -> Iterator[T]:
         """Find the values of the patterns that have a subject in common with ``pattern``, in no
         order. It finds those of which :func:`sealbus.protocol.subjects.overlap` is true."""
-        return _overlapping(self._root, pattern.split("."), 0)  # type: ignore[return-value]
+        return _overlapping(self._root, pattern.split("."), 0)
 
 
 def _walk(node: dict[str, object], tokens: list[str], at: int) -> object | None:
@@ -72,7 +72,7 @@ def _walk(node: dict[str, object], tokens: list[str], at: int) -> object | None:
     return rest.get(_END) if isinstance(rest, dict) else None
 
 
-def _overlapping(node: dict[str, object], tokens: list[str], at: int) -> Iterator[object]:
+def _overlapping(node: dict[str, object], tokens: list[str], at: int) -> Iterator[Any]:
     if at == len(tokens):
         yield from _value(node)
         return
@@ -88,12 +88,12 @@ def _overlapping(node: dict[str, object], tokens: list[str], at: int) -> Iterato
             yield from _overlapping(below, tokens, at + 1)
 
 
-def _value(node: object) -> Iterator[object]:
+def _value(node: object) -> Iterator[Any]:
     if isinstance(node, dict) and _END in node:
         yield node[_END]
 
 
-def _below(node: dict[str, object]) -> Iterator[object]:
+def _below(node: dict[str, object]) -> Iterator[Any]:
     for token, below in node.items():
         if token != _END and isinstance(below, dict):
             yield from _value(below)

@@ -6,6 +6,7 @@ raises.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from sealbus.nats.addresses import is_encrypted
@@ -73,14 +74,19 @@ def check_causes_are_declared(draft: PolicyDraft, reader: Reader) -> None:
 def note_causes_out_of_reach(draft: PolicyDraft, document: Document, notes: list[Problem]) -> None:
     """Note a bot that may publish a message, and may not receive its cause, which proves it."""
 
-    causes = SubjectTable(
+    rules = SubjectTable(
         (rule.pattern, (rule.pattern, rule.cause.subject))
         for rule in draft.subjects
         if rule.cause is not None
     )
+
+    @cache  # bots share grants, and one of them may cover each subject
+    def causes(grant: str) -> list[tuple[str, str]]:
+        return list(rules.overlapping(grant))
+
     for bot, grants in draft.bots.items():
         for pattern, cause in dict.fromkeys(
-            one for grant in grants.publish for one in causes.overlapping(grant)
+            one for grant in grants.publish for one in causes(grant)
         ):
             if not any(overlap(grant, cause) for grant in (*grants.subscribe, *grants.publish)):
                 what = f"{bot} may publish {pattern}, but may not receive its cause {cause}"

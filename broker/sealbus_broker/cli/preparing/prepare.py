@@ -32,12 +32,12 @@ from sealbus_broker.policy.bus_file import BusFile, address
 if TYPE_CHECKING:
     from sealbus_broker.cli.preparing.second_site import Site
 
+# Options by their names in Python. Elsewhere they would have no effect.
 _ONE_SERVER: Final = frozenset(
     {"nats_conf", "listen", "tls_names", "tls_dir", "copy_tls", "servers"}
 )
 _CLUSTER: Final = frozenset({"nodes", "routes_port", "node_dir"})
 _SITE: Final = frozenset({"site_port", "site_dir"})
-"""The options that have no effect elsewhere, by their names in Python."""
 
 
 @click.command()

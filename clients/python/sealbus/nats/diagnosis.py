@@ -226,12 +226,14 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
             hint="is the port right? A server with `handshake_first: true`, such as that of "
             "`sealbus up` with TLS, needs `ca` in the credentials",
         )
-    known = isinstance(error, NatsError | OSError)
+    if not isinstance(error, NatsError | OSError):
+        return ConnectionFailed(
+            f"no session at {server}: {shortly(error)}",
+            hint="if a nats-server runs there, please report this",
+        )
     return ConnectionFailed(
         f"no session at {server}: {shortly(error)}",
-        hint="nats-server refused; its log says more"
-        if known
-        else "does a nats-server run there? Then report this, please: it should have a better text",
+        hint="nats-server refused; its log says more",
     )
 
 
