@@ -232,6 +232,25 @@ class Ground:
         found: dict[str, Any] = json.loads(answer.data)
         return found
 
+    async def send(self, bot: str, *texts: bytes) -> None:
+        """Put a bot's messages into INGRESS.
+
+        INGRESS acknowledges nothing, and nats-server may still store a message when it has answered
+        a flush. So a call of JetStream's API that follows at once could miss the message.
+        """
+        last = await self._last_in_ingress() + len(texts)
+        for text in texts:
+            await self.relay.publish(f"send.{bot}", text)
+
+        async def is_stored() -> bool:
+            return await self._last_in_ingress() >= last
+
+        await until(is_stored, "INGRESS has the messages")
+
+    async def _last_in_ingress(self) -> int:
+        last: int = (await self.done("STREAM.INFO.INGRESS"))["state"]["last_seq"]
+        return last
+
     async def a_stream(self, name: str, **config: Any) -> None:
         """A stream of the test's own, with the subjects ``name.>``."""
         wanted = {"name": name, "subjects": [f"{name.lower()}.>"]} | config

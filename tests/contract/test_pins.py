@@ -22,20 +22,13 @@ async def two_relays(bus: Ground) -> tuple[Puller, Puller]:
     return one, two
 
 
-async def send(bus: Ground, *texts: bytes) -> None:
-    """A bot's messages, on their way to the partition."""
-    for text in texts:
-        await bus.relay.publish(f"send.{BOT}", text)
-    await bus.relay.flush()
-
-
 def pin(message: Received) -> str:
     """The pin that a message brings."""
     return message.headers["Nats-Pin-Id"]
 
 
 async def test_bot_is_in_the_first_partition(bus: Ground) -> None:
-    await send(bus, b"it")
+    await bus.send(BOT, b"it")
 
     async def is_there() -> bool:
         return bool((await bus.done(f"CONSUMER.INFO.INGRESS.{CONSUMER}"))["num_pending"] == 1)
@@ -49,7 +42,7 @@ async def test_first_client_gets_the_pin(bus: Ground) -> None:
     await bus.relay.flush()
     two.ask(2, group=PRIORITY_GROUP)
     await two.inbox.client.flush()
-    await send(bus, b"1", b"2")
+    await bus.send(BOT, b"1", b"2")
     first, second = await one.inbox.take(2)
     assert pin(first) == pin(second) != ""
     assert two.inbox.is_empty
@@ -61,10 +54,10 @@ async def test_pinned_client_goes_on(bus: Ground) -> None:
     await bus.relay.flush()
     two.ask(1, group=PRIORITY_GROUP)
     await two.inbox.client.flush()
-    await send(bus, b"1")
+    await bus.send(BOT, b"1")
     first = await one.next()
     one.ask(1, group=PRIORITY_GROUP, id=pin(first))
-    await send(bus, b"2")
+    await bus.send(BOT, b"2")
     assert (await one.next()).data == b"2"
     assert two.inbox.is_empty
 
@@ -75,7 +68,7 @@ async def test_silent_client_loses_the_pin(bus: Ground) -> None:
     await bus.relay.flush()
     two.ask(1, group=PRIORITY_GROUP)
     await two.inbox.client.flush()
-    await send(bus, b"1", b"2")
+    await bus.send(BOT, b"1", b"2")
     first, second = await one.next(), await two.next()
     assert second.data == b"2"
     assert pin(second) != pin(first)
@@ -84,12 +77,12 @@ async def test_silent_client_loses_the_pin(bus: Ground) -> None:
 async def test_old_pin_is_told_so(bus: Ground) -> None:
     one, two = await two_relays(bus)
     one.ask(1, group=PRIORITY_GROUP)
-    await send(bus, b"1")
+    await bus.send(BOT, b"1")
     first = await one.next()
     await bus.done(f"CONSUMER.UNPIN.INGRESS.{CONSUMER}", {"group": PRIORITY_GROUP})
     two.ask(1, group=PRIORITY_GROUP)
     await two.inbox.client.flush()
-    await send(bus, b"2")
+    await bus.send(BOT, b"2")
     assert (await two.next()).data == b"2"
     one.ask(1, group=PRIORITY_GROUP, id=pin(first))
     assert (await one.next()).status == "423"
@@ -101,7 +94,7 @@ async def test_given_up_pin_goes_to_the_next(bus: Ground) -> None:
     await bus.relay.flush()
     two.ask(1, group=PRIORITY_GROUP)
     await two.inbox.client.flush()
-    await send(bus, b"1", b"2")
+    await bus.send(BOT, b"1", b"2")
     await one.next()
     await bus.done(f"CONSUMER.UNPIN.INGRESS.{CONSUMER}", {"group": PRIORITY_GROUP})
     assert (await two.next()).data == b"2"

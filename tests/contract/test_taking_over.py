@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus.nats.acks import ACK
-from sealbus.nats.frames import pub
 from sealbus.supervision import Supervisor
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.verdict import Arrival
@@ -43,13 +42,6 @@ FIRST = Partition(PARTITIONS, 0)
 CONSUMER = FIRST.consumer
 
 
-async def send(bus: Ground, *texts: bytes, bot: str = BOT) -> None:
-    """A bot's messages."""
-    for text in texts:
-        await bus.relay.publish(f"send.{bot}", text)
-    await bus.relay.flush()
-
-
 @pytest.fixture
 async def wide(ground: Ground) -> Ground:
     """A bus on which many messages of one bot may wait."""
@@ -62,10 +54,10 @@ async def test_messages_in_hand_come_in_their_order(wide: Ground) -> None:
     gone = await wide.puller("INGRESS", CONSUMER, await wide.login())
     gone.ask(4, group=PRIORITY_GROUP)
     await gone.inbox.client.flush()
-    await send(wide, b"1", b"2", b"3", b"4", b"5")
+    await wide.send(BOT, b"1", b"2", b"3", b"4", b"5")
     first, _, third, _ = await gone.inbox.take(4)
-    gone.inbox.client.write([pub(one.reply.encode(), ACK) for one in (first, third)])
-    await gone.inbox.client.flush()
+    for one in (first, third):
+        await gone.settle(one, ACK)
     await gone.inbox.client.close()
     await take_over(wide.relay, FIRST)
     heir = await wide.puller("INGRESS", CONSUMER)
@@ -91,7 +83,7 @@ async def test_partition_without_messages_is_taken_over(wide: Ground) -> None:
     heir = await wide.puller("INGRESS", CONSUMER)
     heir.ask(1, group=PRIORITY_GROUP)
     await wide.relay.flush()
-    await send(wide, b"1")
+    await wide.send(BOT, b"1")
     assert (await heir.next()).data == b"1"
 
 
@@ -103,9 +95,9 @@ async def test_messages_of_other_partitions_stay_in_hand(wide: Ground) -> None:
     there = await wide.puller("INGRESS", at)
     gone.ask(2, group=PRIORITY_GROUP)
     there.ask(1, group=PRIORITY_GROUP)
-    await send(wide, b"1")
-    await send(wide, b"other", bot=other)
-    await send(wide, b"2")
+    await wide.send(BOT, b"1")
+    await wide.send(other, b"other")
+    await wide.send(BOT, b"2")
     await gone.inbox.take(2)
     await there.next()
     await gone.inbox.client.close()
@@ -135,7 +127,7 @@ async def test_large_messages_in_hand_come_in_their_order(wide: Ground) -> None:
         return one, asyncio.create_task(one.run(stop))
 
     first, running = await relay(stopping)
-    await send(wide, *texts)
+    await wide.send(BOT, *texts)
     await until(lambda: len(first._received) > 4, "it has several large ones in hand")
     stopping.set()
     async with asyncio.timeout(PATIENCE_S):
@@ -176,9 +168,9 @@ async def with_number(ground: Ground, number: int) -> None:
 async def test_older_messages_are_due_until_they_are_judged(ground: Ground, number: int) -> None:
     await with_number(ground, number)
     assert await names(ground) == consumers(number), "a start changes no number"
-    await send(ground, b"1", b"2")
+    await ground.send(BOT, b"1", b"2")
     await numbers.change(ground.relay, PARTITIONS)
-    await send(ground, b"3")
+    await ground.send(BOT, b"3")
     assert await numbers.look(ground.relay) == Numbers(number, PARTITIONS)
     puller = await ground.puller("INGRESS", Partition(number, partition_of(BOT, number)).consumer)
     puller.ask(2, group=PRIORITY_GROUP)
@@ -198,9 +190,9 @@ async def test_older_messages_are_due_until_they_are_judged(ground: Ground, numb
 async def test_number_does_not_change_while_an_older_one_is_due(ground: Ground) -> None:
     """Two relays may each believe that they should change it."""
     await with_number(ground, 4)
-    await send(ground, b"1")
+    await ground.send(BOT, b"1")
     await numbers.change(ground.relay, PARTITIONS)
-    await send(ground, b"2")
+    await ground.send(BOT, b"2")
     await numbers.change(ground.relay, 4)
     assert await numbers.look(ground.relay) == Numbers(4, PARTITIONS)
 
@@ -208,7 +200,7 @@ async def test_number_does_not_change_while_an_older_one_is_due(ground: Ground) 
 async def test_each_bot_has_the_partition_that_the_server_computes(ground: Ground) -> None:
     await with_number(ground, 7)
     for bot in ("order", "shop", "stock-2"):
-        await send(ground, b"1", bot=bot)
+        await ground.send(bot, b"1")
         body = {"last_by_subj": f"ingress.7.{partition_of(bot, 7)}.{bot}"}
         assert (await ground.done("STREAM.MSG.GET.INGRESS", body))["message"]["seq"]
 
