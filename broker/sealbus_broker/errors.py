@@ -13,7 +13,8 @@
         ├── StreamsUnusable  a stream or consumer cannot be made, or is not as the bus needs it
         └── WorkerFailed     a relay of `up --workers` cannot be started, or does not stay up
 
-:class:`StreamsAway` and :class:`TooFewNodes` are kinds of ``StreamsUnusable``.
+:class:`StreamsAway` and :class:`TooFewNodes` are kinds of ``StreamsUnusable``, and
+:class:`StandsAlone` is a kind of ``TooFewNodes``.
 
 :class:`NotServed` stands apart: it ends one request on the bus's own subjects, and goes no further.
 
@@ -70,6 +71,10 @@ class StreamsAway(StreamsUnusable):
 
 class TooFewNodes(StreamsUnusable):
     """NATS has fewer nodes that run, or that have room, than a stream has replicas."""
+
+
+class StandsAlone(TooFewNodes):
+    """NATS is one server, and a stream is to have several replicas. No other node will come."""
 
 
 class NotServed(Exception):

@@ -73,9 +73,16 @@ async def test_more_replicas_than_asked_are_kept_until_lowered(cluster: ClusterS
 
 
 async def test_streams_have_as_many_replicas_as_there_are_nodes(cluster: ClusterShop) -> None:
+    """A relay that starts waits for the other two first, once for all streams."""
+    path = cluster.bus.path / "policy.yaml"
+    path.write_text(path.read_text().replace(f"replicas: {NODES}\n", "replicas: 5\n"))
+    await cluster.start_relay()
+    log = (cluster.bus.path / "relay.log").read_text()
+    assert log.count("stream.waits-for-nodes") == 1
+    assert log.count("stream.has-fewer-replicas") == len(STREAMS)
     nc = await cluster.nats()
     try:
-        assert await provisioned(nc, policy_with(cluster, 5)) == {NODES}
+        assert await kept_on(nc) == {NODES}
     finally:
         await nc.close()
 

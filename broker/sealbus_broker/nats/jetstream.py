@@ -22,7 +22,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from sealbus.supervision import end
-from sealbus_broker.errors import StreamsAway, StreamsUnusable, TooFewNodes
+from sealbus_broker.errors import StandsAlone, StreamsAway, StreamsUnusable, TooFewNodes
 from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
@@ -71,7 +71,7 @@ when two relays give one ledger its first message. Whether it will be stored is 
 _KINDS: Final[Mapping[int, type[StreamsUnusable]]] = {
     **dict.fromkeys({*NO_LEADER, IN_PROCESS}, StreamsAway),
     NO_PEERS: TooFewNodes,
-    NOT_CLUSTERED: TooFewNodes,
+    NOT_CLUSTERED: StandsAlone,
 }
 """Errors of a type of their own, by JetStream's error code."""
 

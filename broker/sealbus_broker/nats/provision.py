@@ -18,9 +18,11 @@ has forgotten the older ids, and reads its store again only when it starts. The 
 say from when on it is complete (:data:`COMPLETE_SINCE`), for all relays and for later starts.
 
 A stream has as many replicas as NATS gives, up to those of the policy. One server gives one, and a
-cluster with too few nodes gives fewer. A later call raises them. A stream that has more than the
-policy asks for keeps them, because that is better than expected, unless the caller says that the
-policy was lowered.
+cluster with too few nodes gives fewer. A relay that starts waits for the nodes a few seconds before
+it makes a stream with fewer, because nodes that start with it need a moment to find each other. A
+later call raises them, which holds the stream up for longer. A stream that has more than the policy
+asks for keeps them, because that is better than expected, unless the caller says that the policy
+was lowered.
 
 Without a leader, as in an election, the call fails with
 :class:`~sealbus_broker.errors.StreamsAway`, and may be made again.
@@ -43,7 +45,7 @@ from typing import Final
 from nats.aio.client import Client
 
 from sealbus.protocol.streams import INGRESS
-from sealbus_broker.errors import StreamsUnusable, TooFewNodes
+from sealbus_broker.errors import StandsAlone, StreamsUnusable, TooFewNodes
 from sealbus_broker.gate.policy import NO_WINDOWS, REPLICAS, Policy, Windows
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import (
@@ -79,6 +81,13 @@ CREATE_PAUSE_S: Final = 0.05
 s together. nats-server creates a stream in milliseconds, so relays that hinder each other are done
 by then."""
 
+NODES_S: Final = 5.0
+"""How long a start waits for nodes before new streams have fewer replicas (s), for all streams
+together. Nodes that start at once find each other within a second. A bus whose nodes do not come
+starts that much later, once."""
+NODES_PAUSE_S: Final = 0.1
+"""The pause between two looks for the nodes (s)."""
+
 _NS_PER_MS: Final = 1_000_000
 
 _NO_ROOM: Final = frozenset({10023, 10028, 10047})
@@ -105,6 +114,7 @@ async def provision(
     least: Windows = NO_WINDOWS,
     lowers: bool = False,
     only: Collection[str] = STREAMS,
+    nodes_s: float = 0.0,
     timeout_s: float = 10.0,
 ) -> None:
     """Make the streams and consumers that are missing, let limits follow the policy, check the
@@ -116,15 +126,17 @@ async def provision(
         least: How long the ledgers remember at least.
         lowers: Streams with more replicas than the policy says lose the others.
         only: The streams to look at. The consumers belong to INGRESS.
+        nodes_s: How long to wait for nodes before new streams have fewer replicas.
         timeout_s: How long JetStream may take for one answer.
 
     Raises:
         StreamsAway: JetStream has no leader now, or does not answer.
         StreamsUnusable: A stream or consumer cannot be made, or is not as the bus needs it.
     """
+    nodes_by = asyncio.get_running_loop().time() + nodes_s
     for wanted in stream_configs(policy, least):
         if wanted["name"] in only:
-            await _provision_stream(nc, wanted, timeout_s, lowers=lowers)
+            await _provision_stream(nc, wanted, timeout_s, lowers=lowers, nodes_by=nodes_by)
     if INGRESS in only:
         info = await _there(nc, f"STREAM.INFO.{INGRESS}", timeout_s, f"stream {INGRESS}")
         number = number_in(info["config"])
@@ -133,7 +145,9 @@ async def provision(
             await provision_consumer(nc, one, timeout_s)
 
 
-async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lowers: bool) -> None:
+async def _provision_stream(
+    nc: Client, wanted: Json, timeout_s: float, *, lowers: bool, nodes_by: float
+) -> None:
     name = wanted["name"]
     info = await ask(nc, f"STREAM.INFO.{name}", None, timeout_s)
     if is_missing(info):
@@ -144,6 +158,7 @@ async def _provision_stream(nc: Client, wanted: Json, timeout_s: float, *, lower
             wanted,
             1,
             lambda config: _create(nc, f"STREAM.CREATE.{name}", config, look, timeout_s, what),
+            nodes_by,
         )
     elif "error" in info:
         raise refused(f"stream {name} cannot be read", info["error"])
@@ -196,7 +211,7 @@ async def _update(nc: Client, call: str, timeout_s: float, what: str, config: Js
 
 
 async def with_replicas(
-    wanted: Json, least: int, call: Callable[[Json], Awaitable[object]]
+    wanted: Json, least: int, call: Callable[[Json], Awaitable[object]], nodes_by: float = 0.0
 ) -> None:
     """Make ``call`` with the replicas of ``wanted``, or with as many as there are nodes.
 
@@ -204,12 +219,13 @@ async def with_replicas(
         wanted: The configuration of a stream.
         least: The number of replicas that the stream has, or 1.
         call: Creates or updates the stream with a configuration.
+        nodes_by: Until when to wait for the nodes of a cluster, by the loop's clock (s).
     """
     most = wanted["num_replicas"]
     *tries, last = [most, *(one for one in reversed(REPLICAS) if least <= one < most)]
     for replicas in tries:
         try:
-            await call(wanted | {"num_replicas": replicas})
+            await _once_nodes_are_there(wanted | {"num_replicas": replicas}, call, nodes_by)
         except TooFewNodes as error:
             name = wanted["name"]
             log.warning(
@@ -218,6 +234,27 @@ async def with_replicas(
         else:
             return
     await call(wanted | {"num_replicas": last})
+
+
+async def _once_nodes_are_there(
+    config: Json, call: Callable[[Json], Awaitable[object]], nodes_by: float
+) -> None:
+    """Make ``call``, again and again until ``nodes_by`` while nodes of a cluster are missing."""
+    clock, waits = asyncio.get_running_loop().time, False
+    while True:
+        try:
+            await call(config)
+        except StandsAlone:
+            raise
+        except TooFewNodes as error:
+            if clock() >= nodes_by:
+                raise
+            if not waits:
+                name, waits = config["name"], True
+                log.info("stream.waits-for-nodes", stream=name, because=error.what)
+        else:
+            return
+        await asyncio.sleep(NODES_PAUSE_S)
 
 
 async def provision_consumer(nc: Client, wanted: Json, timeout_s: float) -> None:

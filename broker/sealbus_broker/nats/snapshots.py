@@ -43,7 +43,7 @@ from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connections import list_sessions
 from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, refused
-from sealbus_broker.nats.provision import COMPLETE_SINCE, with_replicas
+from sealbus_broker.nats.provision import COMPLETE_SINCE, NODES_S, with_replicas
 from sealbus_broker.nats.streams import STREAMS
 
 log = get_logger(__name__)
@@ -163,8 +163,9 @@ async def restore(
     config = known[ACCEPTED]["config"]
     since = {COMPLETE_SINCE: str(await _server_time_ms(nc))}
     config["metadata"] = (config.get("metadata") or {}) | since
+    nodes_by = asyncio.get_running_loop().time() + NODES_S
     for stream, facts in known.items():
-        await _restore(nc, stream, facts, folder / stream / ARCHIVE, given)
+        await _restore(nc, stream, facts, folder / stream / ARCHIVE, given, nodes_by)
         told(stream, int(facts["state"]["messages"]))
 
 
@@ -205,7 +206,7 @@ def _facts(folder: Path, stream: str) -> Json:
 
 
 async def _restore(
-    nc: HardenedClient, stream: str, facts: Json, archive: Path, replicas: int
+    nc: HardenedClient, stream: str, facts: Json, archive: Path, replicas: int, nodes_by: float
 ) -> None:
     # nats-server adds these to a configuration, and refuses them in a new one.
     metadata = {
@@ -217,7 +218,7 @@ async def _restore(
     said = "it does not answer"
     for attempt in range(1, TAKE_ATTEMPTS + 1):
         try:
-            return await _give(nc, stream, config, facts["state"], archive)
+            return await _give(nc, stream, config, facts["state"], archive, nodes_by)
         except (NatsError, _Spoilt) as error:
             log.warning("stream.not-restored", stream=stream, attempt=attempt, because=kind(error))
             if isinstance(error, _Spoilt):
@@ -230,7 +231,9 @@ async def _restore(
     )
 
 
-async def _give(nc: HardenedClient, stream: str, config: Json, state: Json, archive: Path) -> None:
+async def _give(
+    nc: HardenedClient, stream: str, config: Json, state: Json, archive: Path, nodes_by: float
+) -> None:
     """Make one attempt. Raises the errors of nats-py where a chunk is not answered, and
     :class:`_Spoilt`."""
     what = f"stream {stream} cannot be restored"
@@ -240,7 +243,7 @@ async def _give(nc: HardenedClient, stream: str, config: Json, state: Json, arch
         body = {"config": asked, "state": state}
         begun.update(await ask_well(nc, f"STREAM.RESTORE.{stream}", body, CHUNK_S, what))
 
-    await with_replicas(config, 1, begin)
+    await with_replicas(config, 1, begin, nodes_by)
     take = partial(_take, nc, begun["deliver_subject"])
     with archive.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):

@@ -54,7 +54,7 @@ from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen, Stream
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import unanswered
-from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.provision import NODES_S, provision
 from sealbus_broker.nats.version import check_version
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.policy.places import Places
@@ -318,7 +318,7 @@ class Relay:
             check_version(f"{version.major}.{version.minor}.{version.patch}")
             # Before the ledgers are read: on a new bus, and after each start of nats-server, there
             # is no LIVE to read.
-            await provision(nc, self._policy(), least=self._policy.windows)
+            await provision(nc, self._policy(), least=self._policy.windows, nodes_s=NODES_S)
             # Bots have to find a key before anything is sealed with it.
             await self._keys.look(nc)
             if (ended := self._keys.ended) is not None:
