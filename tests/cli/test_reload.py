@@ -22,7 +22,7 @@ from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside, with_time
 from tests.cli.test_streams_of_commands import State, expected, started
 from tests.e2e.shop import Shop
-from tests.forked import ForkedProcess
+from tests.forked import ForkedProcess, ForkedProgram
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -303,6 +303,30 @@ async def test_relay_that_is_late_is_waited_for(copied: tuple[Shop, Path]) -> No
     told = reports(await ask(shop, "--json"))
     await nc.close()
     assert [one["relay"] for one in told] == ["late", "relay"]
+
+
+async def test_wait_names_each_new_cause(copied: tuple[Shop, Path], tmp_path: Path) -> None:
+    shop, _ = copied
+    await shop.start_relay()
+    (own,) = reports(await ask(shop, "--json"))
+    late = own | {"relay": "late", "sessions_obey": False, "waits_for": "one"}
+    nc = await shop.nats()
+
+    async def answer(asked: Msg) -> None:
+        await asked.respond(json.dumps(late).encode())
+
+    await nc.subscribe(RELOAD_SUBJECT, cb=answer)
+    await nc.flush()
+    where = ("--dir", str(shop.bus.path), "--server", shop.url)
+    log = tmp_path / "reload.log"
+    running = ForkedProgram(("sealbus_broker", "reload", "--wait", *PATIENTLY, *where), log)
+    await until(lambda: b"waiting for late: one\n" in log.read_bytes(), log.read_text)
+    late["waits_for"] = "another"
+    await until(lambda: b"waiting for late: another\n" in log.read_bytes(), log.read_text)
+    late["sessions_obey"] = True
+    assert await running.wait() == 0
+    await nc.close()
+    assert log.read_text().count("waiting for") == 2
 
 
 @pytest.mark.parametrize("how", ["relay-killed", "interrupted"])

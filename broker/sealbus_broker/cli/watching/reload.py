@@ -41,7 +41,8 @@ REST_S: Final = 0.5
 at once, and read folders of one size. In this time each has said twice that it is there."""
 
 NOTICE_S: Final = 2.0
-"""After this time --wait names the cause of the wait. A change without trouble is done by then."""
+"""After this time (s) --wait names the cause of the wait, and after as much time a new cause. A
+change without trouble is done by then."""
 
 PAUSE_S: Final = 0.1
 """The pause before the next question where no relay answers. NATS says that at once."""
@@ -156,11 +157,12 @@ async def _until(nc: HardenedClient, wanted: str, within_s: float) -> list[dict[
     loop = asyncio.get_running_loop()
     end_s = loop.time() + within_s
     notice_s = loop.time() + NOTICE_S
+    noticed = ""
     reports = _by_relay(await _ask(nc, look=True))
     while not _is_done(reports, wanted) and not _is_refused(reports) and loop.time() < end_s:
-        if loop.time() >= notice_s:
-            notice_s = end_s
-            click.echo(f"waiting for {_awaited(reports, wanted)}", err=True)
+        if loop.time() >= notice_s and (awaited := _awaited(reports, wanted)) != noticed:
+            notice_s, noticed = loop.time() + NOTICE_S, awaited
+            click.echo(f"waiting for {awaited}", err=True)
         # A relay that has not answered yet looks when it does.
         answers = await _ask(nc, look=not reports)
         reports = _by_relay([*reports, *answers])
