@@ -19,6 +19,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from sealbus import Bot
@@ -27,6 +28,7 @@ from sealbus.protocol.delivery import split_delivery
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import open_stamp
+from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord
 from sealbus_broker.nats.streams import PARTITIONS
 from tests.asking import answered
 from tests.faults.market import Market
@@ -94,6 +96,8 @@ class Sharers(Market):
         self.traffic = Traffic()
         self.partitions = PARTITIONS
         """How many there are, once the relays have followed the policy."""
+        self.acted_at = 0.0
+        """When a relay was disturbed, or said its first word (monotonic time)."""
 
     def ask_for(self, partitions: int) -> None:
         """Have the policy ask for another number of partitions."""
@@ -205,7 +209,7 @@ class Outcome:
     slowest_s: float
     """See :class:`Traffic`. From the act on."""
     noticed_s: float
-    """How long it took until the partitions were shared anew."""
+    """How long it took until the partitions were shared anew, without the start of a process."""
 
     @property
     def wrong(self) -> list[str]:
@@ -241,10 +245,10 @@ async def play(folder: Path, relays: int, act: Act, *, bots: int = 6, more: int 
         async with market.trading():
             await market.more(more)
             market.traffic.reset()
-            began = time.monotonic()
+            market.acted_at = time.monotonic()
             left = await act(market)
             await market.shared(left)
-            noticed_s = time.monotonic() - began
+            noticed_s = time.monotonic() - market.acted_at
             await market.more(more)
         traffic = market.traffic
         return Outcome(
@@ -260,7 +264,21 @@ def _others(market: Sharers, at: int) -> list[str]:
 
 
 async def _comes(market: Sharers) -> list[str]:
-    await market.start_relay(f"r{len(market.relays)}")
+    name, has_come = f"r{len(market.relays)}", False
+
+    async def hear(msg: Msg) -> None:
+        nonlocal has_come
+        if not has_come and PresenceWord.decode(msg.data).name == name:
+            market.acted_at, has_come = time.monotonic(), True
+
+    nc = await market.nats()
+    try:
+        await nc.subscribe(RELAY_SUBJECT, cb=hear)
+        await nc.flush()
+        await market.start_relay(name)
+        await until(lambda: has_come, "it says that it is there")
+    finally:
+        await nc.close()
     return _others(market, -1)
 
 

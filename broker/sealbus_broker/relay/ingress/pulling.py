@@ -43,11 +43,11 @@ partitions of a lone relay together, which are 24 at most, and the messages that
 connection (``config.MAX_PENDING_BYTES``). :mod:`~sealbus_broker.relay.ingress.waiting` bounds
 those that wait here."""
 
-PULL_EXPIRES_S: Final = PIN_TIMEOUT_S / 2
+PULL_EXPIRES_S: Final = 0.4 * PIN_TIMEOUT_S
 """How long a request waits for messages. The next one is made before the partition's pin runs out.
-A partition is handed over when its request is over, so relays share anew 1.1 s after one comes or
-stops. With half a second that took 0.7 s, but a stranger waited 2.1 s for a backlog of a million to
-be pulled, in place of 1.2 s (``benchmarks.drain``)."""
+A partition is handed over when its request is over, so relays share anew within 0.9 s after one
+comes or stops. A whole second took 1.1 s. With half a second it was 0.7 s, but a stranger waited
+2.1 s for a backlog of a million to be pulled, in place of 1.2 to 1.9 s (``benchmarks.drain``)."""
 
 RENEW_S: Final = PIN_TIMEOUT_S / 8
 """How long after its last request a relay without room asks for one message more. Only a request
