@@ -66,6 +66,20 @@ os.dup2(file, 2); print('written', file=sys.stderr)
     assert log.read_text() == "written\n"
 
 
+@pytest.mark.parametrize("late_s", [0.5, 2.0])
+def test_last_words_are_written_however_busy_the_machine_is(late_s: float) -> None:
+    """The thread that writes them may get its turn late."""
+    code = f"""
+import time
+run = output._Writer._run
+output._Writer._run = lambda self: (time.sleep({late_s}), run(self))
+print('error: no', file=sys.stderr)
+output.finish()
+"""
+    done = python(code, stderr=subprocess.PIPE)
+    assert (done.communicate(timeout=PATIENCE_S)[1], done.returncode) == (b"error: no\n", 0)
+
+
 def test_talk_that_nobody_reads_holds_nothing_up() -> None:
     code = (
         "for _ in range(10_000): print('x' * 100, file=sys.stderr)\nprint('done'); output.finish()"
