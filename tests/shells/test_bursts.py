@@ -126,8 +126,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     gate = asyncio.Event()
     gate.set()
     note = ProgressService.note
-    # A busy machine may need longer than five seconds for the steps of a test meanwhile.
+    # A busy machine may need longer than five seconds for the steps of a test meanwhile, and the
+    # messages behind one whose note is awaited then wait as long.
     monkeypatch.setattr(listener_module, "REQUEST_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(supply_module, "UNBEGUN_S", PATIENCE_S)
 
     async def slow(self: ProgressService, bot: str, asked: dict[str, Any]) -> dict[str, Any]:
         await gate.wait()

@@ -364,11 +364,13 @@ async def test_requests_are_short_before_a_connection_is_replaced(
     ask = PullRequests.next
 
     def note(self: PullRequests, count: int, fields: dict[str, Any]) -> bytes:
-        waits_s.append(fields["expires"] / 1e9)
+        if "group" not in fields:  # a relay's own
+            waits_s.append(fields["expires"] / 1e9)
         return ask(self, count, fields)
 
     monkeypatch.setattr(PullRequests, "next", note)
     await listener(bus)
+    await until(lambda: bool(waits_s), "it asks")
     assert set(waits_s) == {pull_module.PULL_S}
     (connection,) = [one for one in bus._server._connections.values() if one.owner == "listener"]
     connection._pipe.send(wire.info({"ldm": True}))
