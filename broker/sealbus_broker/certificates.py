@@ -118,6 +118,12 @@ def _make_authority(shown: str, now: datetime) -> Pair:
     return _pair(made, key)
 
 
+def check_hosts(names: Sequence[str]) -> None:
+    """Raise InvalidInput if one of ``names`` is no host name and no address."""
+    for one in names:
+        _host(one)
+
+
 def make_bus(authority: Pair, bus: str, names: Sequence[str], now: datetime) -> Pair:
     """Make the bus's own certificate, for nats-server at ``names`` and for its relays.
 

@@ -9,6 +9,7 @@ import json
 import socket
 import ssl
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -100,8 +101,31 @@ class TestInit:
         assert set(read((tls_bus / ".sealbus/bus.pem").read_bytes()).names) == set(names)
 
     def test_refuses_a_name_that_is_none(self, bus: Path) -> None:
+        before = everything(bus)
         told = quickly("certs", "init", "--name", "a b", cwd=bus)
         assert (told.code, "no host name and no address" in told.err) == (2, True)
+        assert everything(bus) == before
+
+    def test_leaves_credentials_with_tokens_as_they_are(self, tls_bus: Path) -> None:
+        path = tls_bus / "credentials/a.toml"  # before those of the others
+        path.touch(mode=0o600)
+        lines = (tls_bus / "bus.toml").read_text().splitlines(keepends=True)
+        path.write_text(
+            'bus = "mybus"\nbot = "a"\n'
+            + "".join(line for line in lines if line.startswith(("servers", "bus_k")))
+            + '[oidc]\ntoken_file = "/run/token"\n'
+        )
+        before = path.read_bytes()
+        run(tls_bus, "certs", "init", "--renew")
+        assert path.read_bytes() == before
+        assert not (tls_bus / "credentials/a.pem").exists()
+        file = tls_bus / "bus.toml"
+        file.write_text(file.read_text().replace("127.0.0.1", "bus.example.com"))
+        told = run(tls_bus, "certs", "init")
+        assert "credentials/a.toml: write the servers of bus.toml into it yourself" in told.err
+        assert path.read_bytes() == before
+        clock = tomllib.loads((tls_bus / "credentials/clock.toml").read_text())
+        assert "bus.example.com" in clock["servers"][0]
 
     @pytest.mark.parametrize("missing", ["ca.key", "ca.pem"])
     def test_without_one_file_of_the_authority(self, tls_bus: Path, missing: str) -> None:
@@ -247,6 +271,16 @@ class TestUp:
         told = sealbus("up", cwd=tls_bus)
         assert (told.code, said in told.err) == (1, True), told.err
         assert '"hint"' in told.err or "hint:" in told.err
+
+    def test_hint_of_a_missing_name_keeps_the_others(self, tls_bus: Path) -> None:
+        run(tls_bus, "certs", "init", "--name", "bus.example.com")
+        told = quickly("up", "--host", "10.9.8.7", cwd=tls_bus)
+        assert told.code == 1
+        command = "certs init --name bus.example.com --name 10.9.8.7"
+        assert f"`sealbus {command}` adds it" in told.err
+        run(tls_bus, *command.split())
+        names = read((tls_bus / ".sealbus/bus.pem").read_bytes()).names
+        assert {"bus.example.com", "10.9.8.7"} < set(names)
 
     def test_files_of_another_authority_are_used_by_bus_toml(self, tls_bus: Path) -> None:
         away = tls_bus.parent / "step"

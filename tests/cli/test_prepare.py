@@ -9,7 +9,7 @@ import pytest
 
 from sealbus_broker.certificates import read
 from tests.cli.command import Ran, quickly
-from tests.cli.folders import facts
+from tests.cli.folders import everything, facts
 
 
 @pytest.fixture
@@ -119,3 +119,25 @@ def test_options_that_do_not_fit_are_refused(bus: Path, options: list[str], told
     ran = prepare(bus, *options)
     assert ran.code in (1, 2)
     assert told in ran.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--copy-tls"],
+        ["--listen", "nowhere"],
+        ["--tls-name", "a b"],
+        ["--tls-name", "a", "--server", "nats://a:1"],
+        ["--node", "a"],
+        ["--site-port", "7000"],
+        ["--second-site", "a b"],
+        ["--cluster", "--listen", "127.0.0.1:4222"],
+        ["--cluster", "--node", "a", "--node", "b"],
+    ],
+)
+def test_refused_command_line_does_nothing(bus: Path, options: list[str]) -> None:
+    """In a clone, the command would otherwise make another bus key first."""
+    (bus / ".sealbus/relay.toml").unlink()
+    before = everything(bus)
+    assert quickly("prepare", "--new-keys", *options, cwd=bus).code == 2
+    assert everything(bus) == before

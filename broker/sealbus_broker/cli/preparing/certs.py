@@ -10,7 +10,7 @@ import click
 
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput
-from sealbus_broker.certificates import Facts, read
+from sealbus_broker.certificates import Facts, check_hosts, read
 from sealbus_broker.cli.keys.files import check_declared
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
@@ -39,7 +39,8 @@ def certs() -> None:
     "names",
     multiple=True,
     metavar="HOST",
-    help="Host name or address of nats-server. May be repeated. [default: from bus.toml]",
+    help="Host name or address of nats-server. May be repeated. Earlier names that are not given"
+    " again are dropped. [default: those of the present certificate, or from bus.toml]",
 )
 @renew_option
 @dir_option
@@ -48,12 +49,14 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
 
     The authority is made once, for ten years. The other certificates are valid for 90 days. A
     second call renews those that have less than a third of their life left. The addresses in
-    bus.toml become tls://. Each bot with credentials in the folder gets a certificate beside them.
+    bus.toml become tls://. Each bot with a key and credentials in the folder gets a certificate
+    beside them, and the addresses. Credentials with [oidc] stay as they are.
     The certificate of the bus is always for localhost too. The nodes of a cluster get the new
     files in their folders below DIR/.sealbus/nodes. A bus that runs without TLS has to be started
     again, and so have its bots.
     """
     bus = BusFolder.find(folder)
+    check_hosts(names)
     facts = _facts(bus)
     now = datetime.now(UTC)
     authority, written = Authority.open(bus, facts, now)
@@ -65,11 +68,15 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
         files = bus.credential_files()
     for file in files:
         try:
-            bot = Credentials.load(file, unlock=False).bot
+            known = Credentials.load(file, unlock=False)
         except CredentialsError as error:
             bus.talk.note(f"{readable(str(file), 300)}: no certificate was made: {error.what}")
             continue
-        _certify(bus, authority, bot, file, facts, now, renew=renew)
+        if known.tokens is None:
+            _certify(bus, authority, known.bot, file, facts, now, renew=renew)
+        elif known.servers != facts.servers:
+            shown = readable(str(file), 300)
+            bus.talk.note(f"{shown}: write the servers of bus.toml into it yourself: it has tokens")
     if facts != _facts(bus):
         bus.record(facts)
         click.echo("a bus that runs has no TLS until `sealbus up` is started again", err=True)

@@ -41,8 +41,8 @@ from sealbus_broker.relay.secrets import BusSecrets
 class ClusterOptions:
     """The options of the command that concern all nodes."""
 
-    nodes: tuple[str, ...]
-    """``HOST`` or ``HOST:PORT`` of each. Empty: those of ``bus.toml``."""
+    nodes: tuple[ClusterNode, ...]
+    """All of them, by :func:`nodes_of`."""
     routes_port: int
     folder: str | None
     """The folder of a node's files on its machine. ``None``: where they are here."""
@@ -55,21 +55,28 @@ class ClusterOptions:
     """The second site. ``None``: there is none."""
 
 
+def nodes_of(bus: BusFolder, given: tuple[str, ...], routes_port: int) -> tuple[ClusterNode, ...]:
+    """Read the nodes, each as ``HOST`` or ``HOST:PORT``. Empty: those of ``bus.toml``.
+
+    Raises:
+        InvalidInput: The nodes are not usable.
+    """
+    known = bus.bus_file()
+    servers = () if known is None else known.servers
+    return read_nodes(given or tuple(urlsplit(one).netloc for one in servers), routes_port)
+
+
 def prepare_cluster(
     bus: BusFolder, secrets: BusSecrets, policy: Policy, options: ClusterOptions
 ) -> BusFile:
     """Write the files of all nodes; return ``bus.toml`` with their addresses.
 
     Raises:
-        InvalidInput: The nodes are not usable.
         Unusable: A file cannot be read or written.
     """
     now = datetime.now(UTC)
     known = bus.bus_file()
-    given = options.nodes or tuple(
-        urlsplit(one).netloc for one in (known.servers if known is not None else ())
-    )
-    nodes = read_nodes(given, options.routes_port)
+    nodes = options.nodes
     servers = tuple(f"{ENCRYPTED}://{node.address}" for node in nodes)
     if known is None:
         known = BusFile(policy.bus, servers, (secrets.bus.public,))

@@ -177,35 +177,33 @@ def prepare(
     A run without this option closes it again. Both take a start of nats-server, not a SIGHUP.
     """
     bus = BusFolder.find(folder)
+    # Before anything is written: a command line that is refused does nothing.
+    _check_options(second_site, cluster=cluster)
+    host, port = _place(listen)
+    if copy_tls and tls_dir is None:
+        raise InvalidInput("--copy-tls needs --tls-dir", hint="name the folder for the copies")
+    has_tls = bool(tls_names) or bus.own_tls() is not None
+    if not cluster:
+        _check_names(tls_names, servers, has_tls=has_tls)
+    all_nodes = None
+    if cluster:
+        # A bus without a cluster does not wait for the library of certificates.
+        from sealbus_broker.cli.preparing.cluster import nodes_of
+
+        all_nodes = nodes_of(bus, nodes, routes_port)
     secrets = bus.open_secrets(new_keys=new_keys)
     policy = bus.policy(secrets.bus.public)
     site = _site(bus, second_site, site_port, site_dir, store, sync)
-    if cluster:
-        _refuse(
-            _ONE_SERVER,
-            "one server; --cluster writes the files of all nodes",
-            hint="leave it out: --node says where the nodes are",
-        )
-        # A bus without a cluster does not wait for the library of certificates.
+    if all_nodes is not None:
         from sealbus_broker.cli.preparing.cluster import ClusterOptions, prepare_cluster
 
         options = ClusterOptions(
-            nodes, routes_port, node_dir, store, sync, monitor_port, any_client, site
+            all_nodes, routes_port, node_dir, store, sync, monitor_port, any_client, site
         )
         bus.record(prepare_cluster(bus, secrets, policy, options))
         click.echo(secrets.bus.public.text)
         return
-    _refuse(_CLUSTER, "a cluster", hint="add --cluster")
-    host, port = _place(listen)
-    if copy_tls and tls_dir is None:
-        raise InvalidInput("--copy-tls needs --tls-dir", hint="name the folder for the copies")
     target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
-    has_tls = bool(tls_names) or bus.own_tls() is not None
-    if has_tls and servers and not is_encrypted(servers[0]):
-        raise InvalidInput(
-            f"--server {readable(servers[0], 80)} has no TLS, and this bus has certificates",
-            hint="write tls:// in place of nats://",
-        )
     known = bus.bus_file() or bus.found_at(policy.bus, secrets.bus.public, host, port)
     known = encrypted(known) if has_tls else known
     if tls_names:
@@ -253,8 +251,42 @@ def _site(
         from sealbus_broker.cli.preparing.second_site import Site, SiteOptions
 
         return Site(bus, SiteOptions(address, port, folder, store, sync))
-    _refuse(_SITE, "a second site", hint="add --second-site")
     return None
+
+
+def _check_options(site: str | None, *, cluster: bool) -> None:
+    """Raise InvalidInput if an option has no effect beside the others, or if ``site`` is no
+    address."""
+    if cluster:
+        _refuse(
+            _ONE_SERVER,
+            "one server; --cluster writes the files of all nodes",
+            hint="leave it out: --node says where the nodes are",
+        )
+    else:
+        _refuse(_CLUSTER, "a cluster", hint="add --cluster")
+    if site is None:
+        _refuse(_SITE, "a second site", hint="add --second-site")
+    else:
+        # A bus without a second site does not wait for the library of certificates.
+        from sealbus_broker.cli.tls.node_files import read_address
+
+        read_address(site, "--second-site")
+
+
+def _check_names(names: tuple[str, ...], servers: tuple[str, ...], *, has_tls: bool) -> None:
+    """Raise InvalidInput if a name for the certificate is none, or an address has no TLS where the
+    bus has."""
+    if names:
+        # Likewise, a bus without TLS.
+        from sealbus_broker.certificates import check_hosts
+
+        check_hosts(names)
+    if has_tls and servers and not is_encrypted(servers[0]):
+        raise InvalidInput(
+            f"--server {readable(servers[0], 80)} has no TLS, and this bus has certificates",
+            hint="write tls:// in place of nats://",
+        )
 
 
 def _door(site: Site, host: str, tls: ServerTls | None) -> SecondSite:

@@ -133,10 +133,10 @@ def up(
             _check_exposure(host)
         if tls is None:
             check_address(bus)
-        secrets = bus.open_secrets(new_keys=new_keys)
-        policy, watched = bus.followed(secrets.bus.public)
         check_name(name, "relay")
         count = how_many(bus, nodes)
+        secrets = bus.open_secrets(new_keys=new_keys)
+        policy, watched = bus.followed(secrets.bus.public)
         config = NatsConfig(
             store_dir=Path(os.path.realpath(bus.state / "jetstream")),
             relay=secrets.relay.public,

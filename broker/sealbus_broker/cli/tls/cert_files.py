@@ -189,6 +189,8 @@ def name_certificates(path: Path, tls: TlsFiles, facts: BusFile) -> str | None:
         return error.what
     if known.tls == tls and known.servers == facts.servers:
         return None
+    if known.tokens is not None:
+        return "it has tokens in place of a key"
     place = next(one for one in PLACES if one in fields)
     replace(known, tls=tls, servers=facts.servers).rewrite(path, place, str(fields[place]))
     return None

@@ -82,10 +82,15 @@ def check_server(tls: TlsFiles, host: str) -> None:
         )
     address = reached_at(host)
     if not covers(facts, address):
+        from sealbus_broker.cli.tls.cert_files import LOCAL
+
+        # All names: those that are not given again are dropped.
+        wanted = [one for one in (*facts.names, address) if one not in LOCAL]
+        names = " ".join(f"--name {one}" for one in wanted)
         raise Unusable(
             f"{tls.cert} is not for {address}, where the relay finds the server;"
             f" it is for {', '.join(facts.names) or 'no address'}",
-            hint=f"`sealbus certs init --name {address}` adds it",
+            hint=f"`sealbus certs init {names}` adds it",
         )
 
 
