@@ -99,7 +99,7 @@ def test_numbers_of_the_page_are_those_of_the_code() -> None:
     assert provider_keys.COOLDOWN_S == 5
     assert "at most every five seconds" in " ".join(PAGE.split())
     assert provider_keys.KEEP_S == 3600
-    assert "uses the last keys for one more hour" in " ".join(PAGE.split())
+    assert "uses the last keys until they are one hour old" in " ".join(PAGE.split())
 
 
 @pytest.fixture

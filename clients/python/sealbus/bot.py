@@ -45,8 +45,8 @@ class Bot(Presence):
 
     :attr:`state` says where it is in its life. Before :meth:`connect` and after :meth:`close` a
     call that needs the bus raises :class:`NotConnected` at once. A closed bot stays closed. The
-    logger ``sealbus`` has one line for each change: connected, lost, connected again, closed, and
-    for each attempt that failed.
+    logger ``sealbus`` has one line for each change: connected, lost, connected again, closed. It
+    has the cause of failed attempts, at most once in five seconds where that stays the same.
     """
 
     # ---- speaking --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from sealbus.file_hints import file_hint
 from sealbus.text_file import decode_text
 from sealbus_broker.cli.joining.invite import make as make_invitation
 from sealbus_broker.cli.keys.files import check_bot, make_key, the_bus
-from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.bus_options import dir_option, written_server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
 from sealbus_broker.cli.shared.folder import BusFolder
@@ -76,7 +76,7 @@ def bot() -> None:
     is_flag=True,
     help="With --invite: enrol the key only when `sealbus invites accept` has confirmed it.",
 )
-@server_option
+@written_server_option
 @dir_option
 def add(
     name: str,

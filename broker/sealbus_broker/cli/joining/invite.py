@@ -11,7 +11,7 @@ from sealbus.invitation import JoinToken
 from sealbus.nats.addresses import is_encrypted
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.cli.keys.files import check_declared, the_bus
-from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.bus_options import dir_option, written_server_option
 from sealbus_broker.cli.shared.files import writing
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.talk import note
@@ -47,7 +47,7 @@ def _life(_: click.Context, __: click.Parameter, given: str) -> int:
     help="Enrol the key only when `sealbus invites accept` has confirmed its fingerprint.",
 )
 @dir_option
-@server_option
+@written_server_option
 @click.option(
     "--bus-key", metavar="KEY", help="Public key of the bus (N…). [default: from bus.toml]"
 )

@@ -25,7 +25,7 @@ from sealbus_broker.cli.keys.times import (
     state_of,
     void,
 )
-from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.bus_options import dir_option, written_server_option
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.escape import json_line
 from sealbus_broker.policy.sender_links import old_key
@@ -42,7 +42,7 @@ def keys() -> None:
 @click.option(
     "--out", metavar="FILE", help="File for the credentials. [default: DIR/credentials/BOT.toml]"
 )
-@server_option
+@written_server_option
 @click.option(
     "--bus-key", metavar="KEY", help="Public key of the bus (N…). [default: from bus.toml]"
 )

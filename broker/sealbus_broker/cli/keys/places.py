@@ -24,7 +24,7 @@ from sealbus.sealed_seed import (
 )
 from sealbus.ssh_agent import parse_openssh
 from sealbus_broker.cli.keys.files import check_declared, the_bus
-from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.bus_options import dir_option, written_server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import writing
 from sealbus_broker.cli.shared.folder import BusFolder
@@ -68,7 +68,7 @@ def protect(file: str) -> None:
 @click.argument("bot")
 @click.argument("key", nargs=-1, required=True)
 @dir_option
-@server_option
+@written_server_option
 @click.option(
     "--bus-key", metavar="KEY", help="Public key of the bus (N…). [default: from bus.toml]"
 )

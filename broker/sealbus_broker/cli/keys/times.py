@@ -22,7 +22,11 @@ from sealbus.protocol.sender_links import SenderLink
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.keys.files import check_bot, make_key, the_bus
 from sealbus_broker.cli.keys.sender_links import not_linked, old_credentials, pins_of
-from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.bus_options import (
+    dir_option,
+    server_option,
+    written_server_option,
+)
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import writing
 from sealbus_broker.cli.shared.folder import BusFolder
@@ -86,7 +90,12 @@ def read_duration(_: click.Context, __: click.Parameter, given: str | None) -> i
 
 
 def wait_options(command: F) -> F:
-    """``--wait``, ``--timeout`` and ``--server``."""
+    """``--wait`` and ``--timeout``, and ``--server`` for the wait."""
+    return server_option(_wait(command))
+
+
+def _wait(command: F) -> F:
+    """``--wait`` and ``--timeout``."""
     command = click.option(
         "--timeout",
         type=seconds,
@@ -95,12 +104,11 @@ def wait_options(command: F) -> F:
         metavar="SECONDS",
         help="Longest wait of --wait.",
     )(command)
-    command = click.option(
+    return click.option(
         "--wait",
         is_flag=True,
         help="Return when the change is in force at all relays, and all sessions obey it.",
     )(command)
-    return server_option(command)
 
 
 @click.command()
@@ -287,7 +295,8 @@ def expire(
 @click.option(
     "--no-link", is_flag=True, help="Make no link: the old key is lost, or somebody has stolen it."
 )
-@wait_options
+@_wait
+@written_server_option
 @dir_option
 def rotate(
     bot: str,

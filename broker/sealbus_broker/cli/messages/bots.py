@@ -96,9 +96,10 @@ def pub(
 ) -> int:
     """Publish on SUBJECT the JSON document PAYLOAD, or each line of a file.
 
-    The exit code is 0 if every message was accepted, 3 if one was refused or is invalid, and 1 if
-    one has no verdict. A message without verdict may have been accepted. Publish PAYLOAD again with
-    its --nonce within two minutes: it is then accepted once.
+    The exit code is 0 if every message was accepted, 3 if one was refused, and 1 if one has no
+    verdict. An invalid PAYLOAD gives 2, and an invalid line of a file gives 3. A message without
+    verdict may have been accepted. Publish PAYLOAD again with its --nonce within two minutes, or
+    within 30 s on a live subject: it is then accepted once.
 
     Lines of a file share envelopes. Such a line has the nonce of its envelope, so it cannot be
     published again with --nonce.

@@ -48,7 +48,12 @@ def new_server_option(command: F) -> F:
     return _server_option(SERVER)(command)
 
 
-def _server_option(default: str) -> Callable[[F], F]:
+def written_server_option(command: F) -> F:
+    """``--server``: an address that is written into credentials or a token. Nobody connects."""
+    return _server_option("from bus.toml", "Address of NATS for the bot")(command)
+
+
+def _server_option(default: str, what: str = "Address of NATS") -> Callable[[F], F]:
     return click.option(
         "--server",
         "--servers",
@@ -56,7 +61,7 @@ def _server_option(default: str) -> Callable[[F], F]:
         multiple=True,
         metavar="URL",
         callback=_checked,
-        help=f"Address of NATS. May be repeated. [default: {default}]",
+        help=f"{what}. May be repeated. [default: {default}]",
     )
 
 

@@ -174,7 +174,7 @@ MAX_NAME_CHARS: Final = 32
 
 MAX_SUBJECT_BYTES: Final = 200
 """The longest subject. With a prefix and a subject of the JetStream API around it, it stays well
-inside the control line of NATS, which is 4,096 bytes."""
+inside a line of the NATS protocol, which has 4,096 bytes by default and 16 KiB here."""
 
 MAX_SUBJECT_TOKENS: Final = 16
 """The most tokens of a subject. NATS itself advises this number. It bounds the work of matching."""
@@ -198,9 +198,9 @@ MAX_SCHEMA_VERSION: Final = 65_535
 """The highest version of a schema. It fits into three bytes of a header."""
 
 MAX_LIVE_SUBSCRIPTIONS: Final = 960
-"""The most live subscriptions of one bot. A bot's connection may have 1,024 subscriptions: 2 for
-receipts and answers, one for each durable subscription in use, and the rest to spare. NATS closes a
-connection that asks for more."""
+"""The most live subscriptions of one session. A bot's connection may have 1,024 subscriptions: 2
+for receipts and answers, one for each durable subscription in use, and the rest to spare. NATS
+closes a connection that asks for more."""
 
 MIN_FORGET_S: Final = 10
 """The shortest time in seconds after which the bus may forget an unused place, where a subscription
@@ -224,8 +224,8 @@ there while nothing comes. A process beyond the sixteenth asks again a second la
 may bring heartbeats, so a bot may not leave thousands waiting."""
 
 MAX_CONSUMERS: Final = 32
-"""The most durable subscriptions in one session. They travel in CONNECT, which NATS limits to 4,096
-bytes."""
+"""The most durable subscriptions in one session. They travel in CONNECT, which has 4,096 bytes by
+default and 16 KiB here."""
 
 
 def most_values(max_bytes: int) -> int:

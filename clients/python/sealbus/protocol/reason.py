@@ -70,7 +70,8 @@ _MEANINGS: dict[Reason, str] = {
     ),
     Reason.WRONG_BUS: "the envelope was sealed for another bus",
     Reason.WRONG_BOT: "the envelope names another bot than the session that sent it",
-    Reason.STALE: "the message waited too long for a relay, or is older than the nonce ledger",
+    Reason.STALE: "the message was sealed outside the life of its nonce, waited too long for a"
+    " relay, or is older than the nonce ledger",
     Reason.ISSUED_IN_FUTURE: "the issue time lies ahead of the bus's clock",
     Reason.EXPIRED: "the time-to-live was over when the message arrived",
     Reason.UNDECLARED_SUBJECT: "the policy declares no such subject",
