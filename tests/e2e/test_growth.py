@@ -25,6 +25,7 @@ from sealbus_broker.nats.connection import connect
 from sealbus_broker.nats.streams import STREAMS
 from tests.asking import answered
 from tests.cli.command import sealbus
+from tests.cli.folders import everything
 from tests.e2e.stalls import Stalls
 from tests.forked import ForkedProgram
 from tests.ports import free_port
@@ -188,9 +189,12 @@ async def test_bus_grows_from_one_server_to_three_while_bots_run(
 
 @pytest.mark.parametrize(("given", "told"), [("2", "--nodes 2 is not usable"), ("4", "expected 1")])
 def test_even_number_of_nodes_is_refused(bus: GrowingBus, given: str, told: str) -> None:
-    ran = sealbus("up", "--nodes", given, cwd=bus.path)
+    (bus.path / ".sealbus/relay.toml").unlink()  # as in a clone
+    before = everything(bus.path)
+    ran = sealbus("up", "--nodes", given, "--new-keys", cwd=bus.path)
     assert ran.code != 0
     assert told in ran.err
+    assert everything(bus.path) == before
 
 
 def test_fewer_nodes_than_there_are_are_refused(bus: GrowingBus) -> None:

@@ -17,7 +17,13 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
-from sealbus_broker.cli.running.nodes import addresses, how_many, make_servers, tell_replicas
+from sealbus_broker.cli.running.nodes import (
+    addresses,
+    check_number,
+    how_many,
+    make_servers,
+    tell_replicas,
+)
 from sealbus_broker.cli.running.relay_name import OwnName
 from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.cli.running.workers import MOST_WORKERS, WorkerProcesses
@@ -134,9 +140,10 @@ def up(
         if tls is None:
             check_address(bus)
         check_name(name, "relay")
-        count = how_many(bus, nodes)
+        check_number(nodes)
         secrets = bus.open_secrets(new_keys=new_keys)
         policy, watched = bus.followed(secrets.bus.public)
+        count = how_many(bus, nodes)
         config = NatsConfig(
             store_dir=Path(os.path.realpath(bus.state / "jetstream")),
             relay=secrets.relay.public,
