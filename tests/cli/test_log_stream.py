@@ -19,6 +19,7 @@ import pytest
 
 from sealbus_broker.cli.running import logs
 from sealbus_broker.cli.running.logs import WAITING_BYTES, LogWriter
+from sealbus_broker.cli.shared import last_words
 from tests.cli.command import SEALBUS, sealbus
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S
@@ -102,7 +103,7 @@ def test_the_last_lines_wait_for_a_thread_that_has_no_turn(
     """
     reading, writing = pipe
     turn, wait = threading.Event(), logs.LogWriter._put
-    monkeypatch.setattr(logs, "CLOSE_S", 0.0)
+    monkeypatch.setattr(last_words, "BLOCKED_S", 0.0)
     monkeypatch.setattr(
         logs.LogWriter, "_put", lambda self, line: turn.wait(PATIENCE_S) and wait(self, line)
     )
@@ -119,7 +120,7 @@ def test_the_end_does_not_wait_for_a_reader_that_does_not_read(
     pipe: tuple[FileIO, FileIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = pipe
-    monkeypatch.setattr(logs, "LAST_LINES_S", PATIENCE_S)
+    monkeypatch.setattr(last_words, "ALL_S", PATIENCE_S)
     writer = LogWriter(writing.fileno(), count_line)
     writer.write("x" * 100_000 + "\n")  # a pipe holds 64 KiB
     writer.close()

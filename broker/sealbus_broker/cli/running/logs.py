@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from sealbus.supervision import start_thread
+from sealbus_broker.cli.shared.last_words import wait_for_last_words
 from sealbus_broker.escape import harmless, json_line
 from sealbus_broker.logger import structlog
 
@@ -32,17 +33,6 @@ WAITING_BYTES: Final = 1024 * 1024
 A busy disk is slow for seconds. More waiting lines mean that nobody reads them, and messages need
 the memory more.
 """
-
-CLOSE_S: Final = 1.0
-"""How long the end of the process waits for a reader that does not read."""
-
-LAST_LINES_S: Final = 10.0
-"""The longest time that it waits for the last lines.
-
-They say why the process ended, and a busy machine may give the thread no turn for seconds.
-"""
-
-_LOOK_S: Final = 0.05
 
 
 class LogWriter:
@@ -80,22 +70,17 @@ class LogWriter:
         """Do nothing: the thread writes each line at once."""
 
     def close(self) -> None:
-        """Write the waiting lines, and end.
-
-        It waits at most :data:`CLOSE_S` while nothing can be written, and at most
-        :data:`LAST_LINES_S` in all.
-        """
+        """Write the waiting lines, and end (:mod:`~sealbus_broker.cli.shared.last_words`)."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        writable = select.poll()
-        writable.register(self._descriptor, select.POLLOUT)
-        blocked_s = waited_s = 0.0
+
+        def has_ended(wait_s: float) -> bool:
+            self._thread.join(wait_s)
+            return not self._thread.is_alive()
+
         # A daemon thread: one that is blocked in a write does not keep the process.
-        while self._thread.is_alive() and blocked_s <= CLOSE_S and waited_s < LAST_LINES_S:
-            self._thread.join(_LOOK_S)
-            waited_s += _LOOK_S
-            blocked_s = 0.0 if writable.poll(0) else blocked_s + _LOOK_S
+        wait_for_last_words(self._descriptor, has_ended)
 
     def _run(self) -> None:
         while True:

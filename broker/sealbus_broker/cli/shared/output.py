@@ -8,8 +8,8 @@
   reader has left (``| head``).
 - **stderr is for people.** A line that cannot be written is dropped. Nothing fails because of it,
   and nothing waits for it longer than ``PATIENCE_S``: a paused terminal must not stop a bus. Only
-  the end of a command waits longer, and only for a stream that takes bytes: a busy machine must not
-  swallow an error.
+  the end of a command waits longer (:mod:`~sealbus_broker.cli.shared.last_words`), because a busy
+  machine must not swallow an error.
 
 Both escape characters that could steer a terminal (:func:`~sealbus_broker.escape.harmless`).
 
@@ -28,12 +28,13 @@ import os
 import select
 import sys
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sealbus.supervision import kind, start_thread
 from sealbus_broker.cli.shared.errors import OutputFailed, ReaderGone
+from sealbus_broker.cli.shared.last_words import takes, wait_for_last_words
 from sealbus_broker.escape import harmless
 
 if TYPE_CHECKING:
@@ -48,13 +49,6 @@ PATIENCE_S: Final = 0.2
 
 Then such lines and data are in order on a terminal.
 """
-
-LAST_WORDS_S: Final = 1.0
-"""How long the end of a command waits for lines on stderr that are not yet written."""
-
-TURN_S: Final = 10.0
-"""How long it waits while stderr takes bytes, so that only the thread that writes them has had no
-turn. Under a load of twenty-five that took a second."""
 
 TALK_ROOM_BYTES: Final = 256 * 1024
 """Bytes on stderr that may wait for a slow reader: some two thousand lines. More are dropped."""
@@ -104,14 +98,6 @@ class _Writer:
         """
         with self._changed:
             return self._changed.wait_for(lambda: self._settled(position), timeout_s)
-
-    @property
-    def takes(self) -> bool:
-        """Whether the descriptor takes bytes now, or fails at once. If so, no reader is slow."""
-        try:
-            return bool(select.select([], [self._descriptor], [], 0)[1])
-        except (OSError, ValueError):
-            return True
 
     def when(self, position: int, call: Callable[[], None]) -> None:
         """Call ``call`` from the thread as soon as :meth:`wait` would return, or at once."""
@@ -215,7 +201,7 @@ class _Talk(_Sink):
     """stderr."""
 
     stalled = False
-    """Whether the reader took nothing at the last line."""
+    """Whether the last line was not written in time."""
 
     def write(self, data: ReadableBuffer) -> int:
         given = bytes(data)
@@ -223,8 +209,7 @@ class _Talk(_Sink):
         if before + len(given) <= TALK_ROOM_BYTES:
             position = self.writer.put(given)
             if not (self.stalled and before):
-                in_time = self.writer.wait(position, PATIENCE_S)
-                self.stalled = not in_time and not self.writer.takes
+                self.stalled = not self.writer.wait(position, PATIENCE_S)
         return len(given)
 
 
@@ -315,10 +300,6 @@ async def put_line(text: str) -> None:
 def finish() -> None:
     """Give the lines on stderr a last moment to be written."""
     sink = getattr(sys.stderr, "buffer", None)
-    if not isinstance(sink, _Talk) or sink.stalled:
-        return
-    writer = sink.writer
-    end_s = time.monotonic() + TURN_S
-    while not writer.wait(writer.put(b""), LAST_WORDS_S):
-        if not writer.takes or time.monotonic() >= end_s:
-            return
+    # A reader that took nothing before gets no second moment.
+    if isinstance(sink, _Talk) and not (sink.stalled and not takes(STDERR)):
+        wait_for_last_words(STDERR, partial(sink.writer.wait, sink.writer.put(b"")))
