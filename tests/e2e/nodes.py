@@ -111,8 +111,8 @@ class ClusterShop(Shop):
     async def _until_met(self) -> None:
         """Wait until JetStream can have a stream on all nodes.
 
-        A relay that starts before the nodes have seen each other makes streams with fewer replicas,
-        and raises them when it looks again. Meanwhile the loss of a node is the loss of a stream.
+        A relay waits five seconds for the nodes. Then it makes streams with fewer replicas, and
+        raises them when it looks again. Meanwhile the loss of a node is the loss of a stream.
         """
         nc = await self.nats()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from sealbus_broker.policy.loader import load
 from sealbus_broker.relay.problems import Level
 from sealbus_broker.relay.promises import Promises
 from tests.asking import answered
+from tests.cli.command import sealbus_beside
 from tests.e2e.nodes import NODES, ClusterShop
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S, until
@@ -38,6 +40,12 @@ def policy_with(shop: Shop, replicas: int) -> Policy:
     policy = load(shop.bus.path, frozenset([shop.secrets.bus.public])).policy
     assert policy is not None
     return replace(policy, limits=replace(policy.limits, replicas=replicas))
+
+
+def ask_for(cluster: ClusterShop, replicas: int) -> None:
+    """Have the policy file ask for another number of replicas."""
+    path = cluster.bus.path / "policy.yaml"
+    path.write_text(path.read_text().replace(f"replicas: {NODES}\n", f"replicas: {replicas}\n"))
 
 
 async def info(nc: HardenedClient, stream: str) -> dict[str, Any]:
@@ -74,14 +82,40 @@ async def test_more_replicas_than_asked_are_kept_until_lowered(cluster: ClusterS
 
 async def test_streams_have_as_many_replicas_as_there_are_nodes(cluster: ClusterShop) -> None:
     """A relay that starts waits for the other two first, once for all streams."""
-    path = cluster.bus.path / "policy.yaml"
-    path.write_text(path.read_text().replace(f"replicas: {NODES}\n", "replicas: 5\n"))
+    ask_for(cluster, 5)
     await cluster.start_relay()
-    log = (cluster.bus.path / "relay.log").read_text()
-    assert log.count("stream.waits-for-nodes") == 1
-    assert log.count("stream.has-fewer-replicas") == len(STREAMS)
+    lines = (cluster.bus.path / "relay.log").read_text().splitlines()
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    streams = [one["stream"] for one in told if one["event"] == "stream.has-fewer-replicas"]
+    assert set(streams) == set(STREAMS)
+    # Each further attempt of the relay waits once more, if a stream is missing.
+    events = Counter(one["event"] for one in told)
+    assert 1 <= events["stream.waits-for-nodes"] <= 1 + events["streams.awaited"]
     nc = await cluster.nats()
     try:
+        assert await kept_on(nc) == {NODES}
+    finally:
+        await nc.close()
+
+
+async def test_restored_streams_wait_for_the_nodes_too(
+    cluster: ClusterShop, tmp_path: Path
+) -> None:
+    relay = await cluster.start_relay()
+    where = ("--dir", str(cluster.bus.path), "--server", cluster.urls[0])
+    saved = await sealbus_beside("backup", str(tmp_path / "saved"), *where, cwd=tmp_path)
+    assert saved.code == 0, saved.err
+    relay.terminate()
+    await relay.wait()
+    nc = await cluster.nats()
+    try:
+        for stream in STREAMS:
+            await answered(nc, f"$JS.API.STREAM.DELETE.{stream}")
+        ask_for(cluster, 5)
+        ran = await sealbus_beside("restore", str(tmp_path / "saved"), *where, cwd=tmp_path)
+        assert ran.code == 0, ran.err
+        assert ran.err.count("stream.waits-for-nodes") == 1
+        assert ran.out == "", "stdout is for data"
         assert await kept_on(nc) == {NODES}
     finally:
         await nc.close()

@@ -18,11 +18,11 @@ has forgotten the older ids, and reads its store again only when it starts. The 
 say from when on it is complete (:data:`COMPLETE_SINCE`), for all relays and for later starts.
 
 A stream has as many replicas as NATS gives, up to those of the policy. One server gives one, and a
-cluster with too few nodes gives fewer. A relay that starts waits for the nodes a few seconds before
-it makes a stream with fewer, because nodes that start with it need a moment to find each other. A
-later call raises them, which holds the stream up for longer. A stream that has more than the policy
-asks for keeps them, because that is better than expected, unless the caller says that the policy
-was lowered.
+cluster with too few nodes gives fewer. A relay that starts waits a few seconds for the nodes,
+because nodes that start with it need a moment to find each other. Then it makes a stream with
+fewer. A later call raises them, which holds the stream up for longer. A stream that has more than
+the policy asks for keeps them, because that is better than expected, unless the caller says that
+the policy was lowered.
 
 Without a leader, as in an election, the call fails with
 :class:`~sealbus_broker.errors.StreamsAway`, and may be made again.
@@ -82,9 +82,9 @@ s together. nats-server creates a stream in milliseconds, so relays that hinder 
 by then."""
 
 NODES_S: Final = 5.0
-"""How long a start waits for nodes before new streams have fewer replicas (s), for all streams
-together. Nodes that start at once find each other within a second. A bus whose nodes do not come
-starts that much later, once."""
+"""How long a start, or a restore, waits for nodes before new streams have fewer replicas (s), for
+all streams together. Nodes that start at once find each other within a second. A bus whose nodes do
+not come starts that much later, once."""
 NODES_PAUSE_S: Final = 0.1
 """The pause between two looks for the nodes (s)."""
 
@@ -251,7 +251,7 @@ async def _once_nodes_are_there(
                 raise
             if not waits:
                 name, waits = config["name"], True
-                log.info("stream.waits-for-nodes", stream=name, because=error.what)
+                log.warning("stream.waits-for-nodes", stream=name, because=error.what)
         else:
             return
         await asyncio.sleep(NODES_PAUSE_S)

@@ -140,7 +140,8 @@ async def restore(
     Args:
         nc: A connection that is logged in as the relay.
         folder: As :func:`save` writes it.
-        replicas: On how many nodes each stream is to be. There are fewer where nodes are missing.
+        replicas: On how many nodes each stream is to be. There are fewer where nodes are missing,
+            also after a wait of some seconds.
         told: Is called with a stream and its number of messages, once it is restored.
 
     Raises:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import logging
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.tls_files import TlsFiles
+from sealbus_broker.logger import structlog
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
 
@@ -41,16 +44,35 @@ async def as_relay(
         if isinstance(error, ConnectionFailed):
             failures.append(error)
 
+    with _warnings_on_stderr():
+        try:
+            async with asyncio.timeout(within_s):
+                seed = secrets.relay.seed_text
+                nc = await connect(list(servers), seed, name=name, on_error=note, tls=tls)
+        except (NatsError, OSError, TimeoutError):
+            raise _not_reached(servers, failures, within_s) from None
+        try:
+            yield nc
+        finally:
+            await disconnect(nc)
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Have the warnings of a relay's modules written to stderr, because stdout is for data."""
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     try:
-        async with asyncio.timeout(within_s):
-            seed = secrets.relay.seed_text
-            nc = await connect(list(servers), seed, name=name, on_error=note, tls=tls)
-    except (NatsError, OSError, TimeoutError):
-        raise _not_reached(servers, failures, within_s) from None
-    try:
-        yield nc
+        yield
     finally:
-        await disconnect(nc)
+        structlog.configure(**before)
 
 
 def _not_reached(
