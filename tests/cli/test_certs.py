@@ -116,16 +116,26 @@ class TestInit:
             + '[oidc]\ntoken_file = "/run/token"\n'
         )
         before = path.read_bytes()
+        (tls_bus / "credentials/ca.crt").unlink()
+        file = tls_bus / "bus.toml"
+        file.write_text(file.read_text().replace("127.0.0.1", "bus.example.com"))
         run(tls_bus, "certs", "init", "--renew")
         assert path.read_bytes() == before
         assert not (tls_bus / "credentials/a.pem").exists()
-        file = tls_bus / "bus.toml"
-        file.write_text(file.read_text().replace("127.0.0.1", "bus.example.com"))
-        told = run(tls_bus, "certs", "init")
-        assert "credentials/a.toml: write the servers of bus.toml into it yourself" in told.err
-        assert path.read_bytes() == before
+        assert (tls_bus / "credentials/ca.crt").exists()
         clock = tomllib.loads((tls_bus / "credentials/clock.toml").read_text())
         assert "bus.example.com" in clock["servers"][0]
+        told = quickly("check", cwd=tls_bus)
+        assert "credentials/a.toml: names another address" in told.out + told.err
+
+    def test_renews_the_certificate_of_a_bot_with_tokens(self, tls_bus: Path) -> None:
+        path = tls_bus / "credentials/clock.toml"
+        kept = [one for one in path.read_text().splitlines(True) if not one.startswith("seed")]
+        path.write_text("".join(kept) + '[oidc]\ntoken_file = "/run/token"\n')
+        there = path.read_bytes(), path.with_suffix(".pem").read_bytes()
+        run(tls_bus, "certs", "init", "--renew")
+        assert path.read_bytes() == there[0]
+        assert path.with_suffix(".pem").read_bytes() != there[1]
 
     @pytest.mark.parametrize("missing", ["ca.key", "ca.pem"])
     def test_without_one_file_of_the_authority(self, tls_bus: Path, missing: str) -> None:

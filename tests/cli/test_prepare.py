@@ -110,7 +110,10 @@ def test_files_of_another_authority_keep_their_paths(tls_bus: Path, tmp_path: Pa
     ("options", "told"),
     [
         (["--copy-tls"], "--copy-tls needs --tls-dir"),
-        (["--tls-dir", "/tls"], "--tls-dir is for certificates, and this bus has none"),
+        (
+            ["--tls-dir", "/tls"],
+            "--tls-dir is for a bus with TLS",
+        ),
         (["--tls-name", "a b"], "no host name and no address"),
         (["--tls-name", "a", "--server", "nats://a:1"], "write tls:// in place of nats://"),
     ],
@@ -133,11 +136,15 @@ def test_options_that_do_not_fit_are_refused(bus: Path, options: list[str], told
         ["--second-site", "a b"],
         ["--cluster", "--listen", "127.0.0.1:4222"],
         ["--cluster", "--node", "a", "--node", "b"],
+        ["--cluster", "--node", "a..b", "--node", "c", "--node", "d"],
+        ["--second-site", "a..b"],
+        ["--tls-dir", "/tls"],
+        ["--second-site", "a.example"],
     ],
 )
 def test_refused_command_line_does_nothing(bus: Path, options: list[str]) -> None:
     """In a clone, the command would otherwise make another bus key first."""
     (bus / ".sealbus/relay.toml").unlink()
     before = everything(bus)
-    assert quickly("prepare", "--new-keys", *options, cwd=bus).code == 2
+    assert quickly("prepare", "--new-keys", *options, cwd=bus).code in (1, 2)
     assert everything(bus) == before

@@ -50,7 +50,7 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
     The authority is made once, for ten years. The other certificates are valid for 90 days. A
     second call renews those that have less than a third of their life left. The addresses in
     bus.toml become tls://. Each bot with a key and credentials in the folder gets a certificate
-    beside them, and the addresses. Credentials with [oidc] stay as they are.
+    beside them, and the addresses in them. Credentials with [oidc] stay as they are.
     The certificate of the bus is always for localhost too. The nodes of a cluster get the new
     files in their folders below DIR/.sealbus/nodes. A bus that runs without TLS has to be started
     again, and so have its bots.
@@ -74,9 +74,10 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
             continue
         if known.tokens is None:
             _certify(bus, authority, known.bot, file, facts, now, renew=renew)
-        elif known.servers != facts.servers:
-            shown = readable(str(file), 300)
-            bus.talk.note(f"{shown}: write the servers of bus.toml into it yourself: it has tokens")
+        elif file.with_suffix(".pem").exists():  # somebody has made one, with `certs new`
+            _tell(authority.certify_bot(known.bot, file, now, renew=renew)[1])
+        else:
+            _tell(authority.put_ca(file.parent))
     if facts != _facts(bus):
         bus.record(facts)
         click.echo("a bus that runs has no TLS until `sealbus up` is started again", err=True)

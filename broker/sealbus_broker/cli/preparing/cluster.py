@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from sealbus.nats.addresses import ENCRYPTED
+from sealbus_broker.certificates import check_hosts
 from sealbus_broker.cli.preparing.second_site import Site
 from sealbus_broker.cli.running.nodes import tell_replicas
 from sealbus_broker.cli.shared.folder import BusFolder
@@ -63,7 +64,9 @@ def nodes_of(bus: BusFolder, given: tuple[str, ...], routes_port: int) -> tuple[
     """
     known = bus.bus_file()
     servers = () if known is None else known.servers
-    return read_nodes(given or tuple(urlsplit(one).netloc for one in servers), routes_port)
+    nodes = read_nodes(given or tuple(urlsplit(one).netloc for one in servers), routes_port)
+    check_hosts([node.host for node in nodes])
+    return nodes
 
 
 def prepare_cluster(

@@ -3,6 +3,7 @@ cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from sealbus_broker.cli.tls.embedded_tls import (
 )
 from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import ROUTES_PORT, NatsConfig, ServerTls, render
-from sealbus_broker.nats.sites import LEAF_PORT, SecondSite
+from sealbus_broker.nats.sites import LEAF_PORT
 from sealbus_broker.policy.bus_file import BusFile, address
 
 if TYPE_CHECKING:
@@ -182,9 +183,8 @@ def prepare(
     host, port = _place(listen)
     if copy_tls and tls_dir is None:
         raise InvalidInput("--copy-tls needs --tls-dir", hint="name the folder for the copies")
-    has_tls = bool(tls_names) or bus.own_tls() is not None
-    if not cluster:
-        _check_names(tls_names, servers, has_tls=has_tls)
+    need_tls = {"--tls-dir": tls_dir, "--second-site": second_site}
+    has_tls = cluster or _check_tls(bus, tls_names, servers, need_tls)
     all_nodes = None
     if cluster:
         # A bus without a cluster does not wait for the library of certificates.
@@ -229,7 +229,7 @@ def prepare(
         http_port=monitor_port,
         sync_interval=sync,
         tls=tls,
-        second_site=None if site is None else _door(site, host, tls),
+        second_site=None if site is None or tls is None else site.door(host, tls),
     )
     with writing(target):
         target.write_text(render(config))
@@ -269,33 +269,45 @@ def _check_options(site: str | None, *, cluster: bool) -> None:
         _refuse(_SITE, "a second site", hint="add --second-site")
     else:
         # A bus without a second site does not wait for the library of certificates.
+        from sealbus_broker.certificates import check_hosts
         from sealbus_broker.cli.tls.node_files import read_address
 
-        read_address(site, "--second-site")
+        check_hosts([read_address(site, "--second-site")[0]])
 
 
-def _check_names(names: tuple[str, ...], servers: tuple[str, ...], *, has_tls: bool) -> None:
-    """Raise InvalidInput if a name for the certificate is none, or an address has no TLS where the
-    bus has."""
+def _check_tls(
+    bus: BusFolder,
+    names: tuple[str, ...],
+    servers: tuple[str, ...],
+    need_tls: Mapping[str, str | None],
+) -> bool:
+    """Return whether the server will have TLS. ``need_tls``: options that need it, if given.
+
+    Raises:
+        InvalidInput: A name cannot be in a certificate, or an address has no TLS.
+        Unusable: The certificates are not made here, or there are none and an option needs them.
+    """
     if names:
-        # Likewise, a bus without TLS.
+        # A bus without TLS does not wait for the library of certificates.
         from sealbus_broker.certificates import check_hosts
+        from sealbus_broker.cli.tls.cert_files import check_authority
 
         check_hosts(names)
+        if (known := bus.bus_file()) is not None:
+            check_authority(known)
+    has_tls = bool(names) or bus.own_tls() is not None
     if has_tls and servers and not is_encrypted(servers[0]):
         raise InvalidInput(
             f"--server {readable(servers[0], 80)} has no TLS, and this bus has certificates",
             hint="write tls:// in place of nats://",
         )
-
-
-def _door(site: Site, host: str, tls: ServerTls | None) -> SecondSite:
-    if tls is None:
+    needing = [option for option, given in need_tls.items() if given is not None]
+    if needing and not has_tls:
         raise Unusable(
-            "a second site needs TLS, and this bus has no certificates",
+            f"{needing[0]} is for a bus with TLS, and this bus has no certificates",
             hint="`sealbus certs init` makes them, and so does --tls-name",
         )
-    return site.door(host, tls)
+    return has_tls
 
 
 def _refuse(options: frozenset[str], purpose: str, *, hint: str) -> None:
@@ -332,15 +344,10 @@ def _server_tls(bus: BusFolder, folder: str | None, *, copy: bool) -> ServerTls 
     """Return the files that the server reads, copied to ``folder`` with ``copy``.
 
     Raises:
-        Unusable: There are none although ``folder`` is given, or a file cannot be read or written.
+        Unusable: A file cannot be read or written.
     """
     own = bus.own_tls()
     if own is None:
-        if folder is not None:
-            raise Unusable(
-                "--tls-dir is for certificates, and this bus has none",
-                hint="`sealbus certs init` makes them, and so does --tls-name",
-            )
         return None
     here = server_tls(own)
     if folder is None:

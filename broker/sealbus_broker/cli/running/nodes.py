@@ -40,26 +40,26 @@ _HERE: Final = "127.0.0.1"
 """Where the nodes find each other."""
 
 
-def check_number(given: int | None) -> None:
-    """Raise InvalidInput if no cluster has this number of nodes."""
-    if given is not None and given not in REPLICAS:
+def how_many(bus: BusFolder, given: int | None) -> int:
+    """Return the number of nodes: ``given``, or as many as the folder has, or one.
+
+    Raises:
+        InvalidInput: The number is even, or fewer than the folder has.
+    """
+    # A growth that was not finished has left copies, and the streams are still in the one store.
+    try:
+        there = 0 if _single_store(bus).exists() else len(_folders(bus))
+    except PermissionError:
+        # The bus's own keys are in the same folder. Whoever reads those tells it better.
+        there = 0
+    if given is None:
+        return there or 1
+    if given not in REPLICAS:
         raise InvalidInput(
             f"--nodes {given} is not usable; expected {', '.join(map(str, REPLICAS))}",
             hint="a cluster works while more than half of its nodes run, so an even number is no"
             " safer than one node fewer",
         )
-
-
-def how_many(bus: BusFolder, given: int | None) -> int:
-    """Return the number of nodes: ``given``, or as many as the folder has, or one.
-
-    Raises:
-        InvalidInput: The folder has more nodes.
-    """
-    # A growth that was not finished has left copies, and the streams are still in the one store.
-    there = 0 if _single_store(bus).exists() else len(_folders(bus))
-    if given is None:
-        return there or 1
     if given < there:
         raise InvalidInput(
             f"this folder has {there} nodes, and --nodes says {given}; their streams are on them",

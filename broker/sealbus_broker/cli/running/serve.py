@@ -19,7 +19,6 @@ from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.cli.running.nodes import (
     addresses,
-    check_number,
     how_many,
     make_servers,
     tell_replicas,
@@ -134,16 +133,16 @@ def up(
         # Before anything is written: keys of a bus that does not start are of no use.
         tls = bus.own_tls()
         if tls is not None:
-            check_server(tls, host)
+            known = bus.bus_file()
+            check_server(tls, host, is_own=known is None or known.tls is None)
         elif not plaintext:
             _check_exposure(host)
         if tls is None:
             check_address(bus)
-        check_name(name, "relay")
-        check_number(nodes)
+        names = _names(name, workers)
+        count = how_many(bus, nodes)
         secrets = bus.open_secrets(new_keys=new_keys)
         policy, watched = bus.followed(secrets.bus.public)
-        count = how_many(bus, nodes)
         config = NatsConfig(
             store_dir=Path(os.path.realpath(bus.state / "jetstream")),
             relay=secrets.relay.public,
@@ -168,7 +167,7 @@ def up(
                 folder=bus.path.resolve(),
                 servers=server.urls,
                 disk=disk,
-                names=_names(name, workers),
+                names=names,
             )
         else:
             work = Relay(
@@ -196,7 +195,7 @@ def up(
                 _warn_without_tls(host)
             elif any_client and (what := locked_out(policy)) is not None:
                 log.warning("bots.locked-out", text=f"warning: {what}")
-            told = name if workers == 1 else ", ".join(_names(name, workers))
+            told = ", ".join(names)
             await _watch(server, work, stopping, lambda: say_ready(policy, told, server.url))
             log.info("bus.stopped", text="stopped")
 
@@ -206,7 +205,9 @@ def up(
 
 
 def _names(name: str, workers: int) -> list[str]:
-    names = [f"{name}-{number}" for number in range(1, workers + 1)]
+    """The names of the relays. Raises InvalidInput if one is none."""
+    numbered = [f"{name}-{number}" for number in range(1, workers + 1)]
+    names = [name] if workers == 1 else numbered
     for one in names:
         check_name(one, "relay")
     return names

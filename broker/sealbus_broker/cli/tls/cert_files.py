@@ -81,11 +81,7 @@ class Authority:
         Raises:
             Unusable: A file cannot be used, or the bus has certificates of another authority.
         """
-        if facts.tls is not None:
-            raise Unusable(
-                f"{FILE} names certificates of another authority: {facts.tls.cert}",
-                hint=f"renew them there; or remove [tls] from {FILE}, and make all of them here",
-            )
+        check_authority(facts)
         pair, written = open_authority(
             bus.state / "ca.key",
             bus.state / "ca.pem",
@@ -132,14 +128,27 @@ class Authority:
         assert files.key is not None
         with writing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        written = put_new(files.ca, self._pair.certificate, 0o644)
+        written = self.put_ca(folder)
         if renew or self._needs(files.cert, files.key, now):
             pair = make_bot(self._pair, self._name, bot, now)
             written += write_pair(files.cert, files.key, pair)
         return files, written
 
+    def put_ca(self, folder: Path) -> list[Path]:
+        """Put the certificate of the authority beside credentials. Return the files written."""
+        return put_new(folder / "ca.crt", self._pair.certificate, 0o644)
+
     def _needs(self, certificate: Path, key: Path, now: datetime) -> bool:
         return needs_renewal(certificate, key, self._pair.certificate, now)
+
+
+def check_authority(facts: BusFile) -> None:
+    """Raise :class:`Unusable` if the bus has certificates of another authority."""
+    if facts.tls is not None:
+        raise Unusable(
+            f"{FILE} names certificates of another authority: {facts.tls.cert}",
+            hint=f"renew them there; or remove [tls] from {FILE}, and make all of them here",
+        )
 
 
 def read_authority(key: Path, certificate: Path) -> Pair:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +18,9 @@ from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import ServerTls
 from sealbus_broker.policy.bus_file import FILE
 from sealbus_broker.server.process import reached_at
+
+if TYPE_CHECKING:
+    from sealbus_broker.certificates import Facts
 
 _RENEW: Final = "`sealbus certs init --renew` makes a new one"
 
@@ -49,8 +52,10 @@ def server_tls(tls: TlsFiles, *, asks_clients: bool = True) -> ServerTls:
     return ServerTls(tls.ca.absolute(), tls.cert.absolute(), tls.key.absolute(), asks_clients)
 
 
-def check_server(tls: TlsFiles, host: str) -> None:
+def check_server(tls: TlsFiles, host: str, *, is_own: bool) -> None:
     """Check that nats-server can use the certificates on ``host``, and the relay beside it too.
+
+    ``is_own``: whether ``sealbus certs`` has made them.
 
     Raises:
         Unusable: A file cannot be used, its time is over, or it is not for the address at which
@@ -82,16 +87,20 @@ def check_server(tls: TlsFiles, host: str) -> None:
         )
     address = reached_at(host)
     if not covers(facts, address):
-        from sealbus_broker.cli.tls.cert_files import LOCAL
-
-        # All names: those that are not given again are dropped.
-        wanted = [one for one in (*facts.names, address) if one not in LOCAL]
-        names = " ".join(f"--name {one}" for one in wanted)
         raise Unusable(
             f"{tls.cert} is not for {address}, where the relay finds the server;"
             f" it is for {', '.join(facts.names) or 'no address'}",
-            hint=f"`sealbus certs init {names}` adds it",
+            hint=_with_name(facts, address) if is_own else f"have it made anew for {address} too",
         )
+
+
+def _with_name(facts: Facts, name: str) -> str:
+    """The command that adds ``name`` to a certificate of ``sealbus certs``."""
+    from sealbus_broker.cli.tls.cert_files import LOCAL
+
+    # All names: those that are not given again are dropped. The local ones are always there.
+    names = (f"--name {one}" for one in (*facts.names, name) if one not in LOCAL)
+    return f"`{' '.join(('sealbus certs init', *names))}` adds it"
 
 
 def check_address(bus: BusFolder) -> None:
