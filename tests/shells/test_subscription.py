@@ -367,7 +367,7 @@ async def test_requests_are_short_before_a_connection_is_replaced(
     ask = PullRequests.next
 
     def note(self: PullRequests, count: int, fields: dict[str, Any]) -> bytes:
-        if "group" not in fields:  # a relay's own
+        if "group" not in fields:  # a relay's requests have one
             waits_s.append(fields["expires"] / 1e9)
         return ask(self, count, fields)
 
