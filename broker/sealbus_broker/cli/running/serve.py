@@ -205,7 +205,7 @@ def up(
 
 
 def _names(name: str, workers: int) -> list[str]:
-    """The names of the relays. Raises InvalidInput if one is none."""
+    """The names of the relays. Raises InvalidInput if one cannot be a name."""
     numbered = [f"{name}-{number}" for number in range(1, workers + 1)]
     names = [name] if workers == 1 else numbered
     for one in names:
