@@ -17,6 +17,7 @@ from sealbus import Bot, ConnectionFailed, Credentials
 from sealbus_broker.door import sessions as door_sessions
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.sessions import Entry, Sessions
+from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats import connections
 from sealbus_broker.nats.config import MAX_PENDING_BYTES
 from tests.scene import Door, Scene
@@ -220,6 +221,19 @@ async def test_number_of_another_server_is_another_session(narrow: Scene) -> Non
     assert await counted.admit("order", server, session.number, MOST) is Entry.KEPT
     assert await counted.admit("order", "NOTHER", session.number, MOST) is Entry.NEW
     assert await counted.admit("thief", server, session.number, MOST) is Entry.NEW
+
+
+async def test_slow_refusal_is_a_refusal(narrow: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nats-server asks for a sign of life meanwhile."""
+    policy = narrow.policy
+
+    def slowly() -> Policy:
+        time.sleep(1.5)
+        return policy
+
+    monkeypatch.setattr(narrow.admission, "_policy", slowly)
+    with pytest.raises(nats.errors.Error, match=r"(?i)authorization violation"):
+        await narrow.bot("order", key=narrow.keys["thief"])
 
 
 async def test_a_login_without_proof_takes_no_place(narrow: Scene) -> None:
