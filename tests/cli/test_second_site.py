@@ -91,7 +91,7 @@ def test_each_node_of_a_cluster_has_a_door(bus: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--second-site", SITE), "--second-site is for a bus with TLS"),
+        (("--second-site", SITE), "--second-site is for a bus with TLS, and this bus has no"),
         (("--site-dir", "/x"), "--site-dir is for a second site"),
         (("--site-port", "7422"), "--site-port is for a second site"),
         (

@@ -17,12 +17,7 @@ from sealbus.errors import InvalidInput
 from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
-from sealbus_broker.cli.running.nodes import (
-    addresses,
-    how_many,
-    make_servers,
-    tell_replicas,
-)
+from sealbus_broker.cli.running.nodes import addresses, how_many, make_servers, tell_replicas
 from sealbus_broker.cli.running.relay_name import OwnName
 from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.cli.running.workers import MOST_WORKERS, WorkerProcesses
