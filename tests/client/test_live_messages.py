@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from sealbus.credentials import Credentials
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.seal import Verifier
-from sealbus.receiving.live import LiveSubscription
+from sealbus.receiving import live_queue
+from sealbus.receiving.live import TOO_MANY, LiveSubscription
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.supervision import Supervisor
 from tests.gate.world import BUS_KEYS, KEYS, PULSE, burst, sealed_stamp
+
+
+def subscribed() -> tuple[LiveSubscription, DeliveryVerifier]:
+    """A subscription that no connection feeds, and the verifier that counts for it."""
+    credentials = Credentials("shop", "order", KEYS["order"], ("nats://127.0.0.1:4222",), BUS_KEYS)
+    verifier = DeliveryVerifier(credentials, Verifier())
+    subscription = LiveSubscription(
+        opener=verifier, supervisor=Supervisor("test"), pattern="pulse.order"
+    )
+    return subscription, verifier
+
+
+def receive(subscription: LiveSubscription, *values: int) -> None:
+    """Let an envelope with ``values`` arrive."""
+    data = burst(*values, header=PULSE)
+    stamp = sealed_stamp(data, PULSE, position=None, count=len(values))
+    subscription._receive(b"bus.pulse.order", b"", b"", pack_delivery(data, stamp))
 
 
 async def test_two_envelopes_under_one_nonce_are_told_apart(
@@ -18,19 +38,30 @@ async def test_two_envelopes_under_one_nonce_are_told_apart(
 ) -> None:
     """The live ledger and the stored one do not know of each other."""
     monkeypatch.setattr(DeliveryVerifier, "is_late_live", lambda *_: False)
-    credentials = Credentials("shop", "order", KEYS["order"], ("nats://127.0.0.1:4222",), BUS_KEYS)
-    subscription = LiveSubscription(
-        opener=DeliveryVerifier(credentials, Verifier()),
-        supervisor=Supervisor("test"),
-        pattern="pulse.order",
-    )
+    subscription, _ = subscribed()
     for values in ((70,), (70, 71, 72), (70, 71, 72)):
-        data = burst(*values, header=PULSE)
-        stamp = sealed_stamp(data, PULSE, position=None, count=len(values))
-        subscription._receive(b"bus.pulse.order", b"", b"", pack_delivery(data, stamp))
+        receive(subscription, *values)
     handed = []
     while subscription._waiting:
         pending = await subscription.next()
         assert pending is not None
         handed.append(pending.message.payload)
     assert handed == [70, 71, 72]
+
+
+async def test_author_is_told_of_deliveries_that_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once for the first, and then no more than every ten seconds, with the number."""
+    monkeypatch.setattr(DeliveryVerifier, "is_late_live", lambda *_: False)
+    monkeypatch.setattr(live_queue, "WAITING", 1)
+    monotonic_s = 0.0
+    monkeypatch.setattr("sealbus.receiving.live.time.monotonic", lambda: monotonic_s)
+    subscription, verifier = subscribed()
+    with caplog.at_level(logging.WARNING, "sealbus"):
+        for now_s in (0.0, 1.0, 2.0, 10.9, 11.0):
+            monotonic_s = now_s
+            receive(subscription, 70)
+    told = "live deliveries on pulse.order were dropped, because too many wait for the handler"
+    assert caplog.messages == [f"{told}: 1", f"{told}: 3"]
+    assert verifier.refused[TOO_MANY] == 4

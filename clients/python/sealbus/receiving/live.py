@@ -1,9 +1,9 @@
 """Live subscriptions: messages as they pass by, delivered at most once.
 
 How one works. The reading loop of each connection calls ``_receive``, which checks a message and
-puts it into a bounded queue. :meth:`LiveSubscription.next` takes it out. A message that does not
-fit is counted and dropped: nothing here may hold up the reading loop, which all subscriptions of a
-bot share.
+puts it into a bounded queue. :meth:`LiveSubscription.next` takes it out. A delivery that does not
+fit is dropped, counted, and told in the log: nothing here may hold up the reading loop, which all
+subscriptions of a bot share.
 
 * **asked**: it is attached to a connection. nats-server refuses a subscription after the fact, by
   an error that names the subject, so there is no moment of consent: the listener flushes, and takes
@@ -22,19 +22,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator
+from typing import Final
 from weakref import WeakSet
 
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from sealbus.errors import SubscriptionDenied
+from sealbus.log import log
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.subjects import BUS, is_bookkeeping
 from sealbus.receiving.live_queue import LiveQueue
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import set_after
+
+TOO_MANY: Final = "too many waiting"
+"""The name of deliveries without room in :attr:`DeliveryVerifier.refused`."""
+
+TOLD_AGAIN_S: Final = 10.0
+"""How long the log says nothing more about deliveries that are dropped. A flood would fill it."""
 
 
 class LiveSubscription:
@@ -66,6 +76,10 @@ class LiveSubscription:
         """Set once, by :meth:`stop` or by the bot's signal."""
         self._seen = HandledMessages()
         """Messages that were queued: a copy of one is dropped."""
+        self._dropped = 0
+        """Deliveries without room that the log has not told yet."""
+        self._told_at = -math.inf
+        """When the log told of such deliveries last, by the monotonic clock."""
         self._attached: Subscription | None = None
         """On the newest connection. Older ones end with their connection."""
         self._clients: WeakSet[HardenedClient] = WeakSet()
@@ -105,7 +119,7 @@ class LiveSubscription:
             return
         # Before it is opened: messages that would be dropped must cost no check of a signature.
         if not self._waiting.has_room(data):
-            self._opener.refused["too many waiting"] += 1
+            self._drop()
             return
         messages = self._opener.open(subject, data, BUS)
         messages = [message for message in messages if message not in self._seen]
@@ -116,6 +130,19 @@ class LiveSubscription:
             self._seen.add(message)
         self._waiting.put(messages, subject, data)
         self._changed.set()
+
+    def _drop(self) -> None:
+        """Count a delivery without room. The first one is told at once."""
+        self._opener.refused[TOO_MANY] += 1
+        self._dropped += 1
+        now = time.monotonic()
+        if now - self._told_at >= TOLD_AGAIN_S:
+            log.warning(
+                "live deliveries on %s were dropped, because too many wait for the handler: %d",
+                self.pattern,
+                self._dropped,
+            )
+            self._dropped, self._told_at = 0, now
 
     @contextlib.asynccontextmanager
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
