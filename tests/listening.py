@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """The service for one connection. A peer that hangs up (``OSError``, ``EOFError``) ends it."""
@@ -48,3 +51,12 @@ async def listening(serve: Serve) -> AsyncIterator[int]:
         ended = await asyncio.gather(*serving, return_exceptions=True)
         if failed := [error for error in ended if isinstance(error, Exception)]:
             raise failed[0]
+
+
+def know_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a name server that knows no name. That of a test's machine may be out of reach."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)

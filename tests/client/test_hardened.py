@@ -331,7 +331,7 @@ def lose_cancellations(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         except asyncio.CancelledError:
             raise ConnectionRefusedError from None
 
-    monkeypatch.setattr(TcpTransport, "connect", attempt)
+    monkeypatch.setattr(Transport, "connect", attempt)
     return attempting
 
 

@@ -24,7 +24,7 @@ from sealbus_broker.nats.connection import RelayLink, connect
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.notice import notice
 from tests.client.certificates import Authority
-from tests.listening import listening
+from tests.listening import know_no_names, listening
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -157,7 +157,7 @@ async def test_ping_and_relay_name_the_cause(
 async def test_a_host_without_a_server(
     host: str, what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ping, "ASK_S", 5.0)  # a resolver takes its time
+    know_no_names(monkeypatch)
     server = f"nats://{host}:{free_port()}"
     assert (await pinged(server)).problems[0].what == f"{what} {server}"
     assert "nats.not-reached" in await logged(server, capsys, f"{what} {server}")

@@ -198,9 +198,8 @@ def _explain(error: Exception, server: str, client: HardenedClient) -> Connectio
         error,
         server,
         "the relay",
-        reached=client.reached,
+        stage=client.stage,
         waited_s=client.tried_s,
-        handshaking=client.is_handshaking,
     )
     if is_refused(error):
         hint = "start nats-server there, or name its address with --server"

@@ -15,7 +15,6 @@ import asyncio
 import http.client
 import io
 import re
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sealbus.errors import InvalidInput
+from sealbus.looking_up import addresses_of
 from sealbus.nats.tls_files import UnusableTls, trust
 from sealbus.supervision import in_thread, kind
 
@@ -32,9 +32,6 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 MAX_URL_CHARS: Final = 2048
 """The longest address."""
-
-MAX_ADDRESSES: Final = 4
-"""How many addresses of a host are tried. The deadline bounds all of them together."""
 
 _URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%-]+")
 """The characters of RFC 3986, without ``@``."""
@@ -167,13 +164,8 @@ async def _exchange(
     host: str, port: int, context: ssl.SSLContext, most: int, request: bytes
 ) -> bytes:
     """Send ``request`` to the first address that takes it, and return the whole answer."""
-    # Not by the loop: a lookup that hangs would hold up the end of the process.
-    found = await in_thread(
-        "name lookup", lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    )
-    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))[:MAX_ADDRESSES]
     failed: OSError = OSError("it has no address")
-    for address in addresses:
+    for address in await addresses_of(host, port):
         try:
             reader, writer = await asyncio.open_connection(
                 address, port, ssl=context, server_hostname=host

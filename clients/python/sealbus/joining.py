@@ -364,9 +364,8 @@ class _Joining:
                 error,
                 server,
                 self._token.bot,
-                reached=client.reached,
+                stage=client.stage,
                 waited_s=waited_s,
-                handshaking=client.is_handshaking,
             ) from error
         except BaseException:
             client.abort()

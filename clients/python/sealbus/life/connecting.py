@@ -373,8 +373,7 @@ class Connector:
     ) -> ConnectionFailed:
         waited_s = asyncio.get_running_loop().time() - began
         bot = self._credentials.bot
-        how = {"reached": client.reached, "handshaking": client.is_handshaking}
-        return explain(error, server, bot, waited_s=waited_s, **how)
+        return explain(error, server, bot, stage=client.stage, waited_s=waited_s)
 
     def options(self, key: SessionKey, consumers: frozenset[str]) -> dict[str, Any]:
         """nats-py's options: the admission text as token, and how the challenge is answered."""

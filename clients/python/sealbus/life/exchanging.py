@@ -216,8 +216,8 @@ class Exchanger:
                     hint="the relay's log says why (admission.denied); is the identity in "
                     "policy.yaml, with this issuer, audience and subject?",
                 ) from None
-            how = {"reached": client.reached, "handshaking": client.is_handshaking}
-            raise explain(error, server, credentials.bot, waited_s=waited_s, **how) from None
+            stage = client.stage
+            raise explain(error, server, credentials.bot, stage=stage, waited_s=waited_s) from None
         finally:
             client.abort()
 

@@ -70,7 +70,7 @@ from sealbus.nats.addresses import ENCRYPTED, check_servers
 from sealbus.nats.diagnosis import NoChallenge, NotEncrypted
 from sealbus.nats.parser import Handlers, Receive, StrictParser, read_headers
 from sealbus.nats.tls_files import TlsFiles
-from sealbus.nats.transport import Transport
+from sealbus.nats.transport import Stage, Transport
 from sealbus.nats.watched import WatchedClient
 from sealbus.supervision import end, kind, outcome
 
@@ -337,9 +337,9 @@ class HardenedClient(WatchedClient):
         raise failure or NoServersError
 
     async def _connect_to_server(self, s: Any) -> None:
-        # close() cancels the task that reconnects, but a cancellation that meets a refused
-        # connection is lost in Python 3.11's wait_for(): the attempts would go on for ever, and
-        # asyncio.run() would never return.
+        # close() cancels the task that reconnects, but a cancellation that meets the end of an
+        # attempt may be lost in Python 3.11's wait_for(), which nats-py uses: the attempts would go
+        # on for ever, and asyncio.run() would never return.
         task, before = self._connecting
         if self._ended or (
             task is not None and task is asyncio.current_task() and task.cancelling() > before
@@ -396,9 +396,9 @@ class HardenedClient(WatchedClient):
         return super()._connect_command()
 
     @property
-    def is_handshaking(self) -> bool:
-        """Whether the connection is being encrypted now."""
-        return getattr(self._transport, "handshaking", False)
+    def stage(self) -> Stage:
+        """How far the attempt at :attr:`tried` is."""
+        return getattr(self._transport, "stage", Stage.LOOKING_UP)
 
     def _is_encrypted(self) -> bool:
         writer = getattr(self._transport, "_io_writer", None)

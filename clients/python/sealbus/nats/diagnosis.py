@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Final
 
 from nats.errors import AuthorizationError, ProtocolError, UnexpectedEOF
@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.errors import ConnectionFailed, SealbusError
 from sealbus.nats.tls_files import UnusableTls
-from sealbus.nats.transport import SpokeFirst
+from sealbus.nats.transport import SpokeFirst, Stage, Unreachable
 from sealbus.protocol.notice import Ended
 from sealbus.supervision import kind
 
@@ -35,6 +35,32 @@ NO_RELAY_S: Final = 1.8
 """A relay refuses within milliseconds. nats-server refuses by itself when no relay has answered for
 two seconds."""
 
+
+_SILENCE: Final[Mapping[Stage, tuple[str, str]]] = {
+    Stage.LOOKING_UP: (
+        "the host name in {server} could not be looked up within {waited_s:.1f} s",
+        "does a name server answer this machine?",
+    ),
+    Stage.CONNECTING: (
+        "no answer from {server} within {waited_s:.1f} s",
+        "is the host up, and does a firewall let it through?",
+    ),
+    Stage.REACHED: (
+        "{server} accepted the connection and then said nothing for {waited_s:.1f} s",
+        (
+            "is that a nats-server, and does it run? One that was stopped or is overloaded does "
+            "this, and so does a server that waits for TLS"
+        ),
+    ),
+    Stage.ENCRYPTING: (
+        "{server} began TLS and did not go on with it for {waited_s:.1f} s",
+        (
+            "does that nats-server run? One that was stopped or is overloaded does this, and so "
+            "does something else on that port"
+        ),
+    ),
+}
+"""Sentence and hint for a deadline that passed: one error at each stage, and another cause."""
 
 _ENDED_HINTS: Final = {
     Ended.BOT_REMOVED: "have an operator put {bot} into policy.yaml again, or stop this process",
@@ -98,24 +124,17 @@ def explain(
     server: str,
     bot: str,
     *,
-    reached: bool,
+    stage: Stage,
     waited_s: float,
-    handshaking: bool = False,
 ) -> ConnectionFailed:
     """Explain ``error`` to ``bot`` at ``server``.
 
-    ``reached``: whether the server had accepted the connection. ``waited_s``: how long the attempt
-    took. ``handshaking``: whether TLS had begun and not ended.
+    ``stage``: how far the attempt came. ``waited_s``: how long it took.
     """
-    if isinstance(error, TimeoutError) and handshaking:
-        return ConnectionFailed(
-            f"{server} began TLS and did not go on with it for {waited_s:.1f} s",
-            hint="does that nats-server run? One that was stopped or is overloaded does this, "
-            "and so does something else on that port",
-        )
-    return _network(error, server, reached=reached, waited_s=waited_s) or _nats(
-        error, server, bot=bot, waited_s=waited_s
-    )
+    if isinstance(error, TimeoutError):
+        what, hint = _SILENCE[stage]
+        return ConnectionFailed(what.format(server=server, waited_s=waited_s), hint=hint)
+    return _network(error, server) or _nats(error, server, bot=bot, waited_s=waited_s)
 
 
 def ended(reason: Ended, bot: str) -> ConnectionFailed:
@@ -126,14 +145,8 @@ def ended(reason: Ended, bot: str) -> ConnectionFailed:
     )
 
 
-def _network(
-    error: Exception,
-    server: str,
-    *,
-    reached: bool,
-    waited_s: float,
-) -> ConnectionFailed | None:
-    """Causes below NATS: TLS, names, routes, silence."""
+def _network(error: Exception, server: str) -> ConnectionFailed | None:
+    """Causes below NATS that are told by their error: TLS, names, routes."""
     if isinstance(error, NotEncrypted):
         return ConnectionFailed(
             f"{server} does not offer TLS, so nothing was sent",
@@ -157,20 +170,14 @@ def _network(
             hint=_tls_hint(error),
         )
     if isinstance(error, socket.gaierror):
+        if error.errno == socket.EAI_AGAIN:
+            return ConnectionFailed(
+                f"the name server cannot tell now where the host in {server} is",
+                hint="does a name server answer this machine? The name may be right",
+            )
         return ConnectionFailed(
             f"unknown host in {server}",
             hint="is the name right, and does it resolve here?",
-        )
-    if isinstance(error, TimeoutError):
-        if reached:
-            return ConnectionFailed(
-                f"{server} accepted the connection and then said nothing for {waited_s:.1f} s",
-                hint="is that a nats-server, and does it run? One that was stopped or is "
-                "overloaded does this, and so does a server that waits for TLS",
-            )
-        return ConnectionFailed(
-            f"no answer from {server} within {waited_s:.1f} s",
-            hint="is the host up, and does a firewall let it through?",
         )
     if is_refused(error):
         return ConnectionFailed(
@@ -238,13 +245,9 @@ def _nats(error: Exception, server: str, *, bot: str, waited_s: float) -> Connec
 
 
 def _numbers(error: Exception) -> set[int]:
-    """The system's error numbers: several where a name has several addresses, and then only in the
-    text."""
-    if not isinstance(error, OSError):
-        return set()
-    if error.errno is not None:
-        return {error.errno}
-    return {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))}
+    """The system's error numbers: several where a name has several addresses."""
+    failures = error.failures if isinstance(error, Unreachable) else [error]
+    return {one.errno for one in failures if isinstance(one, OSError) and one.errno is not None}
 
 
 def _tls_cause(error: ssl.SSLError) -> str:

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from nats.aio.transport import TcpTransport
 
+from sealbus.looking_up import addresses_of
 from sealbus.nats import in_process
 
 if TYPE_CHECKING:
     from urllib.parse import ParseResult
+
+
+class Stage(enum.Enum):
+    """How far an attempt to connect is. One that failed stays at its last stage."""
+
+    LOOKING_UP = "looking up"
+    """The addresses of the server are being looked up."""
+    CONNECTING = "connecting"
+    """None of them has taken the connection yet."""
+    REACHED = "reached"
+    """One has taken it. That is not yet a session."""
+    ENCRYPTING = "encrypting"
+    """TLS has begun there, and not ended."""
+
+
+class Unreachable(OSError):
+    """No address of a server has taken the connection."""
+
+    def __init__(self, failures: list[OSError]) -> None:
+        """``failures``: the error of each address."""
+        super().__init__("; ".join(f"{failure}" for failure in failures))
+        self.failures = failures
 
 
 class SpokeFirst(OSError):
@@ -26,8 +50,8 @@ class Transport(TcpTransport):
     state, and asyncio logs a warning each time.
     """
 
-    handshaking = False
-    """Whether the connection is being encrypted now."""
+    stage = Stage.LOOKING_UP
+    """How far the connection is."""
 
     greeted: Callable[[bytes], Awaitable[None]] | None = None
     """Awaited once, with the first line of the server, before the answer to it."""
@@ -47,12 +71,32 @@ class Transport(TcpTransport):
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """Connect over TCP, or to a server inside this process (:mod:`sealbus.nats.in_process`)."""
-        if uri.hostname is None or not in_process.is_in_process(uri.hostname):
-            await super().connect(uri, buffer_size, connect_timeout)
-            return
-        self._io_reader, self._io_writer = in_process.connect(uri.hostname, buffer_size)
+        host = uri.hostname or ""
+        if in_process.is_in_process(host):
+            self._io_reader, self._io_writer = in_process.connect(host, buffer_size)
+        else:
+            # In place of nats-py's way, which looks names up on threads of the event loop.
+            async with asyncio.timeout(connect_timeout):
+                await self._open(host, uri.port, buffer_size)
         self._bare_io_reader = self._io_reader
         self._bare_io_writer = self._io_writer
+        self.stage = Stage.REACHED
+
+    async def _open(self, host: str, port: int | None, buffer_size: int) -> None:
+        """Connect to the first address of ``host`` that takes the connection."""
+        failures: list[OSError] = []
+        addresses = await addresses_of(host, port)
+        self.stage = Stage.CONNECTING
+        for address in addresses:
+            try:
+                self._io_reader, self._io_writer = await asyncio.open_connection(
+                    address, port, limit=buffer_size
+                )
+            except OSError as error:
+                failures.append(error)
+            else:
+                return
+        raise failures[0] if len(failures) == 1 else Unreachable(failures)
 
     async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002  # nats-py's number
         """Read as many bytes as one turn of the event loop may take. While more come than are
@@ -108,10 +152,10 @@ class Transport(TcpTransport):
             server_hostname=host,
         )
         # Not reset in a `finally`: after a failed handshake the diagnosis asks for it.
-        self.handshaking = True
+        self.stage = Stage.ENCRYPTING
         async with asyncio.timeout(connect_timeout):
             transport = await starting
-        self.handshaking = False
+        self.stage = Stage.REACHED
         assert transport is not None
         self._io_reader = reader
         self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
