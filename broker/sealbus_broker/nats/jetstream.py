@@ -37,6 +37,13 @@ REPEAT_S: Final = 1.0
 """The pause before a request without an answer is sent again. It is longer than an answer takes,
 and about as long as an election."""
 
+RELOAD_S: Final = 1.0
+"""How long NATS may say that there is no JetStream. nats-server says so for a moment while it reads
+its configuration anew, as after each renewal of a certificate: for 0.1 s on a busy machine."""
+
+RELOAD_PAUSE_S: Final = 0.05
+"""The pause before the next request meanwhile."""
+
 API: Final = "$JS.API"
 """The first tokens of every subject on which JetStream takes calls."""
 
@@ -92,6 +99,23 @@ _HINTS: Final[Mapping[int, str]] = {
 """Hints, by JetStream's error code."""
 
 
+async def one_request(
+    nc: Client, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None = None
+) -> Msg:
+    """Send a request once; send it again while nats-server reads its configuration.
+
+    Raises nats-py's errors: after :data:`RELOAD_S`, also that there is no JetStream.
+    """
+    until = time.monotonic() + min(RELOAD_S, timeout_s)
+    while True:
+        try:
+            return await nc.request(subject, data, timeout_s, headers=headers)
+        except NoRespondersError:
+            if time.monotonic() >= until:
+                raise
+        await asyncio.sleep(RELOAD_PAUSE_S)
+
+
 async def request(
     nc: Client, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None = None
 ) -> Json:
@@ -105,8 +129,8 @@ async def request(
     while True:
         try:
             answer = await _answer(nc, subject, data, timeout_s, headers)
-        # Only silence leads to another attempt. NATS says at once that there is no JetStream, and
-        # nats-py that there is no connection.
+        # Only silence leads to another attempt. NATS says soon that there is no JetStream, and
+        # nats-py at once that there is no connection.
         except NatsTimeoutError:
             log.warning(
                 "jetstream.not-answered",
@@ -134,7 +158,7 @@ async def _answer(
     asking: set[asyncio.Task[Msg]] = set()
     try:
         while (left_s := deadline - time.monotonic()) > 0:
-            one = nc.request(subject, data, left_s, headers=headers)
+            one = one_request(nc, subject, data, left_s, headers)
             asking.add(asyncio.create_task(one, name=f"asking {subject}"))
             done, _ = await asyncio.wait(
                 asking, timeout=min(REPEAT_S, left_s), return_when=asyncio.FIRST_COMPLETED
@@ -202,7 +226,7 @@ async def leader_get(nc: Client, stream: str, sequence: int, timeout_s: float) -
     """
     body = json.dumps({"seq": sequence}).encode()
     subject = f"{API}.STREAM.MSG.GET.{stream}"
-    answer = json.loads((await nc.request(subject, body, timeout_s)).data)
+    answer = json.loads((await one_request(nc, subject, body, timeout_s)).data)
     if is_missing(answer):
         return None
     if "error" in answer:

@@ -18,7 +18,7 @@ from sealbus.nats.acks import read_ack
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull import next_subject
 from sealbus.protocol.streams import QUARANTINE
-from sealbus_broker.nats.jetstream import API, direct_get
+from sealbus_broker.nats.jetstream import API, direct_get, one_request
 from sealbus_broker.relay.store import quarantine
 from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 
@@ -98,7 +98,8 @@ async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any]
 
 
 async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
-    answer = await nc.request(
+    answer = await one_request(
+        nc,
         f"{API}.STREAM.INFO.{QUARANTINE}",
         json.dumps({"subjects_filter": wanted}).encode(),
         READ_TIMEOUT_S,
