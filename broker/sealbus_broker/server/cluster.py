@@ -30,6 +30,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -164,6 +165,31 @@ class LocalCluster:
         await asyncio.gather(*(node.stop() for node in self._nodes))
 
 
+async def _copy(source: Path, target: Path) -> None:
+    """Copy a store. A cancellation ends the copying after the file in hand."""
+    given_up = threading.Event()
+
+    def copy(one: str, other: str) -> str:
+        if given_up.is_set():
+            raise _GivenUp
+        return shutil.copy2(one, other)
+
+    copying = asyncio.create_task(
+        asyncio.to_thread(shutil.copytree, source, target, copy_function=copy)
+    )
+    try:
+        await asyncio.shield(copying)
+    except asyncio.CancelledError:
+        given_up.set()
+        # The next start may empty the folder at once.
+        await asyncio.gather(copying, return_exceptions=True)
+        raise
+
+
+class _GivenUp(Exception):
+    """Nobody waits for the copy any more."""
+
+
 async def _together(works: Iterable[Coroutine[object, object, None]]) -> None:
     """Do all at once. The first error ends the others, and is raised."""
     tasks = [asyncio.create_task(work) for work in works]
@@ -205,7 +231,7 @@ async def _grow(growth: Growth, login: Login) -> None:
         for node in growth.nodes:
             # Of an attempt that was not finished. No relay has stored anything there.
             await kept_free.enter_async_context(node.emptied())
-        await asyncio.to_thread(shutil.copytree, single.store, first.store)
+        await _copy(single.store, first.store)
     async with _running(growth.nodes), login(first) as nc:
         try:
             async with asyncio.timeout(ADOPT_S):
