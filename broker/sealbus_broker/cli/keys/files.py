@@ -61,29 +61,34 @@ def make_key(
         )
     key = key or SigningKey.generate(KeyKind.BOT)
     pinned = frozenset(one.raw for one in facts.bus_keys)
-    tls = _certificates(bus, bot, facts, path, now)
+    there = frozenset(path.parent.glob("*"))
+    tls, written = _certificates(bus, bot, facts, path, now)
     Credentials(facts.name, bot, key, facts.servers, pinned, pins or {}, tls).write(path)
     try:
         with writing(bus.path / "keys"):
             add_key(bus.path, bot, key.public, now, None if link is None else parse_link(link))
     except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        for one in (path, *(one for one in written if one not in there)):
+            with contextlib.suppress(OSError):
+                one.unlink()
         raise
     return path
 
 
 def _certificates(
     bus: BusFolder, bot: str, facts: BusFile, path: Path, now: datetime
-) -> TlsFiles | None:
-    """Make a certificate beside the credentials, on a bus with TLS and an authority of its own."""
+) -> tuple[TlsFiles | None, list[Path]]:
+    """Make a certificate beside the credentials, on a bus with TLS and an authority of its own.
+
+    Also return the files that were written.
+    """
     if not is_encrypted(facts.servers[0]) or not (bus.state / "ca.key").exists():
-        return None
+        return None, []
     from sealbus_broker.cli.tls.cert_files import (
         Authority,
     )  # a bus without TLS does not wait for the library behind it
 
-    return Authority.load(bus, facts.name).certify_bot(bot, path, now)[0]
+    return Authority.load(bus, facts.name).certify_bot(bot, path, now)
 
 
 def check_declared(bus: BusFolder, bot: str) -> list[str]:
