@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import shutil
 import socket
 import ssl
 import threading
@@ -93,6 +94,14 @@ class TestInit:
         changed = {name for name, content in everything(tls_bus).items() if content != before[name]}
         pairs = {f"credentials/{bot}.{kind}" for bot in BOTS for kind in ("pem", "key")}
         assert changed == pairs | {".sealbus/bus.pem", ".sealbus/bus.key"}
+
+    def test_makes_no_second_authority(self, tls_bus: Path) -> None:
+        """In a clone from git, which has neither the keys of the bus nor the authority."""
+        shutil.rmtree(tls_bus / ".sealbus")
+        before = everything(tls_bus)
+        ran = quickly("certs", "init", cwd=tls_bus)
+        assert (ran.code, "the authority of the bus is not in" in ran.err) == (1, True), ran.err
+        assert everything(tls_bus) == before
 
     def test_keeps_the_names_that_were_given(self, tls_bus: Path) -> None:
         run(tls_bus, "certs", "init", "--name", "bus.example.com", "--name", "10.1.2.3")

@@ -186,7 +186,7 @@ class BusFolder:
         Raises if they are missing, or are not those that ``bus.toml`` names.
         """
         known = self.bus_file()
-        if known is not None and not self._has_secrets():
+        if known is not None and not self.has_secrets():
             raise self._elsewhere(known, "")
         secrets = BusSecrets.load(self.secrets_file)
         if known is not None and not {*secrets.publics} & {*known.bus_keys}:
@@ -205,7 +205,7 @@ class BusFolder:
         stops working.
         """
         known = self.bus_file()
-        if self._has_secrets():
+        if self.has_secrets():
             return self.secrets()
         if known is not None and not new_keys:
             raise self._elsewhere(
@@ -220,7 +220,8 @@ class BusFolder:
             self.record(replace(known, bus_keys=(secrets.bus.public,), made_ms=made_ms, links=()))
         return secrets
 
-    def _has_secrets(self) -> bool:
+    def has_secrets(self) -> bool:
+        """Whether the bus's own keys are here, and not in another copy of the folder."""
         path = self.secrets_file
         with reading(path):
             return path.exists() or path.is_symlink()

@@ -40,7 +40,7 @@ from sealbus_broker.certificates import (
 )
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
-from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder, encrypted
 from sealbus_broker.policy.bus_file import FILE, BusFile, address
 
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -79,9 +79,16 @@ class Authority:
         """Read the authority, or make it. Also return the files that were made.
 
         Raises:
-            Unusable: A file cannot be used, or the bus has certificates of another authority.
+            Unusable: A file cannot be used, the bus has certificates of another authority, or its
+                own authority is elsewhere.
         """
         check_authority(facts)
+        if encrypted(facts) == facts and not cls.exists(bus) and not bus.has_secrets():
+            raise Unusable(
+                f"{FILE} has tls:// addresses, and the authority of the bus is not in {bus.state}",
+                hint="copy ca.key and ca.pem from the machine that has them; or make a new "
+                f"authority, after you have written nats:// into {FILE}",
+            )
         pair, written = open_authority(
             bus.state / "ca.key",
             bus.state / "ca.pem",
