@@ -76,7 +76,6 @@ class TestBot:
         [
             (["greeter"], "declares greeter already"),
             (["shop", "-p", "greetings.snt"], "did you mean greetings.sent?"),
-            (["shop", "-p", "Bad Pattern"], "is not valid"),
             (["shop", "-p", ">"], "may not be a wildcard"),
             (["shop", "-r", "operators"], "did you mean operator?"),
             (["shop", "--out", "keys/shop.toml"], "for public keys"),
@@ -92,12 +91,35 @@ class TestBot:
         assert everything(bus) == before
 
     @pytest.mark.parametrize(
-        ("name", "said"), [("Shop", "is not valid"), ("sealbus", "the relay's own name")]
+        ("arguments", "said"),
+        [
+            (["Shop"], "is not valid"),
+            (["sealbus"], "the relay's own name"),
+            (["shop", "-p", "Bad Pattern"], "is not valid"),
+            (["shop", "-s", "a..b"], "is not valid"),
+        ],
     )
-    def test_whose_name_is_none_is_wrong_usage(self, bus: Path, name: str, said: str) -> None:
+    def test_whose_words_are_none_is_wrong_usage(
+        self, bus: Path, arguments: list[str], said: str
+    ) -> None:
         before = everything(bus)
-        told = sealbus("bot", "add", name, cwd=bus)
+        told = quickly("bot", "add", *arguments, cwd=bus)
         assert (told.code, said in told.err) == (2, True)
+        assert everything(bus) == before
+
+    def test_that_is_not_removed_names_the_file_in_the_way(
+        self, bus: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And no file of the copy in which the change is tried."""
+        before = everything(bus)
+
+        def refuse(path: Path, *_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{path}")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", refuse)
+            told = quickly("bot", "rm", "clock", "--yes", "--dir", str(bus), cwd=bus)
+        assert (told.code, f"{bus}/keys/clock.yaml cannot be written" in told.err) == (1, True)
         assert everything(bus) == before
 
     def test_on_a_full_disk_changes_nothing(self, bus: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 
 import click
@@ -12,6 +11,7 @@ from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import AnsweredNo
 from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.nats.mirror import Mirror, begin
@@ -116,10 +116,7 @@ def promote(second: str, folder: str | None, yes: bool) -> None:
         async with as_relay(there, secrets, "sealbus mirror", CONNECT_S, tls) as nc:
             return await make_stream(nc, policy)
 
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("nobody can confirm this without a terminal: give --yes")
-        click.confirm("Is the first site gone for good?", abort=True, err=True)
+    confirm("Is the first site gone for good?", yes=yes)
     last = run(work)
     click.echo(f"promoted the mirror: its last message has the sequence {last}", err=True)
     click.echo("start nats-server there with promoted.conf, and then the relays", err=True)

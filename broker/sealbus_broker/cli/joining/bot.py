@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-import sys
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import click
 
 from sealbus.errors import InvalidInput, SealbusError
 from sealbus.file_hints import file_hint
+from sealbus.protocol.subjects import check_pattern
 from sealbus.text_file import decode_text
 from sealbus_broker.cli.joining.invite import make as make_invitation
 from sealbus_broker.cli.keys.files import check_bot, make_key, the_bus
@@ -22,6 +22,7 @@ from sealbus_broker.cli.shared.bus_options import dir_option, written_server_opt
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
 from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
 from sealbus_broker.policy.document import MAX_FILE_BYTES, read_file
@@ -101,6 +102,8 @@ def add(
         raise click.UsageError("--out has no meaning with --invite: no credentials are made here")
     if approve and not is_invited:
         raise click.UsageError("--approve needs --invite: a key that is made here is approved")
+    for pattern in (*publish, *subscribe):
+        check_pattern(pattern)
     bus = BusFolder.find(folder)
     check_bot(name)
     facts = the_bus(bus, servers)
@@ -164,12 +167,7 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
         click.echo(f"delete {file}", err=True)
     if dry_run:
         return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(
-                "nobody can confirm this without a terminal: give --yes to remove it"
-            )
-        click.confirm(f"Remove {name}?", abort=True, err=True)
+    confirm(f"Remove {name}?", yes=yes)
     with alone(bus.path):
         if _policy_text(bus) != before:
             what = f"{bus.path / FILE} has changed since the command showed its changes"
@@ -221,11 +219,12 @@ def _policy_text(bus: BusFolder) -> str:
         raise Unusable(f"{path}: {error.what}", hint=error.hint) from None
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, *left_out: str) -> None:
     """Copy a folder, and of each file as much as a loader reads. Raises :class:`Unusable`."""
+    ignored = shutil.ignore_patterns(*left_out)
     with reading(source):
         if source.is_dir():
-            shutil.copytree(source, target, symlinks=True, copy_function=_copy_file)
+            shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=_copy_file)
 
 
 def _copy_file(source: str, target: str) -> None:
@@ -259,10 +258,8 @@ def _try(
     with writing("a temporary folder"), tempfile.TemporaryDirectory(prefix="sealbus-") as copy:
         root = Path(copy)
         (root / FILE).write_text(policy, encoding="utf-8", newline="")
-        for name in ("schemas", "keys"):
-            _copy(bus.path / name, root / name)
-        if without is not None:
-            (root / "keys" / f"{without}.yaml").unlink(missing_ok=True)
+        _copy(bus.path / "schemas", root / "schemas")
+        _copy(bus.path / "keys", root / "keys", *([] if without is None else [f"{without}.yaml"]))
         loaded = load(root)
     if loaded.policy is None:
         for problem in loaded.problems:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
@@ -20,6 +19,7 @@ from sealbus_broker.cli.shared.errors import AnsweredNo, Unusable
 from sealbus_broker.cli.shared.files import writing
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.operator import table
+from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.escape import json_line, printable
@@ -155,12 +155,11 @@ def accept(
     record = _choose(came, bot, key)
     text = PublicKey(record.key, KeyKind.BOT).text
     click.echo(f"{bot}: {text} came at {time_text(record.at_ms)}", err=True)
-    if key is None and not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(
-                "nobody can confirm this without a terminal: give --key FINGERPRINT, or --yes"
-            )
-        click.confirm(f"Does the host of {bot} show this fingerprint?", abort=True, err=True)
+    confirm(
+        f"Does the host of {bot} show this fingerprint?",
+        yes=yes or key is not None,
+        otherwise="give --key FINGERPRINT, or --yes",
+    )
     with writing(bus.path / FOLDER / f"{bot}.yaml"):
         accepted = enrol(
             bus.path,

@@ -8,6 +8,7 @@
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written
     ├── TooFew               1   fewer messages came than the command waited for
+    ├── Declined             1   a person has answered the command's question with no
     └── AnsweredNo           3   the bus has answered, and the answer is no
     ReaderGone               0   the reader of stdout has left
     Stopped            128 + n   signal n ended the work early
@@ -27,7 +28,7 @@ EXIT_CODES: Final[Mapping[str, str]] = {
     "0": "The command worked, or the reader of stdout has left, as `| head` does.",
     "1": (
         "The command failed: no bus, no verdict, a file that cannot be read or written,"
-        " or data that stdout does not take."
+        " data that stdout does not take, or a no to its question."
     ),
     "2": "The command line is wrong, or a value in it. Nothing was done.",
     "3": "The answer is no: refused, invalid, not granted or not there.",
@@ -56,6 +57,10 @@ class OutputFailed(SealbusError):
 
 class TooFew(SealbusError):
     """Fewer messages came than the command waited for."""
+
+
+class Declined(SealbusError):
+    """A person has answered the question of a command with no."""
 
 
 class AnsweredNo(SealbusError):

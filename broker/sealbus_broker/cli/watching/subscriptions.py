@@ -6,7 +6,6 @@ for a number of them, and so has each bot.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,6 +14,7 @@ import click
 
 from sealbus import Bot, NoReply, Unresolved
 from sealbus.own import SUBSCRIPTIONS_LIST, SUBSCRIPTIONS_REMOVE
+from sealbus.protocol.subjects import check_name, consumer_owner
 from sealbus_broker.cli.shared.bus_options import find_credentials
 from sealbus_broker.cli.shared.errors import AnsweredNo, CommandStopped
 from sealbus_broker.cli.shared.operator import (
@@ -25,6 +25,7 @@ from sealbus_broker.cli.shared.operator import (
     operator_options,
     table,
 )
+from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, connected, run
 from sealbus_broker.escape import json_line, readable
 
@@ -66,6 +67,8 @@ def ls(
 
     The last delivery is "-" if nothing was delivered since nats-server started.
     """
+    if owner is not None:
+        check_name(owner)
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
 
     async def read(_: Stop) -> list[dict[str, Any]]:
@@ -109,8 +112,7 @@ def rm(
 
     async def find(_: Stop) -> dict[str, Any]:
         async with connected(operator, timeout or CONNECT_S):
-            owner = consumer.rpartition("_")[0]
-            async for row in _rows(operator, owner, answer_s):
+            async for row in _rows(operator, consumer_owner(consumer), answer_s):
                 if row["consumer"] == consumer:
                     return row
         raise AnsweredNo(
@@ -130,12 +132,7 @@ def rm(
     click.echo(f"the subscription {place}, with {waiting} messages to deliver{listening}", err=True)
     if dry_run:
         return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(
-                "nobody can confirm this without a terminal: give --yes to remove it"
-            )
-        click.confirm("Remove it?", abort=True, err=True)
+    confirm("Remove it?", yes=yes)
     try:
         run(remove)
     except (NoReply, Unresolved, CommandStopped):
