@@ -135,6 +135,8 @@ def test_options_that_do_not_fit_are_refused(bus: Path, options: list[str], told
         (["--cluster", "--node", "a", "--node", "b"], 2),
         (["--cluster", "--node", "a..b", "--node", "c", "--node", "d"], 2),
         (["--second-site", "a..b"], 2),
+        (["--sync", "soon"], 2),
+        (["--sync", "0s"], 2),
         (["--tls-dir", "/tls"], 1),
         (["--second-site", "a.example"], 1),
     ],

@@ -18,7 +18,7 @@ from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, s
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
 from sealbus_broker.cli.shared.folder import BusFolder, encrypted
-from sealbus_broker.cli.shared.options import DIGITS, WholeNumber
+from sealbus_broker.cli.shared.options import DIGITS, WholeNumber, sync_interval
 from sealbus_broker.cli.tls.embedded_tls import (
     any_client_option,
     is_loopback,
@@ -70,7 +70,9 @@ _SITE: Final = frozenset({"site_port", "site_dir"})
 )
 @click.option(
     "--sync",
+    type=sync_interval,
     default="always",
+    metavar="DURATION",
     show_default=True,
     help="JetStream's sync_interval: always, or a time such as 2m.",
 )

@@ -23,7 +23,7 @@ from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_sign
 from sealbus_broker.cli.running.workers import MOST_WORKERS, WorkerProcesses
 from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.shared.folder import BusFolder
-from sealbus_broker.cli.shared.options import WholeNumber
+from sealbus_broker.cli.shared.options import WholeNumber, sync_interval
 from sealbus_broker.cli.tls.embedded_tls import (
     any_client_option,
     check_address,
@@ -91,7 +91,9 @@ name_option = click.option(
 @any_client_option
 @click.option(
     "--sync",
+    type=sync_interval,
     default="always",
+    metavar="DURATION",
     show_default=True,
     help="JetStream's sync_interval: always, or a time such as 2m.",
 )

@@ -25,6 +25,9 @@ MAX_SECONDS: Final = 24 * 60 * 60.0
 DECIMAL: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 """Seconds as people write them."""
 
+TIME: Final = re.compile(r"(?:[0-9]{1,6}(?:ms|s|m|h)){1,4}")
+"""A time as nats-server writes it, such as 1m30s."""
+
 DIGITS: Final = re.compile(r"-?[0-9]{1,19}")
 """A whole number of at most 64 bits."""
 
@@ -66,6 +69,16 @@ class WholeNumber(click.IntRange):
         raise click.BadParameter(
             f"'{readable(str(value), 80)}' is not a whole number {span}", ctx, param
         )
+
+
+def sync_interval(value: str) -> str:
+    """The type of ``--sync``: ``always``, or a time as nats-server writes it."""
+    # A part of what Go takes for a time. nats-server does not start with another text.
+    if value != "always" and (not TIME.fullmatch(value) or not re.search("[1-9]", value)):
+        raise click.BadParameter(
+            f"'{readable(value, 80)}' is neither always nor a time above 0, such as 500ms, 10s, 2m"
+        )
+    return value
 
 
 def nonce(value: str) -> bytes:

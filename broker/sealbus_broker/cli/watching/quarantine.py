@@ -19,6 +19,7 @@ from sealbus.own import QUARANTINE_LIST, QUARANTINE_SHOW, RECORD_REASONS
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.limits import MAX_INTEGER
+from sealbus.protocol.subjects import check_name, check_subject
 from sealbus_broker.cli.shared.bus_options import find_credentials
 from sealbus_broker.cli.shared.errors import InputFailed
 from sealbus_broker.cli.shared.files import write_new
@@ -80,6 +81,10 @@ def ls(
     Each record has a line. A second line has the detail, and the name that the bytes claim, where
     these exist.
     """
+    if session is not None:
+        check_name(session)
+    if subject is not None:
+        check_subject(subject)
     operator = Bot(find_credentials(folder, bot, credentials, OPERATOR))
     wanted = {"reason": reason, "bot": session, "subject": subject}
     filters = {name: value for name, value in wanted.items() if value is not None}
