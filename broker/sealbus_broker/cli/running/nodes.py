@@ -98,7 +98,8 @@ def make_servers(
 
     @contextlib.asynccontextmanager
     async def login(server: NatsServer) -> AsyncIterator[Client]:
-        async with as_relay([server.url], secrets, "sealbus up", LOGIN_S, bus.own_tls()) as nc:
+        url, tls = server.url, bus.own_tls()
+        async with as_relay([url], secrets, "sealbus up", LOGIN_S, tls, has_log=True) as nc:
             yield nc
 
     if not config.store_dir.exists():

@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.tls_files import TlsFiles
+from sealbus_broker.cli.shared.signals import waiting_is_told
 from sealbus_broker.logger import structlog
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
@@ -25,8 +26,12 @@ async def as_relay(
     name: str,
     within_s: float,
     tls: TlsFiles | None = None,
+    *,
+    has_log: bool = False,
 ) -> AsyncIterator[HardenedClient]:
     """Give a connection with the relays' login, and close it.
+
+    After a second without it, a person is told on stderr that the command waits.
 
     Args:
         servers: NATS URLs.
@@ -34,6 +39,7 @@ async def as_relay(
         name: The command's name, for the log of nats-server.
         within_s: How long it may take to connect.
         tls: The certificates of the bus.
+        has_log: Whether the command has a log, which takes lines of its own form alone.
 
     Raises:
         ConnectionFailed: No server could be reached in time. The error names each cause.
@@ -44,11 +50,14 @@ async def as_relay(
         if isinstance(error, ConnectionFailed):
             failures.append(error)
 
-    with _warnings_on_stderr():
+    seed = secrets.relay.seed_text
+    with contextlib.ExitStack() as told:
+        if not has_log:
+            told.enter_context(_warnings_on_stderr())
         try:
-            async with asyncio.timeout(within_s):
-                seed = secrets.relay.seed_text
-                nc = await connect(list(servers), seed, name=name, on_error=note, tls=tls)
+            with contextlib.nullcontext() if has_log else waiting_is_told(servers, within_s):
+                async with asyncio.timeout(within_s):
+                    nc = await connect(list(servers), seed, name=name, on_error=note, tls=tls)
         except (NatsError, OSError, TimeoutError):
             raise _not_reached(servers, failures, within_s) from None
         try:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -31,6 +31,9 @@ CONNECT_S: Final = 10.0
 
 NOTICE_S: Final = 1.0
 """Silence after which a person is told the reason of the wait."""
+
+SHORT_S: Final = 3.0
+"""A wait of which nobody is told, because it ends soon: that of a health check."""
 
 CLOSE_S: Final = 2.0
 """How long a command waits for an orderly end of its connection."""
@@ -108,6 +111,22 @@ def end_at_once(number: int) -> None:
     os._exit(128 + number)
 
 
+@contextlib.contextmanager
+def waiting_is_told(servers: Sequence[str], timeout_s: float) -> Iterator[None]:
+    """Tell a person on stderr that the command waits for ``servers``, if it does for a second."""
+    if timeout_s <= SHORT_S:
+        yield
+        return
+    text = f"waiting for the bus at {', '.join(servers)}, for {timeout_s:g} s"
+    notice = asyncio.get_running_loop().call_later(
+        NOTICE_S, functools.partial(click.echo, text, err=True)
+    )
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
 @contextlib.asynccontextmanager
 async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> AsyncIterator[Bot]:
     """``bot`` while it is connected. After a second, it says on stderr that it waits for the bus.
@@ -115,17 +134,8 @@ async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> Asy
     Raises :class:`~sealbus.errors.ConnectionFailed` after ``timeout_s``. Gentle work passes its
     ``stop``. Then :class:`CommandStopped` is raised if a signal comes before the bot is connected.
     """
-    where = ", ".join(bot.credentials.servers)
-    notice = asyncio.get_running_loop().call_later(
-        NOTICE_S,
-        functools.partial(
-            click.echo, f"waiting for the bus at {where}, for {timeout_s:g} s", err=True
-        ),
-    )
-    try:
+    with waiting_is_told(bot.credentials.servers, timeout_s):
         await (stop.before(bot.connect(timeout_s)) if stop is not None else bot.connect(timeout_s))
-    finally:
-        notice.cancel()
     try:
         if stop is not None:
             stop.check()
