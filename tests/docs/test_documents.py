@@ -11,6 +11,7 @@ import click
 import pytest
 
 from sealbus.grants import OLD_POLICY_S
+from sealbus.own import QUESTION_TTL_MS
 from sealbus.protocol.limits import (
     LEAST_VALUES,
     MAX_NAME_CHARS,
@@ -248,6 +249,7 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
         ),
         r"more than ([\d,]+) worthless envelopes a second": (f"{MOST_WORTHLESS:,}",),
         r"client asks again for (\d+) s": (f"{OLD_POLICY_S:g}",),
+        r"with a live message of (\d+) s, so": (str(QUESTION_TTL_MS // 1000),),
         r"in memory for its window, at about (\d+) bytes each": ("150",),
         r"At ([\d,]+) messages a second, the window of the defaults": ("1,000",),
         r"\((\d+) minutes\) needs (\d+) MB, and": (

@@ -26,7 +26,7 @@ version: 1
 bus: shop
 limits:
   ttl: 30s
-  live_ttl: 500ms
+  live_ttl: 5s
   clock_skew: 0s
   ingress_wait: 10m
   session: 1h
@@ -71,7 +71,7 @@ def policy(bus: Folder) -> Policy:
 def test_limits(policy: Policy) -> None:
     assert policy.limits == Limits(
         ttl_ms=30_000,
-        live_ttl_ms=500,
+        live_ttl_ms=5_000,
         clock_skew_ms=0,
         ingress_wait_ms=600_000,
         session_ms=3_600_000,

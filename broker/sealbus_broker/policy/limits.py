@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from sealbus.own import QUESTION_TTL_MS
 from sealbus.protocol.limits import (
     MAX_CONSUMERS,
     MAX_ENVELOPE_BYTES,
@@ -79,7 +80,8 @@ _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
 RANGES: Final = {
     # An envelope cannot carry a longer one (MAX_TTL_MS).
     "ttl": (MIN_TIME_MS, MAX_TTL_MS),
-    "live_ttl": (MIN_TIME_MS, MAX_TTL_MS),
+    # No bot could connect with a shorter one.
+    "live_ttl": (QUESTION_TTL_MS, MAX_TTL_MS),
     "clock_skew": (0, MAX_TIME_MS),
     "ingress_wait": _TIME,
     "session": (MIN_SESSION_MS, MAX_TIME_MS),

@@ -42,6 +42,10 @@ RECORD_REASONS: Final = (
 An operator may ask for the records of one reason.
 """
 
+QUESTION_TTL_MS: Final = 5_000
+"""Life of a question to the bus. A bot asks for its grants before it knows the limits of the
+policy, so no policy may have a shorter ``live_ttl``."""
+
 OWN_BYTES: Final = 512
 """Largest payload of a request to the bus itself. The schemas allow less than 400 bytes."""
 

@@ -12,6 +12,7 @@ from sealbus.grants import Declared, KnownGrants
 from sealbus.life.states import Life
 from sealbus.log import log
 from sealbus.outcomes import Refused, RequestFailed, Unresolved
+from sealbus.own import QUESTION_TTL_MS
 from sealbus.payloads import pack_payload
 from sealbus.protocol.answer import ANSWER_REFUSED, ERROR_ID, ERROR_VERSION, error_payload
 from sealbus.protocol.delivery import Message
@@ -30,7 +31,7 @@ TTL_S: Final = 30.0
 """Life of an envelope: far longer than a verdict takes, half of a policy's default limit.
 Less if the policy allows less."""
 
-LIVE_TTL_S: Final = 5.0
+LIVE_TTL_S: Final = QUESTION_TTL_MS / 1000
 """The same for a live message, which nobody wants later."""
 
 UNBORN: Final = bytes(NONCE_BYTES)
