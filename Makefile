@@ -124,9 +124,12 @@ test: $(READY) ## check, and run all tests; T=tests/gate runs these tests alone
 compiled: $(READY)
 	@$(BIN) -m pytest --collect-only -qq $(ARGS) >/dev/null 2>&1 || true  # the tests show errors
 
+# To import these takes longer than their few quick tests are worth.
+SERVED := $(addprefix --ignore=tests/,attacks cli e2e faults)
+
 .PHONY: test-fast
 test-fast: $(READY) ## run only quick tests, without a server (20 s); T as for test
-	$(BIN) -m pytest $(TESTS) -m 'not processes and not slow' $(ARGS)
+	$(BIN) -m pytest $(TESTS) -m 'not processes and not slow' $(if $(T),,$(SERVED)) $(ARGS)
 
 # It leaves tests/performance out, because these tests need the same hook of the interpreter.
 .PHONY: coverage

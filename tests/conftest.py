@@ -9,11 +9,12 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import zlib
 from collections.abc import Generator
+from functools import cache
 from inspect import ismodule
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -69,28 +70,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 STARTERS = frozenset(
     {
-        "benchmarks.attacks",
-        "benchmarks.bus",
         "sealbus_broker.server.process",
         "subprocess",
-        "tests.attacks.ground",
-        "tests.cli.bus",
-        "tests.cli.command",
-        "tests.docs.transcript",
-        "tests.faults.greedy.trial",
-        "tests.faults.histories.playing",
-        "tests.faults.market",
-        "tests.faults.revocations",
-        "tests.faults.yard",
-        "tests.e2e.shop",
         "tests.fork_server",
-        "tests.forked",
-        "tests.packaging.release",
         "tests.ports",
-        "tests.scene",
     }
 )
-"""Modules that start other processes for tests."""
+"""Modules that start other processes, or that tests need for one."""
 
 
 LONGEST = (
@@ -133,19 +119,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=_place)
-    marked: dict[ModuleType, bool] = {}
     for item in items:
-        if isinstance(item, pytest.Function):
-            if item.module not in marked:
-                used = (
-                    getattr(it, "__name__" if ismodule(it) else "__module__", "")
-                    for it in vars(item.module).values()
-                )
-                marked[item.module] = not STARTERS.isdisjoint(
-                    name for name in used if isinstance(name, str)
-                )
-            if marked[item.module]:
-                item.add_marker("processes")
+        if isinstance(item, pytest.Function) and _starts_processes(item.module.__name__):
+            item.add_marker("processes")
+
+
+@cache
+def _starts_processes(name: str) -> bool:
+    """Whether a module is one of :data:`STARTERS`, or uses one by way of other modules of tests."""
+    seen: set[str] = set()
+    waiting = {name}
+    while waiting:
+        seen |= waiting
+        if waiting & STARTERS:
+            return True
+        waiting = set().union(*map(_used, waiting)) - seen
+    return False
+
+
+@cache
+def _used(name: str) -> frozenset[str]:
+    """The modules of the values in a module of tests. Other modules use none of tests."""
+    if not name.startswith(("tests.", "benchmarks.")):
+        return frozenset()
+    names = (
+        getattr(one, "__name__" if ismodule(one) else "__module__", None)
+        for one in vars(sys.modules[name]).values()
+    )
+    return frozenset(one for one in names if isinstance(one, str))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,6 +25,8 @@ from tests.client.servers import Serve
 from tests.listening import listening
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 PLAIN = ""
 
 

@@ -24,6 +24,8 @@ from tests.client.servers import Serve
 from tests.listening import listening
 from tests.waiting import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 MUTUAL = ', verify: true, min_version: "1.3", handshake_first: true'
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ from sealbus_broker.oidc.keys import read_keys
 from sealbus_broker.oidc.token import Token
 from sealbus_broker.oidc.verifying import fits, objection
 from tests.oidc.issuer import encode
+
+pytestmark = pytest.mark.slow
 
 PROVIDER = Provider("idp", "https://idp.example", "sealbus:shop", "RS256")
 PARTS = st.text('ABCabc019_-=+/.{}" é', max_size=30)

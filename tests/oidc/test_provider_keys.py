@@ -170,6 +170,7 @@ async def test_key_set_elsewhere_has_to_be_https(issuer: Issuer, keys: ProviderK
     assert issuer.asked == [DISCOVERY]
 
 
+@pytest.mark.slow
 async def test_slow_provider_holds_no_login_up(issuer: Issuer, keys: ProviderKeys) -> None:
     """It drips a byte at a time. A login waits for its part, and the fetch ends at its own time."""
     issuer.faults[DISCOVERY] = drip

@@ -34,6 +34,8 @@ from tests.gate.world import ORDER
 from tests.protocol.strategies import damaged, json_values, odd_values, spellings
 from tests.vectors.files import expand, load
 
+pytestmark = pytest.mark.slow
+
 MISSED: Final = "malformed"
 
 

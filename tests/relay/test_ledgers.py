@@ -194,6 +194,7 @@ async def test_a_missing_live_is_made_and_read(monkeypatch: pytest.MonkeyPatch) 
     assert ledgers.by_delivery[DeliveryClass.LIVE].since_ms == 7_000
 
 
+@pytest.mark.slow
 async def test_clocks_are_compared_while_live_has_no_leader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

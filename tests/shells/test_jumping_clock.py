@@ -17,6 +17,8 @@ from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 class Jump:
     """The clock of the bots, which a test moves. The relay's clock stays right."""

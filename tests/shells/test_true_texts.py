@@ -17,6 +17,8 @@ from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
 from tests.waiting import patiently, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def bus(tmp_path: Path) -> AsyncIterator[TestBus]:

@@ -18,6 +18,8 @@ from tests.vectors import test_vectors as plain
 from tests.vectors.client_mistakes import ALL, MISTAKES, PAYLOADS, QUICK, Runs
 from tests.vectors.test_planted_mistakes import mutated
 
+pytestmark = pytest.mark.slow
+
 
 def fails(runs: Runs) -> bool:
     """Whether some vector fails."""
