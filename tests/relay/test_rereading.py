@@ -53,7 +53,7 @@ class Server:
         self.asked_any = 0
         """How often any replica was asked."""
 
-    async def request(self, subject: str, *_: Any) -> Any:
+    async def request(self, subject: str, *_: Any, **__: Any) -> Any:
         if "DIRECT" in subject:
             self.asked_any += 1
             # As nats-py does.

@@ -23,7 +23,7 @@ class Server:
     def __init__(self, *silent: str) -> None:
         self._silent = silent
 
-    async def request(self, subject: str, _: bytes, __: float, /) -> SimpleNamespace:
+    async def request(self, subject: str, *_: object, **__: object) -> SimpleNamespace:
         if subject.rpartition(".")[2] in self._silent:
             raise NatsTimeoutError
         return SimpleNamespace(data=json.dumps(INFO).encode())
