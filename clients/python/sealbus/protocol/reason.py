@@ -1,7 +1,7 @@
 """Why a message was not accepted: one closed list of stable names.
 
 The same names stand in receipts, logs, metrics, the quarantine, CLI filters, the documentation and
-the test vectors. Names are never reused or changed; a new check gets a new name. The order is the
+the test vectors. Names are never reused or changed. Several checks may share one. The order is the
 order in which the gate checks.
 """
 
