@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sealbus.protocol.envelope import Envelope
-from sealbus.protocol.limits import MAX_PAYLOADS
+from sealbus.protocol.limits import MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import RefusedPayload
 from tests.attacks.corpus import Family
@@ -24,6 +24,7 @@ from tests.gate.world import (
     parent,
     salted,
     shipment,
+    two_orders,
 )
 
 FAMILY = Family("bursts")
@@ -182,6 +183,12 @@ def two_questions_in_one_envelope() -> Step:
 def more_together_than_an_envelope_may_have() -> Step:
     """Two orders that are each small enough. Other bots would wait while both are judged."""
     return Step(burst(*({**ORDER, "note": text * 62_000} for text in "xy")))
+
+
+@attack("check_together", Reason.SIZE)
+def a_byte_more_together_than_an_envelope_may_have() -> Step:
+    """Two orders, whose payloads have 122,881 bytes together."""
+    return Step(two_orders(MAX_TOGETHER_BYTES + 1))
 
 
 @attack("check_budget", Reason.SIZE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sealbus.protocol.envelope import Parent
-from sealbus.protocol.limits import MAX_PARENT_BYTES
+from sealbus.protocol.limits import MAX_BARE_PARENT_BYTES, MAX_PARENT_BYTES
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Verdict
 from tests.attacks.corpus import Family
@@ -63,6 +63,20 @@ def a_large_quote_where_nothing_is_compared() -> Step:
     payload = {**ORDER, "note": "x" * 70_000}
     reserved = envelope(RESERVED, payload=payload, parent=parent(order, carry=True))
     return Step(reserved, session="inventory")
+
+
+@attack("check_parent", Reason.CAUSE, without="schema")
+def a_parent_larger_than_a_stamp_where_nothing_is_compared() -> Step:
+    """It has 8,201 bytes. Nothing else of the message is looked at, here an invalid payload."""
+    large = b"x" * (MAX_BARE_PARENT_BYTES + 1)
+    return Step(envelope(RESERVED, payload=1, parent=large), session="inventory")
+
+
+@attack("check_schema", Reason.SCHEMA, without="cause")
+def an_invalid_payload_beside_the_largest_bare_parent() -> Step:
+    """The parent has 8,200 bytes, so the payload is judged before it is read."""
+    large = b"x" * MAX_BARE_PARENT_BYTES
+    return Step(envelope(RESERVED, payload=1, parent=large), session="inventory")
 
 
 @attack("check_what_came_before", Reason.CAUSE)

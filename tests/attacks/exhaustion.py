@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from examples.robbery.frames import pub
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES
+from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, most_values
 from sealbus.protocol.reason import Reason
+from sealbus_broker.gate.judge import ERROR_BYTES
 from tests.attacks.corpus import Family
 from tests.gate.bus import Step
 from tests.gate.scenarios import live
@@ -14,6 +15,7 @@ from tests.gate.world import (
     ORDER,
     PLACED,
     PULSE,
+    answer,
     envelope,
     nonce,
     odd,
@@ -62,6 +64,60 @@ def a_payload_of_more_values_than_its_subject_allows() -> Step:
     return Step(
         envelope(bot="rival", subject="orders.noted", payload=[None] * 200), session="rival"
     )
+
+
+@attack("check_payload", Reason.PAYLOAD)
+def a_note_of_a_value_more_than_its_subject_allows() -> Step:
+    """It has 76 values, where one for each four of 300 bytes is allowed."""
+    data = envelope(bot="rival", subject="orders.noted", payload=[None] * 75)
+    return Step(data, session="rival")
+
+
+@attack("check_payload", Reason.PAYLOAD, without="schema")
+def a_question_of_a_value_more_than_its_subject_allows() -> Step:
+    """It has 65 values, where 64 are allowed."""
+    return live(envelope(ASK, {"sku": "lamp", "more": [None] * 60}))
+
+
+def _failed(payload: object) -> Step:
+    """An answer that a request failed. It may be larger than the request's subject allows."""
+    said = answer(payload=payload, schema="sealbus.error", schema_version=1)
+    return live(said, session="inventory")
+
+
+def _failed_at_length(size: int) -> Step:
+    """The same with a payload of ``size`` bytes."""
+    room = size - len(pack_json({"error": "KeyError", "message": "x" * 1_000}))
+    return _failed({"error": "KeyError", "message": "x" * (1_000 + room)})
+
+
+def _failed_with_values(count: int) -> Step:
+    """The same with ``count`` values, of which seven are not items of its list."""
+    return _failed({"error": "KeyError", "message": "", "more": [0] * (count - 7)})
+
+
+@attack("check_schema", Reason.SCHEMA)
+def an_error_as_large_as_it_may_be_with_a_long_message() -> Step:
+    """It has 2,048 bytes, so it is decoded. The schema allows 200 characters of message."""
+    return _failed_at_length(ERROR_BYTES)
+
+
+@attack("check_budget", Reason.SIZE, without="schema")
+def an_error_a_byte_larger_than_it_may_be() -> Step:
+    """It has 2,049 bytes, and is not decoded."""
+    return _failed_at_length(ERROR_BYTES + 1)
+
+
+@attack("check_schema", Reason.SCHEMA)
+def an_error_of_as_many_values_as_it_may_have() -> Step:
+    """It has 512 values, so it is decoded. The schema allows no list in it."""
+    return _failed_with_values(most_values(ERROR_BYTES))
+
+
+@attack("check_payload", Reason.PAYLOAD, without="schema")
+def an_error_of_a_value_more_than_it_may_have() -> Step:
+    """It has 513 values."""
+    return _failed_with_values(most_values(ERROR_BYTES) + 1)
 
 
 @attack("check_payload", Reason.PAYLOAD, without="schema")

@@ -8,17 +8,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Draft, Envelope, seal_envelopes
+from sealbus.protocol.envelope import Draft, Envelope, Parent, seal_envelopes
 from sealbus.protocol.limits import (
     CERTIFICATE_AHEAD_MS,
+    MAX_BATCH,
     MAX_ENVELOPE_BYTES,
+    MAX_LISTED_DETAIL_BYTES,
+    MAX_NAME_CHARS,
+    MAX_PAYLOADS,
     MAX_SESSION_KEY_MS,
+    MAX_TOGETHER_BYTES,
 )
+from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import RefusedPayload, seal_stamps
 from tests.gate.bus import ACCEPTED, SETTLED, Step
 from tests.gate.scenarios import Catalogue, live
 from tests.gate.world import (
     ASK,
     BORN,
+    BUS_KEY,
     HOUR,
     KEYS,
     NOW,
@@ -37,7 +45,9 @@ from tests.gate.world import (
     parent,
     salted,
     shipment,
+    stamp,
     told,
+    two_orders,
 )
 
 CATALOGUE = Catalogue()
@@ -104,6 +114,19 @@ def a_bad_order_among_good_ones() -> Step:
 
 
 @honest()
+def as_many_payloads_as_an_envelope_may_have() -> Step:
+    """256 notes in one envelope."""
+    header = replace(PLACED, bot="rival", subject="orders.noted")
+    return Step(burst(*[None] * MAX_PAYLOADS, header=header), session="rival")
+
+
+@honest()
+def as_much_together_as_an_envelope_may_have() -> Step:
+    """Two orders, whose payloads have 122,880 bytes together."""
+    return Step(two_orders(MAX_TOGETHER_BYTES))
+
+
+@honest()
 def as_many_pulses_as_may_come_at_once() -> Step:
     """Two, and both count."""
     return live(burst(70, 71, header=PULSE))
@@ -140,6 +163,25 @@ def as_large_as_can_be() -> Step:
     room = MAX_ENVELOPE_BYTES - len(envelope(payload={**ORDER, "note": "x" * 70_000}))
     data = envelope(payload={**ORDER, "note": "x" * (70_000 + room)})
     return Step(data)
+
+
+@honest()
+def a_question_as_large_as_its_subject_allows() -> Step:
+    """The payload has 100 bytes."""
+    return live(envelope(ASK, {"sku": "x" * 93}))
+
+
+@honest()
+def a_note_of_as_many_values_as_its_subject_allows() -> Step:
+    """The list and its items are 75 values, one for each four of the 300 bytes allowed."""
+    data = envelope(bot="rival", subject="orders.noted", payload=[None] * 74)
+    return Step(data, session="rival")
+
+
+@honest()
+def a_question_of_as_many_values_as_each_subject_allows() -> Step:
+    """It has 64 values, map keys included. One for each four of its 100 bytes would be fewer."""
+    return live(envelope(ASK, {"sku": "lamp", "more": [None] * 59}))
 
 
 @honest()
@@ -316,6 +358,21 @@ def two_reservations_of_one_order() -> list[Step]:
 
 
 @honest()
+def a_reservation_of_the_one_good_order_of_a_burst() -> Step:
+    """The order's stamp has the most refused payloads and the most bytes of details.
+
+    So the parent has more than 5,000 bytes, although it quotes nothing.
+    """
+    details = ["x" * (MAX_LISTED_DETAIL_BYTES // 2)] * 2 + [None] * (MAX_PAYLOADS - 3)
+    refused = tuple(
+        RefusedPayload(at, Reason.SCHEMA, detail) for at, detail in enumerate(details, 1)
+    )
+    orders = burst(ORDER, *[{}] * (MAX_PAYLOADS - 1))
+    proof = parent(orders, count=MAX_PAYLOADS, refused=refused)
+    return Step(envelope(RESERVED, parent=proof), session="inventory")
+
+
+@honest()
 def a_shipment_of_the_order() -> Step:
     """The rule compares ``order_id``, so the order's envelope is carried too."""
     return Step(shipment(), session="shipping")
@@ -363,6 +420,14 @@ def a_question() -> Step:
 def an_answer() -> Step:
     """No grant is needed, because the question's stamp is one."""
     return live(answer(), session="inventory")
+
+
+@honest()
+def an_answer_with_the_longest_stamp_of_its_question() -> Step:
+    """A relay with a long name has stamped 1,024 questions under one signature."""
+    stamped = stamp(envelope(ASK), ASK, position=None, relay="r" * MAX_NAME_CHARS)
+    proof = Parent(seal_stamps(BUS_KEY, [stamped] * MAX_BATCH)[0]).encode()
+    return live(answer(parent=proof), session="inventory")
 
 
 @honest()

@@ -435,6 +435,13 @@ def burst(*payloads: object, header: Header = PLACED, **changes: Any) -> bytes:
     return sealed(Draft(header, [salted(body, at) for at, body in enumerate(bodies)]))
 
 
+def two_orders(size: int) -> bytes:
+    """An envelope with two orders, whose payloads have ``size`` bytes together."""
+    short = pack_json(ORDER)
+    room = size - len(short) - len(pack_json({**ORDER, "note": "x" * 70_000}))
+    return burst({**ORDER, "note": "x" * (70_000 + room)}, short)
+
+
 def sealed(draft: Draft, key: SigningKey | None = None) -> bytes:
     """The bytes of a sealed draft."""
     (envelope,) = seal_envelopes(key or KEYS.get(draft.header.bot, KEYS["stranger"]), [draft])
