@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import pytest
 
+from sealbus.protocol import envelope
 from sealbus_broker.gate import cause, certificates, judge, ledger, rate
 from tests.gate.bus import ACCEPTED, PureBus
 from tests.gate.world import compile_policy
@@ -190,11 +191,46 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (judge, "if self.envelope is None or len(self.envelope.payloads) == 1:",
      "if self.envelope is not None:"),
     (judge, "    if count == 1:", "    if True:"),
+    (envelope, "unpack_array(data, _ENVELOPE_TYPES, MAX_PAYLOADS)",
+     "unpack_array(data, _ENVELOPE_TYPES, MAX_PAYLOADS - 1)"),
+    (envelope, "unpack_array(data, _ENVELOPE_TYPES, MAX_PAYLOADS)",
+     "unpack_array(data, _ENVELOPE_TYPES, MAX_PAYLOADS + 1)"),
+    (judge, "if count > most.payloads", "if count >= most.payloads"),
     (judge, "if size > most.size", "if False"),
+    (judge, "if size > most.size", "if size >= most.size"),
+    (judge, "if size > most.size", "if size > most.size + 1"),
+    (judge, "if size > most.size", "if size > most.size + 1_000"),
+    (judge, "if len(payload) <= most", "if len(payload) < most"),
+    (judge, "if len(payload) <= most", "if len(payload) <= most + 1"),
+    (judge, "max(most, ERROR_BYTES)", "most"),
+    (judge, "max(most, ERROR_BYTES)", "max(most, ERROR_BYTES - 1)"),
+    (judge, "max(most, ERROR_BYTES)", "max(most, ERROR_BYTES + 1)"),
+    (judge, "unpack_json(payload, most)", "unpack_json(payload, most - 1)"),
+    (judge, "unpack_json(payload, most)", "unpack_json(payload, most + 1)"),
+    (judge, "unpack_json(payload, most)", "unpack_json(payload)"),
+    (judge, "most = case.rule.max_values", "most = case.rule.max_bytes // 4"),
+    (judge, "most = case.rule.max_values", "most = max(65, case.rule.max_bytes // 4)"),
+    (judge, "most = case.rule.max_values", "most = 64"),
+    (judge, "max(most, most_values(ERROR_BYTES))", "most"),
+    (judge, "max(most, most_values(ERROR_BYTES))", "max(most, most_values(ERROR_BYTES) - 1)"),
+    (judge, "max(most, most_values(ERROR_BYTES))", "max(most, most_values(ERROR_BYTES) + 1)"),
     (judge, "if count > rate.burst", "if count >= rate.burst"),
     (judge, "rate, at_ms, case.envelope.digest, count)", "rate, at_ms, case.envelope.digest, 1)"),
     (rate, "<= interval * (rate.burst - count)", "<= interval * (rate.burst - count + 1)"),
     (rate, "<= interval * (rate.burst - count)", "< interval * (rate.burst - count)"),
+    (cause, "not rule.match and len(parent) > MAX_BARE_PARENT_BYTES", "False"),
+    (cause, "not rule.match and len(parent) > MAX_BARE_PARENT_BYTES",
+     "not rule.match and len(parent) >= MAX_BARE_PARENT_BYTES"),
+    (cause, "not rule.match and len(parent) > MAX_BARE_PARENT_BYTES",
+     "not rule.match and len(parent) > MAX_BARE_PARENT_BYTES + 1"),
+    (cause, "not rule.match and len(parent) > MAX_BARE_PARENT_BYTES",
+     "not rule.match and len(parent) > 9_000"),
+    (cause, "not rule.match and len(parent) > MAX_BARE_PARENT_BYTES",
+     "not rule.match and len(parent) > 600"),
+    # An answer's parent is read in the same check, and no stamp is as long as the limit. So vectors
+    # show this bound only where it refuses the stamp of a question.
+    (cause, "parent is not None and len(parent) > MAX_BARE_PARENT_BYTES",
+     "parent is not None and len(parent) > 600"),
     (cause, "if stamp.bus != policy.bus", "if False"),
     (cause, "if not stamp.accepts(parent.index)", "if False"),
     (cause, "if not stamp.accepts(parent.index)", 'if stamp.verdict != "accepted"'),
@@ -243,7 +279,8 @@ GATE: Final[list[tuple[ModuleType, str, str]]] = [
     (ledger, "(header.subject, header.schema, header.schema_version)",
      "(header.subject, header.schema, header.schema_version, header.issued_at_ms)"),
 ]  # fmt: skip
-"""A module of the gate, a piece of its source that occurs once, and the mistake in its place."""
+"""A module of the gate or of the protocol, a piece of its source that occurs once, and the mistake
+in its place."""
 
 
 def mutated(module: ModuleType, right: str, wrong: str) -> ModuleType:
@@ -308,11 +345,13 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, made: ModuleType)
         cause: [
             ("sealbus_broker.gate.judge.check_cause", "check_cause"),
             ("sealbus_broker.gate.judge.check_reply", "check_reply"),
+            ("sealbus_broker.gate.judge.unwanted_parent", "unwanted_parent"),
         ],
         certificates: [
             ("sealbus_broker.gate.judge.objection", "objection"),
             ("tests.vectors.test_vectors.objection", "objection"),
         ],
+        envelope: [("sealbus_broker.gate.judge.Envelope", "Envelope")],
         ledger: [("tests.gate.bus.settle", "settle")],
     }
     for target, name in uses[module]:
