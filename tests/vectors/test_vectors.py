@@ -51,6 +51,21 @@ def test_every_file_says_that_its_keys_are_for_tests(name: str) -> None:
     assert load(name)["warning"] == WARNING
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_number_of_a_file_is_exact_in_each_language(name: str) -> None:
+    """No whole number is a float, because some languages read 1.0 and 1 as different values."""
+    whole: list[str] = []
+    others: list[str] = []
+    json.loads(
+        (FOLDER / name).read_bytes(),
+        parse_int=whole.append,
+        parse_float=others.append,
+        parse_constant=others.append,
+    )
+    assert [text for text in (*whole, *others) if not abs(float(text)) <= 2**53 - 1] == []
+    assert [text for text in others if float(text).is_integer()] == []
+
+
 def test_the_readme_describes_every_file() -> None:
     readme = (Path(__file__).parent / "README.md").read_text()
     assert [name for name in MAKERS if f"`{name}`" not in readme] == []
