@@ -11,6 +11,7 @@ import click
 import pytest
 
 from sealbus.grants import OLD_POLICY_S
+from sealbus.life.session import RENEW_S
 from sealbus.own import QUESTION_TTL_MS
 from sealbus.protocol.limits import (
     LEAST_VALUES,
@@ -27,6 +28,7 @@ from sealbus.protocol.limits import (
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import check_name, check_pattern, check_subject
 from sealbus.sending import burst
+from sealbus.sending.speaking import LIVE_TTL_S, TTL_S
 from sealbus_broker.cli.main import cli
 from sealbus_broker.gate.policy import WINDOW_MARGIN_MS, Limits, Policy
 from sealbus_broker.policy.bus_file import MAX_BUS_KEYS, MAX_SERVERS, read_bus_file
@@ -294,6 +296,30 @@ def numbers_of_the_policy() -> dict[str, tuple[str, ...]]:
     }
 
 
+def numbers_of_the_protocol() -> dict[str, tuple[str, ...]]:
+    """The sentences of ``docs/protocol.md`` about defaults, and the numbers of the code.
+
+    Its fixed limits are a part that is made from the code.
+    """
+    given = Limits()
+    least_session_ms, _ = RANGES["session"]
+    return {
+        r"It is (\d+) minutes unless the operators say otherwise, and at least (\d+) s\.": (
+            f"{given.session_ms / 60_000:g}",
+            f"{least_session_ms / 1000:g}",
+        ),
+        r"For the usual length, every (\d+) minutes is early enough": (f"{RENEW_S / 60:g}",),
+        r"time-to-live of ([\d,]+) ms on stream subjects and of ([\d,]+) ms on live ones\.": (
+            f"{TTL_S * 1000:,g}",
+            f"{LIVE_TTL_S * 1000:,g}",
+        ),
+        r"The policy's limits are (\d+) s and (\d+) s by default": (
+            f"{given.ttl_ms / 1000:g}",
+            f"{given.live_ttl_ms / 1000:g}",
+        ),
+    }
+
+
 NAMES_WITH_DIGITS: Final = "|".join(
     (
         r"UTF-8|SHA-256|RFC 6901|version 1\.2|2020-12",
@@ -307,18 +333,27 @@ def _wrapped(pattern: str) -> str:
     return pattern.replace(" ", r"\s+")
 
 
-def test_every_number_of_the_policy_document_is_the_code_s() -> None:
-    text = (DOCS / "policy.md").read_text()
-    text = re.sub(r"^```.*?^```|^ {4}.*?$", "", text, flags=re.MULTILINE | re.DOTALL)
-    text = without_parts(text)
-    for sentence, values in numbers_of_the_policy().items():
+def _without_sentences(text: str, numbers: dict[str, tuple[str, ...]]) -> str:
+    """``text`` without the sentences of ``numbers``, which have to say these numbers."""
+    for sentence, values in numbers.items():
         found = re.search(_wrapped(sentence), text)
         assert found is not None, f"the document does not say: {sentence}"
         assert found.groups() == values, found[0]
         text = text.replace(found[0], "")
+    return text
+
+
+def test_every_number_of_the_policy_document_is_the_code_s() -> None:
+    text = (DOCS / "policy.md").read_text()
+    text = re.sub(r"^```.*?^```|^ {4}.*?$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = _without_sentences(without_parts(text), numbers_of_the_policy())
     text = re.sub(rf"{_wrapped(NAMES_WITH_DIGITS)}|`[^`\n]*`|\]\([^)]*\)", "", text)
     left = [line for line in text.splitlines() if re.search(r"\d", line)]
     assert not left, "numbers that no test compares with the code"
+
+
+def test_defaults_of_the_protocol_document_are_the_code_s() -> None:
+    _without_sentences((DOCS / "protocol.md").read_text(), numbers_of_the_protocol())
 
 
 @pytest.mark.parametrize(("kind", "most"), [("duration", "999999999ms"), ("size", "999999999B")])
