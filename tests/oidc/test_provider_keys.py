@@ -15,6 +15,8 @@ from sealbus_broker.oidc.provider_keys import ASK_S, COOLDOWN_S, FRESH_S, KEEP_S
 from tests.oidc.issuer import DISCOVERY, JWKS, Issuer, new_key, public_jwk, reply
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 class Clock:
     def __init__(self) -> None:
@@ -170,7 +172,6 @@ async def test_key_set_elsewhere_has_to_be_https(issuer: Issuer, keys: ProviderK
     assert issuer.asked == [DISCOVERY]
 
 
-@pytest.mark.slow
 async def test_slow_provider_holds_no_login_up(issuer: Issuer, keys: ProviderKeys) -> None:
     """It drips a byte at a time. A login waits for its part, and the fetch ends at its own time."""
     issuer.faults[DISCOVERY] = drip

@@ -16,6 +16,8 @@ from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 PATTERN = "greetings.sent"
 
 

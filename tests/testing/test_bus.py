@@ -16,6 +16,8 @@ from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay.ingress import pulling
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
