@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 import shutil
@@ -205,6 +206,23 @@ class TestNew:
         files = Credentials.load(path).tls
         assert files is not None
         files.context()
+
+    @pytest.mark.parametrize("has_ca", [True, False])
+    def test_leaves_nothing_if_the_key_cannot_be_enrolled(
+        self, tls_bus: Path, monkeypatch: pytest.MonkeyPatch, has_ca: bool
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system", str(tls_bus / "keys/greeter.yaml"))
+
+        away = tls_bus / "away"
+        away.mkdir()
+        if has_ca:
+            shutil.copy(tls_bus / "credentials/ca.crt", away)
+        before = everything(tls_bus)
+        monkeypatch.setattr("sealbus_broker.cli.keys.files.add_key", fail)
+        told = quickly("keys", "new", "greeter", "--out", "away/order.toml", cwd=tls_bus)
+        assert (told.code, "keys/greeter.yaml cannot be written" in told.err) == (1, True)
+        assert everything(tls_bus) == before
 
 
 class TestShow:
