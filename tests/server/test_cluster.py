@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +28,7 @@ from sealbus_broker.server.process import NatsServer
 from tests.asking import answered
 from tests.cli.command import sealbus
 from tests.ports import free_port
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, patiently, until
 
 STORED = 10
 
@@ -145,3 +148,34 @@ async def test_node_that_runs_loses_nothing(tmp_path: Path) -> None:
         assert there.exists()
     finally:
         other.release()
+
+
+async def test_cancelled_copy_ends_after_the_file_in_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "store", tmp_path / "copy"
+    source.mkdir()
+    for name in ("a", "b"):
+        (source / name).touch()
+    copy2, began, go = shutil.copy2, threading.Event(), threading.Event()
+
+    def copy_slowly(one: str, other: str) -> str:
+        began.set()
+        go.wait(PATIENCE_S)
+        return copy2(one, other)
+
+    monkeypatch.setattr(shutil, "copy2", copy_slowly)
+    before = asyncio.all_tasks()
+    copying = asyncio.create_task(cluster_module._copy(source, target))
+    try:
+        await until(began.is_set)
+        copying.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not copying.done(), "the next start may empty the folder"
+    finally:
+        go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await patiently(copying)
+    assert len(list(target.iterdir())) == 1
+    assert asyncio.all_tasks() == before
