@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.cli.command import quickly, sealbus
 from tests.cli.folders import everything, facts, unwritable, up
 from tests.ports import free_port
@@ -94,6 +95,19 @@ class TestUp:
             .read_text()
             .startswith("# The identity and the addresses of this bus")
         )
+
+    def test_tells_which_credentials_name_another_bus_key(self, bus: Path) -> None:
+        file = bus / "bus.toml"
+        file.write_text(file.read_text().replace("bus.example.com", "127.0.0.1"))
+        (ours,) = tomllib.loads(file.read_text())["bus_keys"]
+        theirs = SigningKey.generate(KeyKind.BUS).public.text
+        greeter = bus / "credentials/greeter.toml"
+        greeter.write_text(greeter.read_text().replace(ours, theirs))
+        with up(bus, "--port", str(free_port())) as log:
+            (said,) = [line for line in log.read_text().splitlines() if theirs in line]
+        assert f"credentials/greeter.toml: is for the bus key {theirs}, " in said
+        assert f"bus.toml names {ours}" in said
+        assert "run `sealbus keys new greeter`" in said
 
     @pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "bus.example.com", ""])
     def test_without_tls_only_this_machine_may_reach_it(self, bus: Path, host: str) -> None:
