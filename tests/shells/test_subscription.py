@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sealbus import Bot, BotState, Message
+from sealbus import grants as grants_module
 from sealbus.life import session as session_module
 from sealbus.nats import pull as pull_module
 from sealbus.nats.pull_requests import PullRequests
 from sealbus.receiving import attempts as attempts_module
+from sealbus.receiving import listener as listener_module
 from sealbus.receiving import parking as parking_module
 from sealbus.receiving import supply as supply_module
 from sealbus.receiving.parking import Parking
@@ -22,6 +25,7 @@ from sealbus_broker.memory.accounts import Target
 from sealbus_broker.memory.outstanding import Outstanding
 from sealbus_broker.memory.wire import Message as WireMessage
 from sealbus_broker.relay.services import consumers as consumers_module
+from sealbus_broker.relay.services.fair_queue import FairQueue, Work
 from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
@@ -87,6 +91,26 @@ async def listener(bus: TestBus, **options: Any) -> tuple[Bot, Handler]:
     handler = Handler(bot, **options)
     await bus.connect(bot)
     return bot, handler
+
+
+@pytest.mark.parametrize("busy_at", [0, 1], ids=["grants", "subscribe"])
+async def test_busy_relay_is_asked_again(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch, busy_at: int
+) -> None:
+    """A bot that connects asks for its grants first, and then for its subscription."""
+    pause_s, asked, put = 0.1, list[float](), FairQueue.put
+
+    def put_but_one(queue: FairQueue, bot: str, size: int, work: Work) -> bool:
+        asked.append(time.monotonic())
+        return len(asked) != busy_at + 1 and put(queue, bot, size, work)
+
+    for module in (grants_module, listener_module):
+        monkeypatch.setattr(module, "BUSY_PAUSE_S", pause_s)
+    monkeypatch.setattr(FairQueue, "put", put_but_one)
+    _, handler = await patiently(listener(bus, start="all"))
+    assert asked[busy_at + 1] - asked[busy_at] >= pause_s
+    await greet(bus, "one")
+    await until(lambda: handler.texts == ["one"])
 
 
 async def test_handled_message_is_acknowledged(bus: TestBus) -> None:
