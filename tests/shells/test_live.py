@@ -10,7 +10,7 @@ from typing import Self
 
 import pytest
 
-from sealbus import Bot
+from sealbus import Bot, SubscriptionDenied
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.transport import Transport
 from sealbus.protocol.codec import pack_bundle
@@ -58,6 +58,18 @@ async def test_subscribing_that_is_given_up_leaves_no_subscription(
             assert len(client._subs) == len(before) + 1
             await end(listening)
         assert set(client._subs) == before
+
+
+async def test_first_live_loop_without_a_grant_is_denied(hello: TestBus) -> None:
+    greeter = await hello.bot("greeter")
+    client = await greeter._session.client()
+    before = set(client._subs)
+    with pytest.raises(SubscriptionDenied, match="does not let greeter subscribe to") as denied:
+        async with greeter.messages("greetings.sent", live=True):
+            pass
+    assert denied.value.pattern == "greetings.sent"
+    assert "`subscribe` grant" in str(denied.value.hint)
+    assert set(client._subs) == before
 
 
 class Hoarder:
