@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, Credentials, InvalidInput, Message
+from sealbus import Bot, Credentials, InvalidInput, Message, Unresolved
 from sealbus.arguments import MAX_ATTEMPTS, MAX_CONCURRENCY, MAX_WAIT_S, check_handler
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS, MAX_LIVE_SUBSCRIPTIONS
@@ -33,7 +33,13 @@ TIMES = (0, -1, math.nan, math.inf, -math.inf, MAX_WAIT_S + 1, "5", None, True, 
 
 @pytest.mark.parametrize("value", TIMES, ids=lambda value: f"{value!r:.20}")
 async def test_a_timeout_out_of_range_is_refused(bot: Bot, value: Any) -> None:
-    for call in (bot.publish("a.b", 1, timeout=value), bot.request("a.b", 1, timeout=value)):
+    unresolved = Unresolved("no verdict", nonce=bytes(16))
+    for call in (
+        bot.publish("a.b", 1, timeout=value),
+        bot.publish_many("a.b", [1], timeout=value),
+        bot.resume(unresolved, timeout=value),
+        bot.request("a.b", 1, timeout=value),
+    ):
         with pytest.raises(InvalidInput, match="timeout"):
             await call
     if value is not None:  # waits for the bus as long as it takes
@@ -42,6 +48,9 @@ async def test_a_timeout_out_of_range_is_refused(bot: Bot, value: Any) -> None:
     if value != 0:  # waits for nobody
         with pytest.raises(InvalidInput, match="timeout"):
             await bot.close(value)
+    if value is not None:  # as above
+        with pytest.raises(InvalidInput, match="timeout"):
+            await bot.run(connect_timeout=value)
 
 
 @pytest.mark.parametrize(
