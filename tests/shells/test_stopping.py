@@ -57,7 +57,7 @@ async def test_stop_ends_a_bot_that_is_not_admitted_yet(
     bus._server._stalled = True  # new connections only
     running = asyncio.create_task(bot.run())
     await hangs(bus)
-    assert bot.state is BotState.CONNECTING
+    await until(lambda: bot.state is BotState.CONNECTING)
     stop(bot)
     await patiently(running)
     assert bot.state is BotState.CLOSED
