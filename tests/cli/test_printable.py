@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealbus_broker.cli.messages import bots
 from sealbus_broker.cli.messages.bulk import told
 from sealbus_broker.cli.running.logs import _ForPeople
+from sealbus_broker.cli.watching import quarantine
 from sealbus_broker.cli.watching.quarantine import _field, _remark
 from sealbus_broker.escape import (
     MAX_MARKS,
@@ -23,6 +27,8 @@ from sealbus_broker.escape import (
     readable_json,
     reshown,
 )
+from tests.cli.command import quickly
+from tests.gate.world import burst
 
 ANY_TEXT = st.text(st.characters(codec=None))
 
@@ -88,6 +94,33 @@ def test_a_text_that_was_escaped_is_not_escaped_again(text: str) -> None:
 def test_a_text_that_was_not_escaped_elsewhere_is_escaped(text: str) -> None:
     shown = reshown(text, 10_000)
     assert shown.replace("\\", "") == readable(text, 10_000).replace("\\", "")
+
+
+# ---- what commands show --------------------------------------------------------------------------
+
+PAYLOAD = {"数量": "三つ\u202e"}
+SHOWN = '{"数量": "三つ\\u202e"}'
+"""The letters as they are. The character that turns the direction is escaped."""
+
+
+def test_inspect_shows_letters(tmp_path: Path) -> None:
+    (tmp_path / "item").write_bytes(burst(PAYLOAD))
+    assert SHOWN in quickly("inspect", "item", cwd=tmp_path).out
+
+
+def test_request_shows_letters(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimpleNamespace(payload=PAYLOAD, bot="clock")
+    monkeypatch.setattr(bots, "run", lambda _: answer)
+    asked = quickly("request", "clock.ask", "{}", "--as", "listener", cwd=bus)
+    assert asked.out == f"{SHOWN}\n"
+
+
+def test_quarantine_show_shows_letters(bus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = {"sequence": 1, "detail": "/数量: type"}
+    monkeypatch.setattr(quarantine, "run", lambda _: (record, burst(PAYLOAD)))
+    told = quickly("quarantine", "show", "1", cwd=bus)
+    assert SHOWN in told.out
+    assert "/数量: type" in told.out
 
 
 DETAIL = r"/数量: type" + "\n" + r"(root): additionalProperties a\u202eb"

@@ -70,6 +70,15 @@ def test_a_named_place_goes_on_where_it_was(hello: RunningBus) -> None:
     ]
 
 
+def test_letters_of_every_script_are_shown(hello: RunningBus) -> None:
+    place = ("--durable", "letters", "--as", "listener")
+    assert hello.run("sub", "greetings.sent", *place, "--idle", "1").code == 0
+    said = '{"text": "こんにちは"}'
+    assert hello.run("pub", "greetings.sent", said, "--as", "greeter").code == 0
+    told = hello.run("sub", "greetings.sent", *place, "-n", "1")
+    assert told.out == f"greetings.sent  greeter  {said}\n"
+
+
 def test_live_subject_needs_no_option(hello: RunningBus) -> None:
     """The bus says which subjects are live, and a place of its own would have no meaning there."""
     told = hello.run("sub", "clock.ask", "--as", "clock", "--idle", "1")
