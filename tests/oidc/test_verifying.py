@@ -447,6 +447,11 @@ def subject_that_steers_a_terminal(issuer: Issuer) -> str:
     return issuer.token("a\x1b[2J")
 
 
+@forged("no identity of the bot fits the token of idp for 山田")
+def subject_in_letters_of_another_script(issuer: Issuer) -> str:
+    return issuer.token("山田")
+
+
 @forged("a token has three parts, and this one has 2")
 def two_parts(issuer: Issuer) -> str:
     return issuer.token().rpartition(".")[0]

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from sealbus.errors import Malformed
 from sealbus.protocol.limits import CERTIFICATE_AHEAD_MS
-from sealbus_broker.escape import printable
+from sealbus_broker.escape import readable
 from sealbus_broker.gate.identities import Identity, Provider
 from sealbus_broker.oidc.json_object import read_object
 from sealbus_broker.oidc.keys import Keys, holds
@@ -99,7 +99,7 @@ def verify(
     fitting = (one for one in identities if one.provider == signer and fits(one, claims))
     identity = next(fitting, None)
     if identity is None:
-        subject = printable(claims["sub"], SUBJECT_SHOWN)
+        subject = readable(claims["sub"], SUBJECT_SHOWN)
         return TokenRefused(f"no identity of the bot fits the token of {signer.name} for {subject}")
     return Proven(identity, token.digest)
 
