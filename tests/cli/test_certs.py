@@ -224,6 +224,21 @@ class TestNew:
         assert (told.code, "keys/greeter.yaml cannot be written" in told.err) == (1, True)
         assert everything(tls_bus) == before
 
+    def test_leaves_nothing_beside_credentials_that_exist(self, tls_bus: Path) -> None:
+        (tls_bus / "order.toml").write_text("somebody's")
+        before = everything(tls_bus)
+        told = quickly("keys", "new", "greeter", "--out", "order.toml", cwd=tls_bus)
+        assert (told.code, "order.toml exists already" in told.err) == (1, True)
+        assert everything(tls_bus) == before
+
+    def test_replaces_no_certificate_of_another_bus(self, tls_bus: Path) -> None:
+        (tls_bus / "theirs").mkdir()
+        (tls_bus / "theirs/ca.crt").write_text("of another authority")
+        before = everything(tls_bus)
+        told = quickly("keys", "new", "greeter", "--out", "theirs/order.toml", cwd=tls_bus)
+        assert (told.code, "is the certificate of another authority" in told.err) == (1, True)
+        assert everything(tls_bus) == before
+
 
 class TestShow:
     def test_lists_names_and_times(self, tls_bus: Path) -> None:

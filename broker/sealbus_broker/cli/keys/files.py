@@ -7,12 +7,11 @@ import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
-from sealbus.nats.tls_files import TlsFiles
 from sealbus.pins import Pins
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import parse_link
@@ -24,6 +23,9 @@ from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
 from sealbus_broker.policy.keys import add_key
 from sealbus_broker.policy.problems import Problem, nearest
+
+if TYPE_CHECKING:  # a bus without TLS does not wait for the library behind it
+    from sealbus_broker.cli.tls.cert_files import Authority
 
 
 def make_key(
@@ -61,34 +63,31 @@ def make_key(
         )
     key = key or SigningKey.generate(KeyKind.BOT)
     pinned = frozenset(one.raw for one in facts.bus_keys)
-    there = frozenset(path.parent.glob("*"))
-    tls, written = _certificates(bus, bot, facts, path, now)
+    authority = _authority(bus, facts)
+    tls = None if authority is None else authority.files_beside(path)
+    beside = () if tls is None else (tls.ca, tls.cert, tls.key)
+    new = [one for one in beside if one is not None and not one.exists()]
     Credentials(facts.name, bot, key, facts.servers, pinned, pins or {}, tls).write(path)
     try:
+        if authority is not None:
+            authority.certify_bot(bot, path, now)
         with writing(bus.path / "keys"):
             add_key(bus.path, bot, key.public, now, None if link is None else parse_link(link))
     except BaseException:
-        for one in (path, *(one for one in written if one not in there)):
+        for one in (path, *new):
             with contextlib.suppress(OSError):
                 one.unlink()
         raise
     return path
 
 
-def _certificates(
-    bus: BusFolder, bot: str, facts: BusFile, path: Path, now: datetime
-) -> tuple[TlsFiles | None, list[Path]]:
-    """Make a certificate beside the credentials, on a bus with TLS and an authority of its own.
-
-    Also return the files that were written.
-    """
+def _authority(bus: BusFolder, facts: BusFile) -> Authority | None:
+    """The authority of a bus with TLS, if it has one of its own here."""
     if not is_encrypted(facts.servers[0]) or not (bus.state / "ca.key").exists():
-        return None, []
-    from sealbus_broker.cli.tls.cert_files import (
-        Authority,
-    )  # a bus without TLS does not wait for the library behind it
+        return None
+    from sealbus_broker.cli.tls.cert_files import Authority
 
-    return Authority.load(bus, facts.name).certify_bot(bot, path, now)
+    return Authority.load(bus, facts.name)
 
 
 def check_declared(bus: BusFolder, bot: str) -> list[str]:

@@ -129,8 +129,7 @@ class Authority:
         Returns:
             The three files, and those of them that were written.
         """
-        stem, folder = credentials.stem, credentials.parent
-        files = TlsFiles(folder / "ca.crt", folder / f"{stem}.pem", folder / f"{stem}.key")
+        files, folder = self.files_beside(credentials), credentials.parent
         assert files.cert is not None
         assert files.key is not None
         with writing(folder):
@@ -141,9 +140,30 @@ class Authority:
             written += write_pair(files.cert, files.key, pair)
         return files, written
 
+    @staticmethod
+    def files_beside(credentials: Path) -> TlsFiles:
+        """The three files of a bot whose credentials are at that path."""
+        stem, folder = credentials.stem, credentials.parent
+        return TlsFiles(folder / "ca.crt", folder / f"{stem}.pem", folder / f"{stem}.key")
+
     def put_ca(self, folder: Path) -> list[Path]:
-        """Put the certificate of the authority beside credentials. Return the files written."""
-        return put_new(folder / "ca.crt", self._pair.certificate, 0o644)
+        """Put the certificate of the authority beside credentials. Return the files written.
+
+        Raises:
+            Unusable: The folder is not that of the bus, and has the certificate of another
+                authority. Other bots trust it.
+        """
+        path, content = folder / "ca.crt", self._pair.certificate
+        with reading(path):
+            is_of_another = path.exists() and path.read_bytes() != content
+        if is_of_another and os.path.realpath(folder) != os.path.realpath(
+            self._bus.path / "credentials"
+        ):
+            raise Unusable(
+                f"{path} is the certificate of another authority",
+                hint="credentials of another bus are there: choose another folder",
+            )
+        return put_new(path, content, 0o644)
 
     def _needs(self, certificate: Path, key: Path, now: datetime) -> bool:
         return needs_renewal(certificate, key, self._pair.certificate, now)
