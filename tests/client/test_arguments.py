@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, Credentials, InvalidInput, Message, Unresolved
+from sealbus import Bot, BotState, Credentials, InvalidInput, Message, Unresolved
 from sealbus.arguments import MAX_ATTEMPTS, MAX_CONCURRENCY, MAX_WAIT_S, check_handler
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS, MAX_LIVE_SUBSCRIPTIONS
@@ -49,8 +49,9 @@ async def test_a_timeout_out_of_range_is_refused(bot: Bot, value: Any) -> None:
         with pytest.raises(InvalidInput, match="timeout"):
             await bot.close(value)
     if value is not None:  # as above
-        with pytest.raises(InvalidInput, match="timeout"):
+        with pytest.raises(InvalidInput, match="connect_timeout"):
             await bot.run(connect_timeout=value)
+        assert bot.state is BotState.NEW
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,8 @@ class Presence(BotParts):
             this library.
             NotConnected: the bot is closed, or has connected in another event loop.
         """
+        if connect_timeout is not None:
+            check_seconds("connect_timeout", connect_timeout)
         if self._life.state not in (BotState.NEW, BotState.CLOSED):
             self._life.check_loop("run()")
         self._runs = True
