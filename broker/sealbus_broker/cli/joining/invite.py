@@ -15,7 +15,7 @@ from sealbus_broker.cli.shared.bus_options import dir_option, written_server_opt
 from sealbus_broker.cli.shared.files import writing
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.talk import note
-from sealbus_broker.escape import json_line, printable
+from sealbus_broker.escape import json_line, readable
 from sealbus_broker.policy.bus_file import BusFile, address
 from sealbus_broker.policy.invitations import MAX_LIFE_MS
 from sealbus_broker.policy.inviting import add_invitation
@@ -26,7 +26,9 @@ from sealbus_broker.policy.reader import duration_ms, time_text
 def _life(_: click.Context, __: click.Parameter, given: str) -> int:
     found = duration_ms(given)
     if found is None or not 1000 <= found <= MAX_LIFE_MS:
-        raise click.BadParameter(f"'{printable(given)}' is not a duration from 1s to 1h, like 15m")
+        raise click.BadParameter(
+            f"'{readable(given, 80)}' is not a duration from 1s to 1h, like 15m"
+        )
     return found
 
 

@@ -22,7 +22,7 @@ from sealbus_broker.cli.shared.operator import table
 from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.cli.shared.talk import note
-from sealbus_broker.escape import json_line, printable
+from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Invitation, Policy
 from sealbus_broker.nats.records import read_record
 from sealbus_broker.policy.inviting import accept as enrol
@@ -104,7 +104,7 @@ def rm(bot: str, invitation: str | None, folder: str | None) -> None:
     if invitation is not None and len(invitation) < LEAST_CHARS:
         raise click.BadParameter(f"an invitation is named by {LEAST_CHARS} characters or more")
     if not chosen:
-        which = f" {printable(invitation)}" if invitation else ""
+        which = f" {readable(invitation, 80)}" if invitation else ""
         click.echo(f"nothing to do: {bot} has no invitation{which}", err=True)
         return
     with writing(bus.path / FOLDER / f"{bot}.yaml"):

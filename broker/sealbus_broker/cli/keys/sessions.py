@@ -15,7 +15,7 @@ from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.operator import table
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
-from sealbus_broker.escape import json_line, printable, readable
+from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.connections import Listing, LiveSession, list_sessions
 from sealbus_broker.policy.problems import nearest
@@ -66,7 +66,7 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
 
     listing = run(ask)
     if listing.unheard:
-        nodes = ", ".join(printable(name) for name in listing.unheard)
+        nodes = ", ".join(readable(name, 80) for name in listing.unheard)
         click.echo(f"note: no answer from {nodes}, whose sessions are not shown", err=True)
     rows = [
         _row(one, listing.nodes[one.node].name, policy)
@@ -82,7 +82,7 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
         click.echo(line)
     if not rows and bot is not None and bot not in policy.bots:
         raise Unusable(
-            f"policy.yaml declares no bot {printable(bot)}", hint=nearest(bot, policy.bots)
+            f"policy.yaml declares no bot {readable(bot, 80)}", hint=nearest(bot, policy.bots)
         )
     count = "1 session" if len(rows) == 1 else f"{len(rows)} sessions"
     click.echo(count if rows else "there are no sessions", err=True)

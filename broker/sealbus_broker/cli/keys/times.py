@@ -34,7 +34,7 @@ from sealbus_broker.cli.shared.operator import table
 from sealbus_broker.cli.shared.options import seconds
 from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.cli.watching.reload import WAIT_S, ReloadWait
-from sealbus_broker.escape import json_line, printable
+from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.keys import FOLDER, read_key_files, set_time
 from sealbus_broker.policy.problems import nearest
@@ -75,7 +75,7 @@ def _time(_: click.Context, __: click.Parameter, given: str | None) -> datetime 
         return None
     if (found := time_ms(given)) is None:
         raise click.BadParameter(
-            f"'{printable(given)}' is not a time in UTC like 2026-11-24T08:00:00Z"
+            f"'{readable(given, 80)}' is not a time in UTC like 2026-11-24T08:00:00Z"
         )
     return _utc(found)
 
@@ -85,7 +85,7 @@ def read_duration(_: click.Context, __: click.Parameter, given: str | None) -> i
     if given is None:
         return None
     if (found := duration_ms(given)) is None:
-        raise click.BadParameter(f"'{printable(given)}' is not a duration like 90s, 12h or 7d")
+        raise click.BadParameter(f"'{readable(given, 80)}' is not a duration like 90s, 12h or 7d")
     return found
 
 
@@ -409,7 +409,7 @@ def _choose(keys: Iterable[_Key], bot: str, wanted: str | None) -> list[_Key]:
     if wanted is not None and len(wanted) < LEAST_CHARS:
         raise click.BadParameter(f"a key is named by {LEAST_CHARS} characters or more")
     if not found:
-        what = f"{bot} has no key" + (f" {printable(wanted)}" if wanted else "")
+        what = f"{bot} has no key" + (f" {readable(wanted, 80)}" if wanted else "")
         raise Unusable(what, hint=f"`sealbus keys show {bot}` lists its keys")
     if wanted is not None and len(found) > 1:
         raise Unusable(f"{len(found)} keys of {bot} begin like that", hint="give more characters")
