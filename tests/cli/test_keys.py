@@ -75,6 +75,10 @@ IN_A_CLONE: dict[str, tuple[Any, ...]] = {
 """The exit code of each command in a clone, and its arguments. ``{key}`` is the key of greeter."""
 
 
+WITHOUT_A_FOLDER = {"join", "keys protect", "keys sign-link"}
+"""They run on the host of a bot, and work on a file."""
+
+
 class TestWithoutSecrets:
     """In a clone. The private keys of the bus are elsewhere, and must not be made here."""
 
@@ -91,6 +95,12 @@ class TestWithoutSecrets:
             assert not (clone / ".sealbus").exists() or name == "certs init"
             assert not [one for one in everything(tmp_path).values() if BUS_SEED.search(one)]
             (clone / "bus.toml").unlink(missing_ok=True)
+
+    @pytest.mark.parametrize("name", sorted(IN_A_CLONE.keys() - WITHOUT_A_FOLDER))
+    def test_finds_the_folder_below(self, clone: Path, name: str) -> None:
+        arguments = [one.replace("policy", "mybus/policy") for one in IN_A_CLONE[name][1:]]
+        told = quickly(*name.split(), *arguments, cwd=clone.parent)
+        assert "using the bus in mybus" in told.err
 
     def test_every_command_is_tried_in_a_clone(self) -> None:
         """All but those that make the keys of a bus which has none."""
