@@ -25,6 +25,8 @@ from sealbus.supervision import end
 from tests.listening import listening
 from tests.waiting import PATIENCE_S, patiently, until
 
+pytestmark = pytest.mark.slow
+
 Heard = tuple[int, bytes, bytes, bytes, bytes]
 
 # A subject or reply may have every byte that does not end it for the server.

@@ -26,6 +26,8 @@ from sealbus.tokens import (
 )
 from tests.oidc.issuer import CLIENT, TOKEN, Issuer, encode, reply
 
+pytestmark = pytest.mark.slow
+
 BUS_KEY = SigningKey.generate(KeyKind.BUS).public.text
 SERVER = "tls://bus.example.com:4222"
 
