@@ -24,6 +24,7 @@ from benchmarks.crowd import Route
 from benchmarks.process import cpu_seconds, held
 from benchmarks.workload import orders
 from sealbus.credentials import Credentials
+from sealbus.life.session import RENEW_S
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.codec import pack_bundle, pack_json
@@ -115,6 +116,8 @@ class Generator:
         self._routes = itertools.cycle(routes)
         self._directly = directly
         self._keys: dict[str, SessionKey | Signer] = {}
+        self._made_at: dict[str, float] = {}
+        """When each of them was made, by the monotonic clock."""
         self._stack = AsyncExitStack()
         self._payloads = itertools.cycle([pack_json(order) for order in orders(size)])
 
@@ -153,9 +156,10 @@ class Generator:
         return packets
 
     def _key(self, bot: str) -> SessionKey | Signer:
-        """The key that seals. A session key lasts longer than any measurement."""
-        if bot not in self._keys:
+        """The key that seals. A session key is renewed as a bot renews it."""
+        if bot not in self._keys or time.monotonic() - self._made_at[bot] > RENEW_S:
             credentials = Credentials.load(self._bus.credentials(bot))
+            self._made_at[bot] = time.monotonic()
             self._keys[bot] = (
                 credentials.key
                 if self._directly
