@@ -142,7 +142,7 @@ UNREACHABLE = Unreachable([OSError(errno.ENETUNREACH, "no network"), REFUSED])
         (
             socket.gaierror(socket.EAI_AGAIN, "later"),
             Stage.LOOKING_UP,
-            f"the name server cannot tell now where the host in {SERVER} is",
+            f"the host name in {SERVER} could not be looked up: no name server gave an answer",
         ),
         (
             TimeoutError(errno.ETIMEDOUT, "late"),

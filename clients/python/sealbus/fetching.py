@@ -33,6 +33,9 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_URL_CHARS: Final = 2048
 """The longest address."""
 
+MAX_ADDRESSES: Final = 4
+"""How many addresses of a host are tried. The deadline bounds all of them together."""
+
 _URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%-]+")
 """The characters of RFC 3986, without ``@``."""
 
@@ -165,7 +168,7 @@ async def _exchange(
 ) -> bytes:
     """Send ``request`` to the first address that takes it, and return the whole answer."""
     failed: OSError = OSError("it has no address")
-    for address in await addresses_of(host, port):
+    for address in (await addresses_of(host, port))[:MAX_ADDRESSES]:
         try:
             reader, writer = await asyncio.open_connection(
                 address, port, ssl=context, server_hostname=host

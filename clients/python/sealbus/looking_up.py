@@ -1,32 +1,67 @@
-"""The addresses of a host. A name server that does not answer holds up nobody but the caller."""
+"""The addresses of a host. A name server that does not answer holds up nobody but the caller.
+
+A look-up goes on after its caller has given up, and the next caller for the same host takes its
+answer. So one that is slow serves a later attempt, and no attempt adds a thread.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
-from typing import Final
+from concurrent.futures import Future
+from typing import Any, Final
 
-from sealbus.supervision import in_thread
+from sealbus.supervision import start_thread
 
-MAX_ADDRESSES: Final = 4
-"""How many addresses of a host are tried. The caller's deadline bounds all of them together."""
+_UNDER_WAY: Final[dict[tuple[str, int | None], Future[list[str]]]] = {}
+"""The look-ups of this process that have no answer yet, by host and port."""
 
 
 async def addresses_of(host: str, port: int | None) -> list[str]:
-    """The addresses at which ``host`` takes TCP connections: at least one, and at most
-    :data:`MAX_ADDRESSES`.
+    """The addresses at which ``host`` takes TCP connections, at least one, in the order in which
+    they should be tried.
 
-    It has no deadline of its own. Raises :class:`socket.gaierror` where the name leads to none, or
-    the name server says that it cannot tell now.
+    It has no deadline of its own. Raises :class:`socket.gaierror` if the name leads to no address,
+    or if no name server has given an answer.
     """
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        pass
-    else:
-        return [host]
-    # Not by the event loop, whose threads the end of the process waits for: a look-up may hang.
-    found = await in_thread(
-        "name look-up", lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    )
-    return list(dict.fromkeys(str(one[4][0]) for one in found))[:MAX_ADDRESSES]
+        return await asyncio.wrap_future(_look_up(host, port))
+    return [host]
+
+
+def _look_up(host: str, port: int | None) -> Future[list[str]]:
+    """Begin to look ``host`` up, or return the look-up that is under way."""
+    key = host, port
+    found = _UNDER_WAY.get(key)
+    if found is not None:
+        return found
+    answer: Future[list[str]] = Future()
+    # From now on nobody can cancel it: whoever waits may give up, and the look-up goes on.
+    answer.set_running_or_notify_cancel()
+    _UNDER_WAY[key] = answer
+
+    def look_up() -> None:
+        try:
+            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # a label that is empty or too long
+            raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
+        del _UNDER_WAY[key]
+        answer.set_result(list(dict.fromkeys(_literal(row[4]) for row in rows)))
+
+    def failed(error: BaseException) -> bool:
+        del _UNDER_WAY[key]
+        answer.set_exception(error)
+        return False
+
+    # Not by the event loop, whose threads the end of a process waits for.
+    start_thread("name look-up", look_up, failed)
+    return answer
+
+
+def _literal(address: tuple[Any, ...]) -> str:
+    """An address as text. A link-local one of IPv6 needs the number of its interface."""
+    scope = address[3] if len(address) == 4 else 0
+    return f"{address[0]}%{scope}" if scope else f"{address[0]}"

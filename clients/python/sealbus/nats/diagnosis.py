@@ -172,7 +172,7 @@ def _network(error: Exception, server: str) -> ConnectionFailed | None:
     if isinstance(error, socket.gaierror):
         if error.errno == socket.EAI_AGAIN:
             return ConnectionFailed(
-                f"the name server cannot tell now where the host in {server} is",
+                f"the host name in {server} could not be looked up: no name server gave an answer",
                 hint="does a name server answer this machine? The name may be right",
             )
         return ConnectionFailed(

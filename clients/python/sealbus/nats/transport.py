@@ -144,7 +144,7 @@ class Transport(TcpTransport):
         # Whoever sits on the wire may have said this. With TLS first, no honest server says it.
         if self.tls_first and _unread(self._bare_io_reader):
             raise SpokeFirst("the server spoke before TLS")
-        # As in nats-py, but for the protocol object and the flag.
+        # As in nats-py, but for the protocol object and the stage.
         starting = loop.start_tls(
             self._io_writer.transport,
             protocol,
