@@ -9,11 +9,12 @@ import pytest
 from sealbus.credentials import Credentials
 from sealbus.protocol.delivery import pack_delivery
 from sealbus.protocol.seal import Verifier
-from sealbus.receiving import live_queue
-from sealbus.receiving.live import TOO_MANY, LiveSubscription
+from sealbus.receiving import live, live_queue
+from sealbus.receiving.live import LiveSubscription
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.supervision import Supervisor
 from tests.gate.world import BUS_KEYS, KEYS, PULSE, burst, sealed_stamp
+from tests.waiting import until
 
 
 def subscribed() -> tuple[LiveSubscription, DeliveryVerifier]:
@@ -52,16 +53,20 @@ async def test_two_envelopes_under_one_nonce_are_told_apart(
 async def test_author_is_told_of_deliveries_that_are_dropped(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At once for the first, and then no more than every ten seconds, with the number."""
+    """Of the first one at once, and of the others together, also if no more come."""
     monkeypatch.setattr(DeliveryVerifier, "is_late_live", lambda *_: False)
     monkeypatch.setattr(live_queue, "WAITING", 1)
-    monotonic_s = 0.0
-    monkeypatch.setattr("sealbus.receiving.live.time.monotonic", lambda: monotonic_s)
+    monkeypatch.setattr(live, "TOLD_AGAIN_S", 0.01)
     subscription, verifier = subscribed()
-    with caplog.at_level(logging.WARNING, "sealbus"):
-        for now_s in (0.0, 1.0, 2.0, 10.9, 11.0):
-            monotonic_s = now_s
-            receive(subscription, 70)
     told = "live deliveries on pulse.order were dropped, because too many wait for the handler"
-    assert caplog.messages == [f"{told}: 1", f"{told}: 3"]
-    assert verifier.refused[TOO_MANY] == 4
+    with caplog.at_level(logging.WARNING, "sealbus"):
+        for _ in range(5):
+            receive(subscription, 70)
+        assert caplog.messages == [f"{told}: 1"]
+        await until(lambda: caplog.messages == [f"{told}: 1", f"{told}: 3"])
+        await until(lambda: subscription._telling is None)
+        receive(subscription, 70)
+        receive(subscription, 70)
+        await subscription.detach()
+    assert caplog.messages[2:] == [f"{told}: 1", f"{told}: 1"]
+    assert verifier.refused[live.TOO_MANY] == 6

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import time
 from collections.abc import AsyncIterator
 from typing import Final
 from weakref import WeakSet
@@ -78,8 +76,8 @@ class LiveSubscription:
         """Messages that were queued: a copy of one is dropped."""
         self._dropped = 0
         """Deliveries without room that the log has not told yet."""
-        self._told_at = -math.inf
-        """When the log told of such deliveries last, by the monotonic clock."""
+        self._telling: asyncio.TimerHandle | None = None
+        """Set after the log has told of some, until it looks for more."""
         self._attached: Subscription | None = None
         """On the newest connection. Older ones end with their connection."""
         self._clients: WeakSet[HardenedClient] = WeakSet()
@@ -135,14 +133,22 @@ class LiveSubscription:
         """Count a delivery without room. The first one is told at once."""
         self._opener.refused[TOO_MANY] += 1
         self._dropped += 1
-        now = time.monotonic()
-        if now - self._told_at >= TOLD_AGAIN_S:
+        if self._telling is None:
+            self._tell_drops()
+
+    def _tell_drops(self) -> None:
+        """Log those that were not told yet, and look again later."""
+        self._telling = None
+        if self._dropped:
             log.warning(
                 "live deliveries on %s were dropped, because too many wait for the handler: %d",
                 self.pattern,
                 self._dropped,
             )
-            self._dropped, self._told_at = 0, now
+            self._dropped = 0
+            self._telling = self._supervisor.later(
+                f"drops on {self.pattern}", TOLD_AGAIN_S, self._tell_drops
+            )
 
     @contextlib.asynccontextmanager
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
@@ -165,6 +171,9 @@ class LiveSubscription:
     async def detach(self) -> None:
         """Subscribe no more: on no new connection, and not on the newest one."""
         self.closed = True
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell_drops()
         if self._attached is not None:
             with contextlib.suppress(NatsError, OSError):
                 await self._attached.unsubscribe()
