@@ -99,19 +99,22 @@ _HINTS: Final[Mapping[int, str]] = {
 """Hints, by JetStream's error code."""
 
 
-async def one_request(
+async def request_over_reload(
     nc: Client, subject: str, data: bytes, timeout_s: float, headers: dict[str, str] | None = None
 ) -> Msg:
-    """Send a request once; send it again while nats-server reads its configuration.
+    """Send a request, and again while nats-server reads its configuration.
 
-    Raises nats-py's errors: after :data:`RELOAD_S`, also that there is no JetStream.
+    Raises nats-py's errors within ``timeout_s``: after :data:`RELOAD_S`, also that there is no
+    JetStream.
     """
-    until = time.monotonic() + min(RELOAD_S, timeout_s)
+    began = time.monotonic()
+    left_s = timeout_s
     while True:
         try:
-            return await nc.request(subject, data, timeout_s, headers=headers)
+            return await nc.request(subject, data, left_s, headers=headers)
         except NoRespondersError:
-            if time.monotonic() >= until:
+            left_s = began + timeout_s - time.monotonic() - RELOAD_PAUSE_S
+            if left_s <= 0 or time.monotonic() - began >= RELOAD_S:
                 raise
         await asyncio.sleep(RELOAD_PAUSE_S)
 
@@ -158,7 +161,7 @@ async def _answer(
     asking: set[asyncio.Task[Msg]] = set()
     try:
         while (left_s := deadline - time.monotonic()) > 0:
-            one = one_request(nc, subject, data, left_s, headers)
+            one = request_over_reload(nc, subject, data, left_s, headers)
             asking.add(asyncio.create_task(one, name=f"asking {subject}"))
             done, _ = await asyncio.wait(
                 asking, timeout=min(REPEAT_S, left_s), return_when=asyncio.FIRST_COMPLETED
@@ -226,7 +229,7 @@ async def leader_get(nc: Client, stream: str, sequence: int, timeout_s: float) -
     """
     body = json.dumps({"seq": sequence}).encode()
     subject = f"{API}.STREAM.MSG.GET.{stream}"
-    answer = json.loads((await one_request(nc, subject, body, timeout_s)).data)
+    answer = json.loads((await request_over_reload(nc, subject, body, timeout_s)).data)
     if is_missing(answer):
         return None
     if "error" in answer:

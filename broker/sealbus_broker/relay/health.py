@@ -46,7 +46,7 @@ from sealbus.protocol.streams import INGRESS, QUARANTINE
 from sealbus.supervision import beside, kind, pause
 from sealbus_broker.gate.policy import Limits
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API, one_request
+from sealbus_broker.nats.jetstream import API, request_over_reload
 from sealbus_broker.nats.streams import (
     ACK_WAIT_S,
     PARTITIONS,
@@ -403,7 +403,7 @@ class Health:
     async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any] | None:
         try:
             answer: dict[str, Any] = json.loads(
-                (await one_request(self._nc, f"{API}.{call}", body, ASK_S)).data
+                (await request_over_reload(self._nc, f"{API}.{call}", body, ASK_S)).data
             )
         except (NatsError, OSError, TimeoutError, ValueError):
             return None

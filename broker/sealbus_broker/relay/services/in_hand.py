@@ -12,7 +12,7 @@ from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import consumer_owner
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.nats.jetstream import API, one_request
+from sealbus_broker.nats.jetstream import API, request_over_reload
 
 READ_S: Final = 5.0
 """How long JetStream may take to find a consumer or a message."""
@@ -47,7 +47,7 @@ class ConsumersInHand:
         """
         if consumer_owner(consumer) != bot:
             raise NotServed(f"{consumer} is not a subscription of {bot}")
-        answer = await one_request(
+        answer = await request_over_reload(
             self._nc, f"{API}.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S
         )
         info = json.loads(answer.data)

@@ -28,7 +28,7 @@ from sealbus.protocol.streams import PROGRESS, PROGRESS_PREFIX
 from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import Policy, Store
 from sealbus_broker.gate.shares import Shares
-from sealbus_broker.nats.jetstream import API, one_request
+from sealbus_broker.nats.jetstream import API, request_over_reload
 from sealbus_broker.relay.services.in_hand import READ_S, ConsumersInHand
 from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
 
@@ -101,7 +101,9 @@ class ProgressService:
 
     async def _read(self, subject: str) -> tuple[int, int]:
         ask = json.dumps({"last_by_subj": subject}).encode()
-        answer = await one_request(self._nc, f"{API}.STREAM.MSG.GET.{PROGRESS}", ask, READ_S)
+        answer = await request_over_reload(
+            self._nc, f"{API}.STREAM.MSG.GET.{PROGRESS}", ask, READ_S
+        )
         told = json.loads(answer.data)
         if "error" in told:
             if told["error"].get("err_code") == _NO_NOTE:

@@ -18,7 +18,7 @@ from sealbus.nats.acks import read_ack
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull import next_subject
 from sealbus.protocol.streams import QUARANTINE
-from sealbus_broker.nats.jetstream import API, direct_get, one_request
+from sealbus_broker.nats.jetstream import API, direct_get, request_over_reload
 from sealbus_broker.relay.store import quarantine
 from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 
@@ -98,7 +98,7 @@ async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any]
 
 
 async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
-    answer = await one_request(
+    answer = await request_over_reload(
         nc,
         f"{API}.STREAM.INFO.{QUARANTINE}",
         json.dumps({"subjects_filter": wanted}).encode(),
@@ -151,8 +151,8 @@ class _Scan:
         create = json.dumps({"stream_name": QUARANTINE, "config": config}).encode()
         subscription = await nc.subscribe_direct(inbox, self._receive)
         try:
-            made = await nc.request(
-                f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S
+            made = await request_over_reload(
+                nc, f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S
             )
             if "error" in json.loads(made.data):
                 # A pull would get the status 503, which looks like the end of the records.
