@@ -181,8 +181,11 @@ async def _copy(source: Path, target: Path) -> None:
         await asyncio.shield(copying)
     except asyncio.CancelledError:
         given_up.set()
-        # The next start may empty the folder at once.
-        await asyncio.gather(copying, return_exceptions=True)
+        # The next start may empty the folder at once. Whoever ends this work cancels it again.
+        while not copying.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([copying])
+        copying.exception()  # it is known, so asyncio has nothing to report
         raise
 
 
