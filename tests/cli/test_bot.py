@@ -99,7 +99,7 @@ class TestBot:
             (["shop", "-s", "a..b"], "is not valid"),
         ],
     )
-    def test_whose_words_are_none_is_wrong_usage(
+    def test_with_an_invalid_name_or_pattern_is_wrong_usage(
         self, bus: Path, arguments: list[str], said: str
     ) -> None:
         before = everything(bus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,6 @@ from tests.ports import free_port
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits are short, and are told at once."""
     monkeypatch.setattr(signals, "NOTICE_S", 0.0)
-    monkeypatch.setattr(signals, "SHORT_S", 0.0)
     monkeypatch.setattr(reload, "CONNECT_S", 0.5)
 
 
@@ -34,12 +34,14 @@ def test_wait_is_told_before_it_fails(bus: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("has_log", "told"), [(True, False), (False, True)])
-async def test_log_takes_no_such_line(
-    has_log: bool, told: bool, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("how", "told"), [({}, True), ({"has_log": True}, False), ({"is_check": True}, False)], ids=str
+)
+async def test_log_and_check_have_no_such_line(
+    how: dict[str, Any], told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = f"nats://127.0.0.1:{free_port()}"
     with pytest.raises(ConnectionFailed):
-        async with as_relay([server], BusSecrets.generate(), "a test", 0.3, has_log=has_log):
+        async with as_relay([server], BusSecrets.generate(), "a test", 0.3, **how):
             raise AssertionError("somebody listened")
     assert ("waiting for the bus at" in capsys.readouterr().err) is told

@@ -17,7 +17,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import parse_link
 from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.shared.errors import Unusable
-from sealbus_broker.cli.shared.files import writing
+from sealbus_broker.cli.shared.files import reading, writing
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.bus_file import FILE, BusFile
 from sealbus_broker.policy.document import read_yaml
@@ -66,7 +66,8 @@ def make_key(
     authority = _authority(bus, facts)
     tls = None if authority is None else authority.files_beside(path)
     beside = () if tls is None else (tls.ca, tls.cert, tls.key)
-    new = [one for one in beside if one is not None and not one.exists()]
+    with reading(path.parent):
+        new = [one for one in beside if one is not None and not one.exists()]
     Credentials(facts.name, bot, key, facts.servers, pinned, pins or {}, tls).write(path)
     try:
         if authority is not None:
@@ -83,11 +84,11 @@ def make_key(
 
 def _authority(bus: BusFolder, facts: BusFile) -> Authority | None:
     """The authority of a bus with TLS, if it has one of its own here."""
-    if not is_encrypted(facts.servers[0]) or not (bus.state / "ca.key").exists():
+    if not is_encrypted(facts.servers[0]):
         return None
-    from sealbus_broker.cli.tls.cert_files import Authority
+    from sealbus_broker.cli.tls.cert_files import Authority  # as above
 
-    return Authority.load(bus, facts.name)
+    return Authority.load(bus, facts.name) if Authority.exists(bus) else None
 
 
 def check_declared(bus: BusFolder, bot: str) -> list[str]:

@@ -16,7 +16,7 @@ from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading
 from sealbus_broker.cli.shared.folder import BusFolder, encrypted
-from sealbus_broker.cli.tls.cert_files import Authority, name_certificates
+from sealbus_broker.cli.tls.cert_files import Authority, check_is_here, name_certificates
 from sealbus_broker.cli.tls.node_files import NodeAuthority, copy_tls, node_certificates
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.policy.bus_file import FILE, BusFile
@@ -97,6 +97,7 @@ def new(bot: str, renew: bool, folder: str | None) -> None:
     bus = BusFolder.find(folder)
     check_declared(bus, bot)
     facts = _facts(bus)
+    check_is_here(bus, facts)
     if facts.tls is None and not Authority.exists(bus):
         raise Unusable(
             f"this bus has no authority: {bus.state / 'ca.key'} is missing",

@@ -28,10 +28,12 @@ async def as_relay(
     tls: TlsFiles | None = None,
     *,
     has_log: bool = False,
+    is_check: bool = False,
 ) -> AsyncIterator[HardenedClient]:
     """Give a connection with the relays' login, and close it.
 
-    After a second without it, a person is told on stderr that the command waits.
+    After a second without it, a person is told on stderr that the command waits. A process with a
+    log tells nothing, and neither does a check, which is soon over.
 
     Args:
         servers: NATS URLs.
@@ -40,6 +42,7 @@ async def as_relay(
         within_s: How long it may take to connect.
         tls: The certificates of the bus.
         has_log: Whether the command has a log, which takes lines of its own form alone.
+        is_check: Whether it is a check of the bus's health.
 
     Raises:
         ConnectionFailed: No server could be reached in time. The error names each cause.
@@ -51,11 +54,13 @@ async def as_relay(
             failures.append(error)
 
     seed = secrets.relay.seed_text
-    with contextlib.ExitStack() as told:
+    with contextlib.ExitStack() as stderr:
         if not has_log:
-            told.enter_context(_warnings_on_stderr())
+            stderr.enter_context(_warnings_on_stderr())
         try:
-            with contextlib.nullcontext() if has_log else waiting_is_told(servers, within_s):
+            with contextlib.ExitStack() as waiting:
+                if not has_log and not is_check:
+                    waiting.enter_context(waiting_is_told(servers, within_s))
                 async with asyncio.timeout(within_s):
                     nc = await connect(list(servers), seed, name=name, on_error=note, tls=tls)
         except (NatsError, OSError, TimeoutError):

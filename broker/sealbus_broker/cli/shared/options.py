@@ -73,7 +73,7 @@ class WholeNumber(click.IntRange):
 
 def sync_interval(value: str) -> str:
     """The type of ``--sync``: ``always``, or a time as nats-server writes it."""
-    # A part of what Go takes for a time. nats-server does not start with another text.
+    # A part of Go's durations, without fractions. nats-server does not start with other words.
     if value != "always" and (not TIME.fullmatch(value) or not re.search("[1-9]", value)):
         raise click.BadParameter(
             f"'{readable(value, 80)}' is neither always nor a time above 0, such as 500ms, 10s, 2m"

@@ -32,9 +32,6 @@ CONNECT_S: Final = 10.0
 NOTICE_S: Final = 1.0
 """Silence after which a person is told the reason of the wait."""
 
-SHORT_S: Final = 3.0
-"""A wait of which nobody is told, because it ends soon: that of a health check."""
-
 CLOSE_S: Final = 2.0
 """How long a command waits for an orderly end of its connection."""
 
@@ -114,9 +111,6 @@ def end_at_once(number: int) -> None:
 @contextlib.contextmanager
 def waiting_is_told(servers: Sequence[str], timeout_s: float) -> Iterator[None]:
     """Tell a person on stderr that the command waits for ``servers``, if it does for a second."""
-    if timeout_s <= SHORT_S:
-        yield
-        return
     text = f"waiting for the bus at {', '.join(servers)}, for {timeout_s:g} s"
     notice = asyncio.get_running_loop().call_later(
         NOTICE_S, functools.partial(click.echo, text, err=True)
@@ -147,9 +141,8 @@ async def connected(bot: Bot, timeout_s: float, stop: Stop | None = None) -> Asy
 class _DaemonExecutor(ThreadPoolExecutor):
     """Runs each call on a daemon thread.
 
-    An event loop looks up host names on the threads of its executor. asyncio and the interpreter
-    wait for those threads when they end. A name server that does not answer would delay Ctrl-C
-    until the resolver of the system gives up.
+    asyncio and the interpreter wait for the threads of an executor when they end. A command reads
+    standard input there, and a pipe that says nothing would delay Ctrl-C.
     """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

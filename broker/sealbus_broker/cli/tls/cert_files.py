@@ -26,6 +26,7 @@ from typing import Final
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.key_places import PLACES
+from sealbus.nats.addresses import is_encrypted
 from sealbus.nats.tls_files import MAX_BYTES, TlsFiles
 from sealbus.secret_file import SecretFile
 from sealbus_broker.certificates import (
@@ -40,7 +41,7 @@ from sealbus_broker.certificates import (
 )
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
-from sealbus_broker.cli.shared.folder import BusFolder, encrypted
+from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.bus_file import FILE, BusFile, address
 
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -83,12 +84,7 @@ class Authority:
                 own authority is elsewhere.
         """
         check_authority(facts)
-        if encrypted(facts) == facts and not cls.exists(bus) and not bus.has_secrets():
-            raise Unusable(
-                f"{FILE} has tls:// addresses, and the authority of the bus is not in {bus.state}",
-                hint="copy ca.key and ca.pem from the machine that has them; or make a new "
-                f"authority, after you have written nats:// into {FILE}",
-            )
+        check_is_here(bus, facts)
         pair, written = open_authority(
             bus.state / "ca.key",
             bus.state / "ca.pem",
@@ -150,8 +146,8 @@ class Authority:
         """Put the certificate of the authority beside credentials. Return the files written.
 
         Raises:
-            Unusable: The folder is not that of the bus, and has the certificate of another
-                authority. Other bots trust it.
+            Unusable: The folder is not that of the bus, and has another certificate. The bots there
+                trust it.
         """
         path, content = folder / "ca.crt", self._pair.certificate
         with reading(path):
@@ -160,8 +156,8 @@ class Authority:
             self._bus.path / "credentials"
         ):
             raise Unusable(
-                f"{path} is the certificate of another authority",
-                hint="credentials of another bus are there: choose another folder",
+                f"{path} is not the certificate of this bus's present authority",
+                hint="choose another folder, or remove it if no bot there needs it",
             )
         return put_new(path, content, 0o644)
 
@@ -175,6 +171,16 @@ def check_authority(facts: BusFile) -> None:
         raise Unusable(
             f"{FILE} names certificates of another authority: {facts.tls.cert}",
             hint=f"renew them there; or remove [tls] from {FILE}, and make all of them here",
+        )
+
+
+def check_is_here(bus: BusFolder, facts: BusFile) -> None:
+    """Raise :class:`Unusable` if the bus has an authority of its own, and it is elsewhere."""
+    if is_encrypted(facts.servers[0]) and not Authority.exists(bus) and not bus.has_secrets():
+        raise Unusable(
+            f"{FILE} has tls:// addresses, and the authority of the bus is not in {bus.state}",
+            hint="copy ca.key and ca.pem from the machine that has them; or make a new authority, "
+            f"after you have written nats:// into {FILE}",
         )
 
 

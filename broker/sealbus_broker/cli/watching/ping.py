@@ -25,7 +25,7 @@ from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.signals import Stop, run
 from sealbus_broker.escape import json_line, readable
-from sealbus_broker.nats.jetstream import API, is_missing, one_request
+from sealbus_broker.nats.jetstream import API, is_missing, request_over_reload
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.relay.health import PING_SUBJECT, PROBE_S
 from sealbus_broker.relay.probe import Prober, is_accepted
@@ -148,7 +148,7 @@ async def _ping(
 ) -> Found:
     found = Found()
     try:
-        async with as_relay(servers, secrets, "sealbus ping", ASK_S, tls) as nc:
+        async with as_relay(servers, secrets, "sealbus ping", ASK_S, tls, is_check=True) as nc:
             await _ask(nc, secrets, relay, found)
     except ConnectionFailed as error:
         about = "disk" if STORES_NOTHING in error.what else "nats"
@@ -205,7 +205,7 @@ async def _ask_streams(nc: HardenedClient, found: Found) -> None:
 async def _ask_stream(nc: HardenedClient, name: str) -> dict[str, Any] | None:
     """Ask for the state of a stream. ``None``: there is no answer."""
     try:
-        answer = await one_request(nc, f"{API}.STREAM.INFO.{name}", b"", ASK_S)
+        answer = await request_over_reload(nc, f"{API}.STREAM.INFO.{name}", b"", ASK_S)
         info: dict[str, Any] = json.loads(answer.data)
     except (NatsError, OSError, TimeoutError, ValueError):
         return None
