@@ -157,7 +157,8 @@ class Generator:
 
     def _key(self, bot: str) -> SessionKey | Signer:
         """The key that seals. A session key is renewed as a bot renews it."""
-        if bot not in self._keys or time.monotonic() - self._made_at[bot] > RENEW_S:
+        is_due = not self._directly and time.monotonic() - self._made_at.get(bot, 0.0) > RENEW_S
+        if bot not in self._keys or is_due:
             credentials = Credentials.load(self._bus.credentials(bot))
             self._made_at[bot] = time.monotonic()
             self._keys[bot] = (
