@@ -29,7 +29,7 @@ from sealbus_broker.relay.services import consumers, router
 from sealbus_broker.relay.services.crowd import LOGIN_MS
 from tests.docs.places import DOCS
 
-WORDS: Final = {4: "four", 5: "fifth", 12: "twelve"}
+WORDS: Final[dict[float, str]] = {4: "four", 5: "fifth", 12: "twelve"}
 """Numbers that the pages spell out."""
 
 PING_S: Final = float(config.PING_INTERVAL.removesuffix("ms")) / 1000
@@ -85,7 +85,7 @@ NUMBERS: Final[tuple[tuple[tuple[str, ...], str, tuple[float, ...]], ...]] = (
     (FLOW + PROMISES, r"more than (\S+) worthless envelopes a second", (MOST_WORTHLESS,)),
     (FLOW + PROMISES, r"more than (\S+) of its envelopes a second are", (MOST_REFUSED,)),
     (PROMISES, r"nats-server keeps (\S+) messages", (config.MAX_BUFFERED_MESSAGES,)),
-    (PROMISES, r"while (\S+) such answers wait", (router.TOLD_WAITING,)),
+    (PROMISES, r"While (\S+) such answers wait", (router.TOLD_WAITING,)),
     (PROMISES, r"`ingress_wait` \((\S+) min\)", (Limits().ingress_wait_ms / 60_000,)),
     # Health.
     (FLOW + PROMISES, r"Every (\S+) s, (?:each|a) relay c", (health.LOOK_S,)),
@@ -105,7 +105,7 @@ NUMBERS: Final[tuple[tuple[tuple[str, ...], str, tuple[float, ...]], ...]] = (
 
 def ways(value: float) -> set[str]:
     """The ways in which a page writes a number."""
-    return {f"{round(value, 6):,.9g}", WORDS.get(int(value), "")}
+    return {f"{round(value, 6):,.9g}", WORDS.get(value, "")}
 
 
 @pytest.mark.parametrize(
