@@ -68,5 +68,6 @@ async def test_author_is_told_of_deliveries_that_are_dropped(
         receive(subscription, 70)
         receive(subscription, 70)
         await subscription.detach()
+        assert subscription._telling is None
     assert caplog.messages[2:] == [f"{told}: 1", f"{told}: 1"]
     assert verifier.refused[live.TOO_MANY] == 6

@@ -137,7 +137,7 @@ class LiveSubscription:
             self._tell_drops()
 
     def _tell_drops(self) -> None:
-        """Log those that were not told yet, and look again later."""
+        """Log those that were not told yet, and look again later, unless it has ended."""
         self._telling = None
         if self._dropped:
             log.warning(
@@ -146,9 +146,10 @@ class LiveSubscription:
                 self._dropped,
             )
             self._dropped = 0
-            self._telling = self._supervisor.later(
-                f"drops on {self.pattern}", TOLD_AGAIN_S, self._tell_drops
-            )
+            if not self.closed:
+                self._telling = self._supervisor.later(
+                    f"drops on {self.pattern}", TOLD_AGAIN_S, self._tell_drops
+                )
 
     @contextlib.asynccontextmanager
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
