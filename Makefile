@@ -147,7 +147,7 @@ vectors: $(READY) ## write the test vectors again
 	$(BIN) -m tests.vectors.make
 
 .PHONY: counts
-counts: $(READY) ## count long lines, long names and unclear clauses; ARGS=--json
+counts: $(READY) ## count long lines, long names and unclear clauses; ARGS="--places --json"
 	@$(BIN) -m tests.docs.counts $(ARGS)
 
 .PHONY: soak

@@ -1,7 +1,8 @@
 """Count the limits of docs/style.md: ``python -m tests.docs.counts``, and ``--json`` for programs.
 
 The figures are over the files that git knows. Others' texts that are kept here for the tests
-(``upstream``) are left out. ``--since REV`` looks at the commits after ``REV`` alone.
+(``upstream``) are left out. ``--places`` lists the places that count instead. ``--since REV`` looks
+at the subjects of the commits after ``REV`` alone.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import statistics
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from tests.docs.places import ROOT
@@ -30,6 +30,8 @@ SUBJECT: Final = 72
 """Most characters of a commit's subject."""
 SETTINGS: Final = (".toml", ".yaml", ".yml")
 """The ends of the names of configurations."""
+PRODUCT: Final = ("clients/", "broker/")
+TESTS: Final = "tests/"
 NOT_OURS: Final = "upstream"
 """A folder of this name holds texts that others wrote."""
 
@@ -37,7 +39,7 @@ Figures: TypeAlias = dict[str, dict[str, Any]]
 """Groups of figures by name, as ``--json`` writes them."""
 
 WHAT: Final = re.compile(
-    r"\bwhat (?:an?|the|this|that|these|those|its?|i|you|he|she|we|they|are|were|have|had|did|do"
+    r"\bwhat\s+(?:an?|the|this|that|these|those|its?|i|you|he|she|we|they|are|were|have|had|did|do"
     r"|can|could|may|might|must|should|will|would|[a-z]+s)\b",
     re.IGNORECASE,
 )
@@ -48,6 +50,19 @@ The last alternative is a verb in the third person. A question counts too: it is
 WORD: Final = re.compile(r"[A-Za-z][A-Za-z'-]*")
 FENCED: Final = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 """A block of code in Markdown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of a file: a docstring, a comment, a name."""
+
+    line: int
+    """Its first line in the file, from 1."""
+    text: str
+
+
+Pieces: TypeAlias = Callable[[str], Iterable[Text]]
+"""Takes the text of a file apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +106,31 @@ def count_prose(texts: Iterable[str]) -> Prose:
     return Prose(words, sum(len(WHAT.findall(text)) for text in joined))
 
 
-def prose_of(markdown: str) -> str:
-    """A document without its blocks of code."""
-    return FENCED.sub("", markdown)
+def prose_of(markdown: str) -> list[Text]:
+    """A document without its blocks of code. They leave empty lines behind."""
+    return [Text(1, FENCED.sub(lambda block: "\n" * block[0].count("\n"), markdown))]
 
 
-def docstrings(source: str) -> Iterator[str]:
+def docstrings(source: str) -> Iterator[Text]:
     """Every text that is a statement: docstrings, and the texts below constants and fields."""
     statements = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr))
     constants = (one.value for one in statements if isinstance(one.value, ast.Constant))
-    yield from (one.value for one in constants if isinstance(one.value, str))
+    yield from (Text(one.lineno, one.value) for one in constants if isinstance(one.value, str))
 
 
-def comment_lines(source: str) -> list[str]:
+def comment_lines(source: str) -> list[Text]:
     """The comments that have a line of their own."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = (one for one in tokens if one.type == tokenize.COMMENT)
-    return [one.string.lstrip("# ") for one in comments if one.line.lstrip().startswith("#")]
+    alone = (one for one in comments if one.line.lstrip().startswith("#"))
+    return [Text(one.start[0], one.string.lstrip("# ")) for one in alone]
 
 
-def names_of_tests(source: str) -> list[str]:
+def names_of_tests(source: str) -> list[Text]:
     """The names of the tests in a module, methods included."""
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     found = (node for node in ast.walk(ast.parse(source)) if isinstance(node, functions))
-    return [node.name for node in found if node.name.startswith("test_")]
+    return [Text(node.lineno, node.name) for node in found if node.name.startswith("test_")]
 
 
 def count_lines(files: Mapping[str, str], most: int = WIDTH) -> Lines:
@@ -126,6 +142,30 @@ def count_lines(files: Mapping[str, str], most: int = WIDTH) -> Lines:
     ]
     longest, at = max(lengths, default=(0, ""))
     return Lines(len(lengths), sum(length > most for length, _ in lengths), longest, at)
+
+
+def texts(files: Mapping[str, str], pieces: Pieces) -> list[str]:
+    """All pieces of ``files``."""
+    return [one.text for text in files.values() for one in pieces(text)]
+
+
+def clauses(files: Mapping[str, str], pieces: Pieces) -> Iterator[str]:
+    """The clauses with "what" in the pieces of ``files``, as ``file:line: words``."""
+    for name, text in files.items():
+        for one in pieces(text):
+            for found in WHAT.finditer(one.text):
+                line = one.line + one.text.count("\n", 0, found.start())
+                yield f"{name}:{line}: {' '.join(found[0].split())}"
+
+
+def long_names(files: Mapping[str, str], most: int = NAME) -> list[str]:
+    """The names of tests in ``files`` that are too long, as ``file:line: name``."""
+    return [
+        f"{name}:{one.line}: {one.text}"
+        for name, text in files.items()
+        for one in names_of_tests(text)
+        if len(one.text) > most
+    ]
 
 
 def long_lines(files: Mapping[str, str], most: int = WIDTH) -> list[str]:
@@ -166,19 +206,32 @@ def _below(files: Mapping[str, str], *folders: str) -> dict[str, str]:
     return {name: text for name, text in files.items() if name.startswith(folders)}
 
 
+def subjects(since: str | None = None) -> list[str]:
+    """The first line of each commit, or of those after ``since``."""
+    commits = [f"{since}..HEAD"] if since else []
+    return _git("log", "--no-merges", "--format=%s", *commits).splitlines()
+
+
+def places(since: str | None = None) -> Iterator[str]:
+    """Each place that breaks a limit: the file and the line, or the subject of a commit."""
+    documents, code = read(".md"), read(".py")
+    yield from clauses(documents, prose_of)
+    yield from clauses(_below(code, *PRODUCT, TESTS), docstrings)
+    yield from clauses(_below(code, *PRODUCT), comment_lines)
+    yield from long_lines(documents | code | read(*SETTINGS))
+    yield from long_names(_below(code, TESTS))
+    yield from (subject for subject in subjects(since) if len(subject) > SUBJECT)
+
+
 def figures(since: str | None = None) -> Figures:
     """Everything that is counted, by name."""
     documents, code, settings = read(".md"), read(".py"), read(*SETTINGS)
-    product = _below(code, "clients/", "broker/")
-    tests = _below(code, "tests/")
-    comments = [comment for text in product.values() for comment in comment_lines(text)]
-    names = [name for text in tests.values() for name in names_of_tests(text)]
-    commits = [f"{since}..HEAD"] if since else []
-    subjects = _git("log", "--no-merges", "--format=%s", *commits).splitlines()
+    product, tests = _below(code, *PRODUCT), _below(code, TESTS)
+    comments = texts(product, comment_lines)
     prose = {
-        "documents": count_prose(map(prose_of, documents.values())),
-        "docstrings": count_prose(chain.from_iterable(map(docstrings, product.values()))),
-        "docstrings_of_tests": count_prose(chain.from_iterable(map(docstrings, tests.values()))),
+        "documents": count_prose(texts(documents, prose_of)),
+        "docstrings": count_prose(texts(product, docstrings)),
+        "docstrings_of_tests": count_prose(texts(tests, docstrings)),
         "comments": count_prose(comments),
     }
     return {
@@ -191,8 +244,8 @@ def figures(since: str | None = None) -> Figures:
             "settings": asdict(count_lines(settings)),
         },
         "comment_lines": {"count": len(comments), "of": count_lines(product).lines},
-        "test_names": asdict(count_lengths(names, NAME)),
-        "commit_subjects": asdict(count_lengths(subjects, SUBJECT)),
+        "test_names": asdict(count_lengths(texts(tests, names_of_tests), NAME)),
+        "commit_subjects": asdict(count_lengths(subjects(since), SUBJECT)),
     }
 
 
@@ -226,11 +279,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the figures to stdout."""
     parser = argparse.ArgumentParser(prog="python -m tests.docs.counts", description="Count.")
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
+    parser.add_argument("--places", action="store_true", help="the places instead of the figures")
     parser.add_argument("--since", metavar="REV", help="only the commits after REV")
     given = parser.parse_args(arguments)
-    found = figures(given.since)
-    told = json.dumps(found, indent=1) if given.json else "\n".join(table(found))
-    sys.stdout.write(told + "\n")
+    found = list(places(given.since)) if given.places else figures(given.since)
+    people = found if isinstance(found, list) else table(found)
+    told = [json.dumps(found, indent=1)] if given.json else people
+    sys.stdout.writelines(f"{line}\n" for line in told)
 
 
 if __name__ == "__main__":

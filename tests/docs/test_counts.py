@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from tests.docs.counts import (
-    NAME,
     SETTINGS,
+    TESTS,
     Lengths,
     Lines,
     Prose,
+    Text,
+    clauses,
     comment_lines,
     count_lengths,
     count_lines,
     count_prose,
     docstrings,
     long_lines,
+    long_names,
     names_of_tests,
     prose_of,
     read,
     share,
+    texts,
 )
 
 DOCUMENT = """# Title
@@ -53,8 +57,13 @@ class TestMore:
 
 
 def test_clauses_are_counted_across_lines_and_outside_code() -> None:
-    assert count_prose([prose_of(DOCUMENT)]) == Prose(words=14, what=2)
-    assert count_prose([prose_of(DOCUMENT)]).per_thousand == 142.9
+    prose = count_prose(texts({"a.md": DOCUMENT}, prose_of))
+    assert prose == Prose(words=14, what=2)
+    assert prose.per_thousand == 142.9
+    assert list(clauses({"a.md": DOCUMENT}, prose_of)) == [
+        "a.md:3: What is",
+        "a.md:3: what waits",
+    ]
 
 
 def test_a_noun_behind_what_is_no_clause() -> None:
@@ -66,15 +75,20 @@ def test_no_words_are_no_clauses() -> None:
 
 
 def test_texts_below_constants_are_docstrings_too() -> None:
-    assert sorted(docstrings(MODULE)) == ["Bytes.", "Does it.", "What it is for."]
+    assert list(docstrings(MODULE)) == [
+        Text(1, "What it is for."),
+        Text(4, "Bytes."),
+        Text(13, "Does it."),
+    ]
 
 
 def test_a_comment_behind_code_has_no_line_of_its_own() -> None:
-    assert comment_lines(MODULE) == ["Why."]
+    assert comment_lines(MODULE) == [Text(6, "Why.")]
 
 
 def test_methods_are_tests_and_helpers_are_not() -> None:
-    assert names_of_tests(MODULE) == ["test_one", "test_two"]
+    assert names_of_tests(MODULE) == [Text(12, "test_one"), Text(17, "test_two")]
+    assert long_names({"a.py": MODULE}, most=7) == ["a.py:12: test_one", "a.py:17: test_two"]
 
 
 def test_lines_are_measured_in_characters() -> None:
@@ -93,10 +107,9 @@ def test_no_line_of_code_is_too_long() -> None:
 
 
 def test_no_name_of_a_test_is_too_long() -> None:
-    tests = {name: text for name, text in read(".py").items() if name.startswith("tests/")}
-    names = [f"{file}::{name}" for file, text in tests.items() for name in names_of_tests(text)]
-    assert len(names) > 3000
-    assert [one for one in names if len(one.split("::")[1]) > NAME] == []
+    tests = {name: text for name, text in read(".py").items() if name.startswith(TESTS)}
+    assert len(texts(tests, names_of_tests)) > 3000
+    assert long_names(tests) == []
 
 
 def test_names_are_measured() -> None:
