@@ -459,4 +459,6 @@ def test_every_reason_is_in_its_group_of_final_refusals() -> None:
     by_time, changing, final = burst._ABOUT_TIME, burst._CHANGING - rate, burst._FINAL
     assert [set(group) for group in groups[:4]] == [by_time, rate, changing, final]
     assert groups[5:] == [[Reason.CERTIFICATE_NOT_VALID]]
-    assert sorted(reason for group in groups for reason in group) == sorted(Reason)
+    assert sorted(reason for group in groups for reason in group) == sorted(Reason), (
+        'each reason is in one group of "Final refusals" in docs/protocol.md'
+    )

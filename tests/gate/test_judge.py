@@ -87,7 +87,8 @@ def test_every_check_has_an_attack() -> None:
 
 
 def test_every_reason_is_met_by_an_attack() -> None:
-    assert {attack.expect for attack in ATTACKS} == {reason.value for reason in Reason}
+    met = {attack.expect for attack in ATTACKS}
+    assert met == {reason.value for reason in Reason}, "add an attack to tests/attacks"
 
 
 def test_checks_have_the_documented_order() -> None:

@@ -191,7 +191,9 @@ def test_envelopes_meet_the_written_outcome(scenario: dict[str, Any]) -> None:
 
 def test_every_reason_has_a_vector() -> None:
     met = {told["expect"] for scenario in ENVELOPES["scenarios"] for told in scenario["steps"]}
-    assert met == {ACCEPTED, SETTLED, *(reason.value for reason in Reason)}
+    assert met == {ACCEPTED, SETTLED, *(reason.value for reason in Reason)}, (
+        "add an attack to tests/attacks, and run `make vectors`"
+    )
 
 
 def test_the_written_keys_are_those_of_the_written_seeds() -> None:
@@ -296,10 +298,8 @@ def test_a_batch_of_stamps_opens_and_is_sealed_again_bit_by_bit() -> None:
 
 
 def test_every_reason_has_a_stamp() -> None:
-    assert {vector["stamp"]["reason"] for vector in STAMPS["valid"]} == {
-        None,
-        *(reason.value for reason in Reason),
-    }
+    met = {vector["stamp"]["reason"] for vector in STAMPS["valid"]}
+    assert met == {None, *(reason.value for reason in Reason)}, "run `make vectors`"
 
 
 @pytest.mark.parametrize("vector", STAMPS["invalid"], ids=by("name"))
