@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "sealbus_broker.testing.plugin",  # an installed package loads it already
+    "tests.quick_handlers",
     "tests.scene_fixtures",
 ]
 

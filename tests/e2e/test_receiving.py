@@ -77,6 +77,7 @@ async def publish_bursts(shop: Shop, numbers: range, each: int) -> None:
     assert await shop.stored("ACCEPTED") - before == len(numbers) / each
 
 
+@pytest.mark.usefixtures("quick_handlers")
 @BURSTS
 async def test_a_stop_gives_fetched_messages_back_in_order(shop: Shop, each: int) -> None:
     """The next process goes on with the next message, and gets the new ones after the old ones."""
@@ -163,11 +164,11 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
 
 
 async def test_messages_behind_a_slow_one_are_given_back(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, quick_handlers: pytest.MonkeyPatch
 ) -> None:
     """The handler was fast, so the bot fetched many messages. Then one message takes long."""
-    release, seen, unbegun_s = asyncio.Event(), list[int](), supply.UNBEGUN_S
-    monkeypatch.setattr(supply, "UNBEGUN_S", 3600.0)  # until the test has asked the server
+    release, seen = asyncio.Event(), list[int]()
+    quick_handlers.setattr(supply, "UNBEGUN_S", PATIENCE_S)  # until the test has asked the server
     await publish(shop, range(300), alone=True)
     slow, other = shop.bot("inventory"), shop.bot("inventory")
 
@@ -184,7 +185,7 @@ async def test_messages_behind_a_slow_one_are_given_back(
     async with slow:
         await until(lambda: 50 in seen)
         assert (await consumer(shop))["num_ack_pending"] > 1
-        monkeypatch.setattr(supply, "UNBEGUN_S", unbegun_s)
+        quick_handlers.undo()
         async with other:
             await until(lambda: len(seen) == 300)
         release.set()
@@ -192,7 +193,9 @@ async def test_messages_behind_a_slow_one_are_given_back(
 
 
 @BURSTS
-async def test_the_order_holds_though_messages_were_given_back(shop: Shop, each: int) -> None:
+async def test_the_order_holds_though_messages_were_given_back(
+    shop: Shop, each: int, quick_handlers: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     await publish_bursts(shop, range(100), each)
     bot = shop.bot("inventory")
@@ -201,6 +204,7 @@ async def test_the_order_holds_though_messages_were_given_back(shop: Shop, each:
     async def take(message: Message) -> None:
         seen.append(number(message))
         if number(message) in (20, 60):
+            quick_handlers.undo()
             await asyncio.sleep(1.5)
 
     async with bot:
@@ -209,6 +213,7 @@ async def test_the_order_holds_though_messages_were_given_back(shop: Shop, each:
     assert await given_back(shop) > 0
 
 
+@pytest.mark.usefixtures("quick_handlers")
 @BURSTS
 async def test_a_lost_connection_costs_no_order_and_no_message(
     shop: Shop, each: int, monkeypatch: pytest.MonkeyPatch

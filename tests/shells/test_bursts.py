@@ -25,7 +25,7 @@ from tests.made import made
 from tests.shells.test_subscription import SUBJECT, Handler, given_out, is_settled, listener
 from tests.waiting import PATIENCE_S, patiently, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_handlers")]
 
 
 @pytest.fixture

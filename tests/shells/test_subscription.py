@@ -227,6 +227,7 @@ async def test_messages_come_after_a_lost_connection(bus: TestBus) -> None:
     await until(lambda: handler.texts == ["one", "two"], "it goes on")
 
 
+@pytest.mark.usefixtures("quick_handlers")
 async def test_stop_gives_back_what_waits(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> None:
     # A busy machine may need longer until all are there.
     monkeypatch.setattr(supply_module, "UNBEGUN_S", PATIENCE_S)
@@ -246,6 +247,7 @@ async def test_stop_gives_back_what_waits(bus: TestBus, monkeypatch: pytest.Monk
     await until(lambda: next_one.texts == ["two", "three"], "the next process goes on, in order")
 
 
+@pytest.mark.usefixtures("quick_handlers")
 async def test_stop_ends_once_the_server_has_what_was_given_back(
     bus: TestBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
