@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
-from sealbus.errors import NotConnected
+from sealbus.errors import InvalidInput, NotConnected
 from sealbus.grants import Declared, GrantedRate
 from sealbus.outcomes import Refused, Unresolved
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.limits import MAX_PARENT_BYTES
 from sealbus.protocol.nonces import birth_ms
 from sealbus.protocol.reason import OLDER_THAN_LEDGER, Reason
 from sealbus.protocol.stamp import Stamp, Verdict, seal_stamps
@@ -315,6 +317,39 @@ async def test_a_message_without_verdict_is_sent_again_on_reconnect(
     again = await patiently(wire.sent.get())
     await receive(publisher, again, None)
     assert (await task).envelope == Envelope.decode(again).digest != Envelope.decode(lost).digest
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+async def test_a_parent_has_at_most_the_bytes_that_relays_take(
+    publisher: Publisher, wire: Wire, excess: int
+) -> None:
+    parent = bytes(MAX_PARENT_BYTES + excess)
+    publish = partial(publisher.publish, HEADER, b"", live=False, resumed=False, parent=parent)
+    if not excess:
+        task = asyncio.create_task(publish(timeout_s=PATIENCE_S))
+        assert Envelope.decode(await wire.sent.get()).parent == parent
+        task.cancel()
+        return
+    with pytest.raises(InvalidInput, match=f"a parent of {len(parent)} bytes"):
+        await publish(timeout_s=PATIENCE_S)
+    assert wire.sent.empty()
+    assert not publisher._all
+
+
+async def test_unsealable_message_ends_its_own_publish_alone(
+    publisher: Publisher, wire: Wire
+) -> None:
+    """It is written by the same turn as another message, and they would share a bundle."""
+    unsealable = replace(HEADER, subject="not a subject")
+    task = asyncio.create_task(
+        publisher.publish(unsealable, b"", live=False, resumed=False, timeout_s=PATIENCE_S)
+    )
+    other = publishing(publisher)
+    await receive(publisher, await patiently(wire.sent.get()), None)
+    assert (await other).verdict is Verdict.ACCEPTED
+    with pytest.raises(InvalidInput, match="subject is not a subject"):
+        await task
+    assert not publisher._all
 
 
 SLOW = Declared(

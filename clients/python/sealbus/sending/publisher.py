@@ -18,7 +18,12 @@ from typing import Final
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
 from sealbus.grants import Declared
 from sealbus.protocol.envelope import Header
-from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PAYLOADS, MAX_TOGETHER_BYTES
+from sealbus.protocol.limits import (
+    MAX_ENVELOPE_BYTES,
+    MAX_PARENT_BYTES,
+    MAX_PAYLOADS,
+    MAX_TOGETHER_BYTES,
+)
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.stamp import Stamp
 from sealbus.sending.bundling import ROOM_BYTES
@@ -98,8 +103,8 @@ class Publisher:
                 when the time is over.
             Unresolved: no verdict came in time. Or it came under a bus key that the credentials do
                 not name, and a :class:`CredentialsError` is the cause.
-            InvalidInput: the message is too large, another one with its nonce is being published,
-                the nonce is too old, or the time is longer than a nonce lives.
+            InvalidInput: the message or its parent is too large, another one with its nonce is
+                being published, the nonce is too old, or the time is longer than a nonce lives.
             NotConnected: the bot is closed.
         """
         self._check_life(header, live=live, resumed=resumed, timeout_s=timeout_s)
@@ -238,11 +243,19 @@ class Publisher:
             raise NotConnected(f"the bot was closed before the message on {subject} was sent")
 
     def _begin(self, kind: Kind, payload: bytes, timeout_s: float) -> BurstItem:
-        """Begin to send a message. Raises :class:`InvalidInput` if it is too large, and
-        :class:`NotConnected` if the bot is closed."""
+        """Begin to send a message. Raises :class:`InvalidInput` if it or its parent is too large,
+        and :class:`NotConnected` if the bot is closed."""
         self._check_open(kind)
-        # Told here, because an error in run() would have no caller to go to.
-        size = len(payload) + len(kind.parent or b"")
+        # Told here, before the message waits for its turn or for a connection.
+        parent = kind.parent or b""
+        if len(parent) > MAX_PARENT_BYTES:
+            raise InvalidInput(
+                f"a parent of {len(parent)} bytes for {kind.header.subject}; at most "
+                f"{MAX_PARENT_BYTES}",
+                hint="follow from a message with a smaller payload: with include_parent=True, its "
+                "payload is a part of the parent",
+            )
+        size = len(payload) + len(parent)
         if size > MAX_ENVELOPE_BYTES - ROOM_BYTES:
             raise InvalidInput(
                 f"a payload of {len(payload)} bytes makes an envelope of more than "

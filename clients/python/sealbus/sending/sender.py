@@ -12,7 +12,8 @@ How it works. A message enters by :meth:`Sender.join`, or in a burst of its own 
    (``submit``).
 3. **sent** (:meth:`Sender.run`): one task seals all unsent bursts and writes them. It seals with
    the key of the connection in use (:attr:`sealbus.life.session.Session.key`). Bursts on
-   several subjects share a signature and a bundle.
+   several subjects share a signature and a bundle. A burst that cannot be sealed ends with the
+   error.
 4. **receipts** (:meth:`Sender.take`): an acceptance of the envelope ends it, and tells which of its
    messages are refused. A refusal ends it, or sends it back to step 2, now, in its turn, or after a
    pause (:meth:`~sealbus.sending.burst.Burst.after`).
@@ -26,13 +27,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from nats.errors import Error as NatsError
 
 from sealbus.credentials import Credentials
-from sealbus.errors import Malformed
+from sealbus.errors import InvalidInput, Malformed
 from sealbus.life.clock import Clock, told
 from sealbus.life.session import Session
 from sealbus.log import log
@@ -247,15 +248,28 @@ class Sender:
             for live in (False, True):
                 subject = ingress_subject(self._credentials.bot, live=live)
                 for batch in bundles([one for one in waiting if one.kind.live is live]):
-                    try:
-                        # Not write(), which never waits: publish() does while 2 MiB have not left.
-                        await client.publish(
-                            subject,
-                            seal_bundle(self._session.key, batch, now_ms()),
-                        )
-                    except (NatsError, OSError) as error:
-                        # By its own timer, or by resend() on the next connection.
-                        log.debug("not sent, will be again: %s", type(error).__name__)
+                    for sealed in self._seal(batch):
+                        try:
+                            # Not write(), which never waits: publish() does while 2 MiB have not
+                            # left.
+                            await client.publish(subject, sealed)
+                        except (NatsError, OSError) as error:
+                            # By its own timer, or by resend() on the next connection.
+                            log.debug("not sent, will be again: %s", type(error).__name__)
+
+    def _seal(self, batch: Sequence[Burst]) -> list[bytes]:
+        """The NATS messages that carry ``batch``: one, unless a burst of it cannot be sealed.
+
+        The messages of that burst end with the error. All others go on, each burst by itself.
+        """
+        try:
+            return [seal_bundle(self._session.key, batch, now_ms())]
+        except InvalidInput as error:
+            if len(batch) > 1:
+                return [sealed for one in batch for sealed in self._seal([one])]
+            unsealable = error
+        batch[0].end(lambda _: unsealable)
+        return []
 
     # ---- receipts --------------------------------------------------------------------------------
 
