@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sealbus import BackgroundFailed, SubscriptionDenied
+from sealbus import BackgroundFailed, InvalidInput, SealbusError, SubscriptionDenied
 from sealbus import supervision as module
 from sealbus.supervision import MOST_IN_A_ROW, Supervisor, UnexpectedEnd, beside, kind
 from sealbus_broker.cli.running.logs import LogWriter
@@ -142,6 +142,48 @@ async def test_a_sentence_of_ours_is_the_failure_as_it_is(diary: Diary) -> None:
     denied = SubscriptionDenied("no", pattern="orders.placed")
     await asyncio.wait([diary.supervisor.must("serving", raising(denied))])
     assert diary.failures == [denied]
+
+
+async def test_a_sentence_does_not_excuse_work_that_keeps_ending(diary: Diary) -> None:
+    """The library itself gave the invalid input. So the whole must end, and say whose mistake."""
+    task = diary.supervisor.keep("sending", lambda: raising(InvalidInput(SECRET)))
+    await asyncio.wait([task])
+    (failure,) = diary.failures
+    assert isinstance(failure, BackgroundFailed)
+    assert failure.kind.startswith("InvalidInput at ")
+    assert isinstance(failure.__cause__, InvalidInput)
+    assert SECRET not in f"{failure}{failure.hint}"
+
+
+async def test_sentence_does_not_excuse_a_call_that_raises(diary: Diary) -> None:
+    def call() -> None:
+        raise InvalidInput(SECRET)
+
+    diary.supervisor.soon("sending again", call)
+    await until(diary.supervisor.failed.is_set, "the call has failed")
+    (failure,) = diary.failures
+    assert isinstance(failure, BackgroundFailed)
+    assert failure.part == "sending again"
+
+
+@pytest.mark.parametrize("by", ["the supervisor", "the work"])
+async def test_expected_sentence_is_the_failure_as_it_is(by: str) -> None:
+    """Of a relay about its surroundings, or of a bot about one subscription."""
+    full, sentences = SealbusError("the disk is full"), (SealbusError,)
+    if by == "the supervisor":
+        supervisor = Supervisor("the relay", sentences=sentences)
+        task = supervisor.keep("storing", lambda: raising(full))
+    else:
+        supervisor = Supervisor("the bot order")
+        task = supervisor.keep("pulling", lambda: raising(full), sentences=sentences)
+    await asyncio.wait([task])
+    assert supervisor.failure is full
+
+
+async def test_failure_of_one_part_is_that_of_parts_that_need_it(diary: Diary) -> None:
+    first = BackgroundFailed("the bot order", "pulling", "ValueError")
+    await asyncio.wait([diary.supervisor.keep("handling", lambda: raising(first))])
+    assert diary.failures == [first]
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -50,7 +50,13 @@ from sealbus.supervision import Supervisor, end, outcome, pause
 from sealbus.waiting import Interrupted, race
 from sealbus_broker.door.orders import Orders
 from sealbus_broker.door.process import Door, Doorway, MakeDoor
-from sealbus_broker.errors import BusKeyEnded, ClocksApart, FolderUnseen, StreamsAway
+from sealbus_broker.errors import (
+    BusKeyEnded,
+    ClocksApart,
+    FolderUnseen,
+    RelayError,
+    StreamsAway,
+)
 from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import unanswered
@@ -153,7 +159,7 @@ class Relay:
         self._make_door = make_door
         self._surroundings = surroundings
         self._name = name
-        self._supervisor = Supervisor(f"the relay {name}", tell=tell)
+        self._supervisor = Supervisor(f"the relay {name}", tell=tell, sentences=(RelayError,))
         """Answers for all background work. Its failure ends the relay."""
         self.counters = VerdictCounters(time.monotonic)
         """The counts of verdicts, over all connections."""

@@ -17,10 +17,12 @@ started by     for                                  an unexpected end
 
 An end is unexpected if it is an exception of any type, a return before it is due, or a cancellation
 that nobody asked for (asyncio has :meth:`asyncio.Task.cancelling` to tell). To *end the whole* is
-to record one :class:`~sealbus.errors.BackgroundFailed`, which names the part and the kind of error,
-and to tell ``on_failure``. ``SystemExit`` and ``KeyboardInterrupt`` pass through: asyncio ends the
-process with them. Of an error only the kind and the place in the code are logged, because its text
-may quote bytes that a stranger sent.
+to record one *failure*, and to tell ``on_failure``. The failure is a
+:class:`~sealbus.errors.BackgroundFailed`, which names the part and the kind of error. Where whoever
+starts the work says so, an error that is a sentence for people is the failure itself.
+``SystemExit`` and ``KeyboardInterrupt`` pass through: asyncio ends the process with them. Of an
+error only the kind and the place in the code are logged, because its text may quote bytes that a
+stranger sent.
 
 Work that is waited for where it was started is not background work: :func:`beside` has a task for
 as long as a block lasts.
@@ -109,12 +111,18 @@ class Supervisor:
         whose: str,
         on_failure: Callable[[SealbusError], None] | None = None,
         tell: Tell = tell_by_logging,
+        *,
+        sentences: tuple[type[SealbusError], ...] = (),
     ) -> None:
         """``whose``: who it is, for logs and errors. ``on_failure`` is called once, when the whole
-        must end; it may not raise. ``tell``: writes each unexpected end into a log."""
+        must end; it may not raise. ``tell``: writes each unexpected end into a log. ``sentences``:
+        errors of the surroundings, which are no mistake of the work that ends with them. They
+        become the failure as they are."""
         self._whose = whose
         self._on_failure = on_failure
         self._tell = tell
+        self._sentences: tuple[type[SealbusError], ...] = (BackgroundFailed, *sentences)
+        """The failure of one part is also that of the parts that need it."""
         self._tasks: set[asyncio.Task[Any]] = set()
         """All that run. asyncio itself keeps weak references only, and would lose a task."""
         self.failure: SealbusError | None = None
@@ -131,14 +139,17 @@ class Supervisor:
         *,
         until: asyncio.Event | None = None,
         passes: tuple[type[SealbusError], ...] = (),
+        sentences: tuple[type[SealbusError], ...] = (),
     ) -> asyncio.Task[None]:
         """Have the work that ``make`` begins done until it is cancelled, or returns once ``until``
         is set.
 
-        The task fails where the whole does, with its :class:`BackgroundFailed`, and with an error
-        of the kinds ``passes``, which is for whoever looks at the task.
+        The task fails where the whole does, with its failure, and with an error of the kinds
+        ``passes``, which is for whoever looks at the task. An error of the kinds ``sentences`` is
+        the failure as it is, if the work keeps ending with it.
         """
-        return self._start(self._keep(name, make, until=until, passes=passes), name)
+        work = self._keep(name, make, until=until, passes=passes, sentences=sentences)
+        return self._start(work, name)
 
     def must(
         self, name: str, work: Coroutine[Any, Any, None], *, until: asyncio.Event | None = None
@@ -186,10 +197,20 @@ class Supervisor:
         current = asyncio.current_task()
         await end(*(task for task in self._tasks if task is not current))
 
-    def fail(self, name: str, error: BaseException | None) -> SealbusError:
+    def fail(
+        self,
+        name: str,
+        error: BaseException | None,
+        sentences: tuple[type[SealbusError], ...] = (),
+    ) -> SealbusError:
         """End the whole, because ``name`` ended unexpectedly with ``error`` (``None``: it
-        returned). Returns the failure."""
-        if isinstance(error, SealbusError):
+        returned). Returns the failure.
+
+        An error of the kinds ``sentences`` becomes the failure as it is. Any other makes a
+        :class:`BackgroundFailed`, also a :class:`SealbusError`: nobody called, so whoever reads its
+        sentence could not tell what it is about.
+        """
+        if isinstance(error, self._sentences + sentences):
             failure: SealbusError = error
         else:
             failure = BackgroundFailed(self._whose, name, kind(error))
@@ -229,6 +250,7 @@ class Supervisor:
         *,
         until: asyncio.Event | None,
         passes: tuple[type[SealbusError], ...],
+        sentences: tuple[type[SealbusError], ...],
     ) -> None:
         times = 0
         pause_s = PAUSE_FIRST_S
@@ -247,7 +269,7 @@ class Supervisor:
                 pause_s = PAUSE_FIRST_S
             times += 1
             if times > MOST_IN_A_ROW:
-                raise self.fail(name, error)
+                raise self.fail(name, error, sentences)
             self._say(UnexpectedEnd(self._whose, name, kind(error), times, pause_s))
             # A stray cancellation must not end the pause's loop either.
             await outcome(pause(pause_s, until=until))
@@ -263,7 +285,7 @@ class Supervisor:
     ) -> None:
         error = await outcome(work)
         if error is not None or until is None or not until.is_set():
-            raise self.fail(name, error)
+            raise self.fail(name, error, (SealbusError,))
 
     async def _piece(
         self,

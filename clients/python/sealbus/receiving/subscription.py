@@ -136,6 +136,8 @@ class DurableSubscription:
             self._supply.run,
             until=self._stop,
             passes=(SubscriptionDenied,),
+            # The relay's answer why it does not make the consumer again, which names the pattern.
+            sentences=(SealbusError,),
         )
         self._supplying.add_done_callback(lambda _: self._changed.set())
         try:
