@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from nats.errors import NoRespondersError
 
+from sealbus.nats.frames import pub
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.nats.config import MAX_CONTROL_LINE_BYTES
 from tests.contract.ground import Ground, Inbox
@@ -73,6 +74,22 @@ async def test_unsubscribed_client_gets_nothing(ground: Ground) -> None:
     await ground.relay.publish("a.b", b"late")
     await ground.relay.flush()
     assert inbox.is_empty
+
+
+async def test_member_that_leaves_its_group_loses_no_message(ground: Ground) -> None:
+    """Some messages are on their way to it while it leaves."""
+    leaving, staying = await ground.login(), await ground.login()
+    last = await Inbox(leaving, "work").open("group")
+    other = await Inbox(staying, "work").open("group")
+    ground.relay.write([pub(b"work", b"%d" % at) for at in range(100)])
+    await asyncio.sleep(0)  # they leave, and the server has not read them yet
+    await leaving.end_subscriptions(PATIENCE_S)
+    taken = len(last.all)
+    await until(lambda: len(last.all) + len(other.all) >= 100, "all messages")
+    ground.relay.write([pub(b"work", b"%d" % at) for at in range(100, 200)])
+    await until(lambda: len(last.all) + len(other.all) >= 200, "the later messages too")
+    assert len(last.all) == taken, "nothing comes to one that has left"
+    assert sorted(int(got.data) for got in last.all + other.all) == list(range(200))
 
 
 async def test_subscription_ends_after_its_limit(ground: Ground) -> None:

@@ -53,6 +53,37 @@ async def test_renewal_keeps_the_session_up(opened: Open) -> None:
     await until(lambda: kept.attached[0].is_closed, "the renewed connection ends")
 
 
+async def test_renewal_loses_no_message_of_a_queue_group(
+    stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server shares them out among the old and the new connection until the old one ends."""
+    came: list[int] = []
+    sent, close = 0, HardenedClient.close
+
+    async def subscribe(client: HardenedClient) -> None:
+        await client.subscribe_direct(
+            "bus.orders.placed", lambda _, __, ___, data: came.append(int(data)), "order"
+        )
+
+    async def send_and_close(client: HardenedClient) -> None:
+        """100 messages come after the client reads no more, and before the server knows of that."""
+        nonlocal sent
+        if kept.session.is_up:
+            assert client._reading_task is not None
+            await end(client._reading_task)
+            for number in range(sent, sent + 100):
+                await stage.relay.publish("bus.orders.placed", b"%d" % number)
+            sent += 100
+            await stage.relay.flush()
+        await close(client)
+
+    monkeypatch.setattr(HardenedClient, "close", send_and_close)
+    kept = await opened(renew_s=0.02, on_attach=subscribe)
+    await until(lambda: len(kept.attached) >= 4, "it was renewed several times")
+    await kept.session.close()
+    assert sorted(came) == list(range(sent))
+
+
 async def test_session_that_renews_often_comes_back_at_once(
     stage: Stage, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ connection must be replaced, and replaces it:
   login gives, because relays refuse its session key, or because the server asks for it: the rights
   of the bot have changed, or the server will stop. The new connection is made first, so the session
   stays up. The old connection is closed when nobody holds it any more (:meth:`Session.hold`), at
-  the latest after :data:`LINGER_S`.
+  the latest after :data:`LINGER_S`. Its subscriptions end before, so that no message is lost.
 
 Only ``_take``, ``_on_closed`` and ``close`` change the connection in use. ``on_denied`` is called
 for each subscription that the server refuses, on any connection and at any time. Attempts to
@@ -463,7 +463,10 @@ async def _retire(client: HardenedClient) -> None:
     try:
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             if client.is_connected:
-                await client.flush(ATTEMPT_S)
+                # The connection in use is in the same queue groups. Until the server knows of the
+                # end, it would choose this one for some of their messages, and nobody else would
+                # get them.
+                await client.end_subscriptions(ATTEMPT_S)
         with contextlib.suppress(NatsError, OSError):
             await client.close()
     finally:

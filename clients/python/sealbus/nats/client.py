@@ -68,6 +68,7 @@ from nats.errors import ConnectionClosedError, NoServersError
 from sealbus.log import log
 from sealbus.nats.addresses import ENCRYPTED, check_servers
 from sealbus.nats.diagnosis import NoChallenge, NotEncrypted
+from sealbus.nats.frames import unsub
 from sealbus.nats.parser import Handlers, Receive, StrictParser, read_headers
 from sealbus.nats.tls_files import TlsFiles
 from sealbus.nats.transport import Stage, Transport
@@ -179,6 +180,17 @@ class HardenedClient(WatchedClient):
             # us.
             self._direct.pop(sid, None)
             raise
+
+    async def end_subscriptions(self, timeout_s: float) -> None:
+        """End all subscriptions of :meth:`subscribe_direct`. Return once their receivers have been
+        called with everything that the server has sent.
+
+        Raises as ``flush()`` does, after ``timeout_s`` seconds at the latest.
+        """
+        # Not nats-py's unsubscribe(), which drops the receiver at once, and with it the messages
+        # that are on their way.
+        self.write([unsub(sid) for sid in self._direct])
+        await self.flush(timeout_s)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)

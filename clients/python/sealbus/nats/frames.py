@@ -1,4 +1,4 @@
-"""The bytes that a client writes to nats-server: PUB and HPUB frames for
+"""The bytes that a client writes to nats-server: PUB, HPUB and UNSUB frames for
 :meth:`~sealbus.nats.client.HardenedClient.write`.
 
 Subjects, replies and header lines come from our own code and are of grammars without blanks and
@@ -26,3 +26,8 @@ def hpub(subject: bytes, data: bytes, *, headers: bytes, reply: bytes) -> bytes:
         headers,
         data,
     )
+
+
+def unsub(number: int) -> bytes:
+    """The end of the subscription with this number."""
+    return b"UNSUB %d\r\n" % number
