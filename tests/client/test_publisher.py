@@ -86,7 +86,7 @@ async def test_a_live_message_ends_with_its_server(
         publisher.publish(HEADER, b"", live=live, resumed=False, timeout_s=30)
     )
     first = await wire.sent.get()
-    wire.server_id = "the second"
+    wire.server_changes += 1
     publisher.resend()
     if live:
         with pytest.raises(Unresolved, match="started anew"):
@@ -97,6 +97,19 @@ async def test_a_live_message_ends_with_its_server(
         task.cancel()
 
 
+async def test_unanswered_live_message_is_sent_again_to_its_server(
+    publisher: Publisher, wire: Wire
+) -> None:
+    """Also on another connection, such as that of a renewal."""
+    task = asyncio.create_task(
+        publisher.publish(HEADER, b"", live=True, resumed=False, timeout_s=30)
+    )
+    first = await wire.sent.get()
+    publisher.resend()
+    assert await patiently(wire.sent.get()) != first
+    task.cancel()
+
+
 async def test_a_refused_live_message_may_go_to_another_server(
     publisher: Publisher, wire: Wire
 ) -> None:
@@ -105,7 +118,7 @@ async def test_a_refused_live_message_may_go_to_another_server(
     )
     first = await wire.sent.get()
     await receive(publisher, first, Reason.STALE, position=None)
-    wire.server_id = "the second"
+    wire.server_changes += 1
     await wire.sent.get()
     task.cancel()
 

@@ -25,7 +25,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
-        self.server_id = "the first"
+        self.server_changes = 0
         self.key = SessionKey.make(BOT, bus="shop", bot="order", now_ms=now_ms())
         self.up = asyncio.Event()
         self.up.set()

@@ -188,6 +188,11 @@ class _Session:
         return self._wire
 
     @property
+    def server_changes(self) -> int:
+        """How often it came back at another server, or at another start of it."""
+        return self._wire.server_changes
+
+    @property
     def key(self) -> SessionKey:
         """The session key, and another one after some minutes or when the clock was set."""
         now_ms = self._now_ms()

@@ -83,7 +83,7 @@ class Wire:
         self.out: deque[Frame] = deque()
         self.coming: deque[Frame] = deque()
         self.is_connected = True
-        self.server_id = "1"
+        self.server_changes = 0
         self.unsent_bytes = 0
         self.is_behind = False
         self.when_closed: set[Callable[[], None]] = set()
@@ -178,7 +178,7 @@ class Wire:
 
         The frames on the connection before are lost.
         """
-        self.server_id += "1"
+        self.server_changes += 1
         self.out.clear()
         self.coming.clear()
         self.is_connected = True

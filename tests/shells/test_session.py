@@ -38,6 +38,34 @@ async def test_lost_connection_is_replaced(stage: Stage, opened: Open, impatient
     assert len(kept.lost) == 1
 
 
+async def test_session_on_a_restarted_server_counts_a_change(
+    stage: Stage, opened: Open, impatient: None
+) -> None:
+    kept = await opened()
+    before = kept.session.server_changes
+    stage.server.cut("order")
+    await until(lambda: len(kept.back) == 1, "it is back on the same server")
+    assert kept.session.server_changes == before
+    stage.server.stop()
+    stage.server.start()
+    await until(lambda: len(kept.back) == 2, "it is back on a server that has begun anew")
+    assert kept.session.server_changes == before + 1
+
+
+async def test_only_a_lost_session_counts_a_change_of_its_server(
+    stage: Stage, opened: Open, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster, each renewal may lead to another node."""
+    monkeypatch.setattr(HardenedClient, "server_id", property(lambda client: str(id(client))))
+    kept = await opened(renew_s=0.02)
+    before = kept.session.server_changes
+    await until(lambda: len(kept.attached) >= 3, "it was renewed twice")
+    assert (kept.lost, kept.session.server_changes) == ([], before)
+    stage.server.cut("order")
+    await until(lambda: kept.back != [], "it is back")
+    assert kept.session.server_changes == before + 1
+
+
 async def test_expired_session_is_replaced(stage: Stage, opened: Open, impatient: None) -> None:
     kept = await opened()
     stage.server.expel("order")

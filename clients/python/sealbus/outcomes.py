@@ -68,12 +68,13 @@ class Unresolved(SealbusError):
     """No verdict came in time, or none that can be believed: the message may have been accepted.
 
     ``nonce`` (16 bytes) and ``index`` name it. :meth:`sealbus.Bot.resume` finds out, in the same
-    process, if it was the caller's time that ended. It cannot if the bot was closed, if nats-server
-    was started anew under a live message, or if the bus key is unknown. A message that had an
-    envelope of its own can also be published again under this nonce, from another process too. Both
-    work while the nonce lives: two minutes for stream messages, half a minute for live ones, from
-    when the message was first sent. Later they raise :class:`InvalidInput`, because the bus may
-    have forgotten the nonce and would deliver the message again.
+    process, if it was the caller's time that ended. It cannot if the bot was closed, if the bus key
+    is unknown, or if the bot lost its nats-server under a live message, and came to another one or
+    to one that was started anew. A message that had an envelope of its own can also be published
+    again under this nonce, from another process too. Both work while the nonce lives: two minutes
+    for stream messages, half a minute for live ones, from when the message was first sent. Later
+    they raise :class:`InvalidInput`, because the bus may have forgotten the nonce and would deliver
+    the message again.
 
     Where the verdict came under a bus key that the credentials do not name, ``__cause__`` is a
     :class:`CredentialsError` that names both keys. Publish again with credentials that name the

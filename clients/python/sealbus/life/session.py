@@ -134,6 +134,11 @@ class Session:
         """Wakes ``_keep``: the connection is lost, or somebody wants it renewed."""
         self._up_since = 0.0
         """When the session came up, by the loop's clock. A renewal changes nothing."""
+        self._server_id = ""
+        """The server of the last connection, and which of its starts."""
+        self.server_changes = 0
+        """How often the session came back at another server than the one that it had lost, or at
+        another start of it. A renewal is no such change, because it leaves a server that runs."""
         self._lost_at: float | None = None
         """When the session went down, by the loop's clock; ``None`` while it is up."""
         self._blocking = Blocking(credentials.bot, supervisor)
@@ -358,9 +363,12 @@ class Session:
 
     def _take(self, connection: Connection) -> None:
         """Use ``connection`` from now on."""
-        if self._client is None:
-            self._up_since = asyncio.get_running_loop().time()
+        is_renewal = self._client is not None
         self._client = client = connection.client
+        if not is_renewal:
+            self._up_since = asyncio.get_running_loop().time()
+            self.server_changes += client.server_id != self._server_id
+        self._server_id = client.server_id
         self._asked = connection.consumers
         self._key = connection.key
         self._key_renew_s = connection.renew_s

@@ -218,8 +218,9 @@ class Burst:
     """The session key of each of these attempts, by digest."""
     answered: set[bytes] = field(default_factory=set)
     """Attempts that were refused."""
-    server: str = ""
-    """The server, and which of its starts, that the last attempt went to."""
+    server_changes: int = 0
+    """Those of the session (:attr:`sealbus.life.session.Session.server_changes`) at the last
+    attempt."""
     again: asyncio.TimerHandle | None = None
     """Runs out when it should be sealed anew."""
     begun: float | None = None
@@ -408,18 +409,22 @@ class Burst:
         return error
 
 
-def may_be_sent(burst: Burst, server: str, now_ms: int) -> bool:
-    """Whether another attempt may go to ``server``, which names a server and which of its starts.
+def may_be_sent(burst: Burst, server_changes: int, now_ms: int) -> bool:
+    """Whether another attempt may be sent after this number of
+    :attr:`~sealbus.life.session.Session.server_changes`.
 
-    The live ledger is in the server's memory. After a restart relays refuse every attempt under a
-    nonce from before. So nobody can find out the outcome any more, and the caller is told at once.
+    The live ledger is in the memory of servers. After a restart relays refuse every attempt under a
+    nonce from before. On a cluster the ledger may have been lost with one node, and a relay on
+    another node notices that up to three seconds later. So the caller is told at once.
     """
     if burst.is_over or burst.is_past(now_ms):
         return False
-    if burst.kind.live and burst.attempts and burst.may_be_accepted and burst.server != server:
+    has_moved = burst.server_changes != server_changes
+    if burst.kind.live and burst.attempts and burst.may_be_accepted and has_moved:
         burst.end(
             lambda index: Unresolved(
-                f"nats-server was started anew before the verdict on {burst.header.subject} came",
+                "the bot lost its nats-server, and came to another one or to one that was started "
+                f"anew, before the verdict on {burst.header.subject} came",
                 nonce=burst.header.nonce,
                 index=index,
                 hint="the message may have been delivered: send it anew if delivering it twice "
@@ -427,7 +432,7 @@ def may_be_sent(burst: Burst, server: str, now_ms: int) -> bool:
             )
         )
         return False
-    burst.server = server
+    burst.server_changes = server_changes
     return True
 
 

@@ -243,7 +243,8 @@ class Sender:
             for burst in self.unsent:
                 burst.leave_out_over()
             # Those that may not be sent are dropped here too: their deadline ends them.
-            waiting = [one for one in self.unsent if may_be_sent(one, client.server_id, now_ms())]
+            changes = self._session.server_changes
+            waiting = [one for one in self.unsent if may_be_sent(one, changes, now_ms())]
             self.unsent.clear()
             for live in (False, True):
                 subject = ingress_subject(self._credentials.bot, live=live)
