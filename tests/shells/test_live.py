@@ -60,6 +60,28 @@ async def test_subscribing_that_is_given_up_leaves_no_subscription(
         assert set(client._subs) == before
 
 
+async def test_second_cancellation_leaves_no_live_subscription(hello: TestBus) -> None:
+    """A cancel scope of anyio cancels again at each wait, also while the block is left."""
+    bot = await hello.bot("listener")
+    client = await bot._session.client()
+    before = set(client._subs)
+    began = asyncio.Event()
+
+    async def listen() -> None:
+        async with bot.messages("greetings.sent", live=True):
+            began.set()
+            await asyncio.Event().wait()
+
+    listening = asyncio.create_task(listen())
+    await patiently(began.wait())
+    assert len(client._subs) == len(before) + 1
+    while not listening.done():
+        listening.cancel()
+        await asyncio.sleep(0)
+    assert listening.cancelled()
+    assert set(client._subs) == before
+
+
 async def test_first_live_loop_without_a_grant_is_denied(hello: TestBus) -> None:
     greeter = await hello.bot("greeter")
     client = await greeter._session.client()

@@ -13,6 +13,7 @@ from sealbus import Bot, BotState, Message
 from sealbus import grants as grants_module
 from sealbus.life import session as session_module
 from sealbus.nats import pull as pull_module
+from sealbus.nats.pull import Pull
 from sealbus.nats.pull_requests import PullRequests
 from sealbus.receiving import attempts as attempts_module
 from sealbus.receiving import listener as listener_module
@@ -297,6 +298,52 @@ async def test_cut_short_handler_gives_back(bus: TestBus) -> None:
     await bot.close(timeout=0)
     _, next_one = await listener(bus)
     await until(lambda: next_one.texts == ["one"], "another process has it at once")
+
+
+@pytest.mark.usefixtures("quick_handlers")
+async def test_second_cancellation_keeps_no_message(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the block is left. A cancel scope of anyio repeats it at each wait."""
+    monkeypatch.setattr(supply_module, "UNBEGUN_S", PATIENCE_S)  # as above
+    leaving, go, over = asyncio.Event(), asyncio.Event(), Pull.over
+
+    async def held_up(pull: Pull) -> None:
+        """As a request does that still waits at the server."""
+        leaving.set()
+        await go.wait()
+        await over(pull)
+
+    bot = await bus.bot("listener")
+    greeter = await bus.bot("greeter")
+    quick, texts = [str(at) for at in range(20)], list[str]()
+
+    async def work() -> None:
+        async with bot.messages(SUBJECT) as messages:
+            for text in quick:
+                await greeter.publish(SUBJECT, {"text": text})
+            async for message in messages:
+                texts.append(message.payload["text"])
+                if texts[-1] == "one":
+                    await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await until(lambda: texts == quick, "the process may have several in hand")
+    await greeter.publish_many(SUBJECT, [{"text": text} for text in ("one", "two", "three")])
+    await greet(bus, "four")
+    await until(lambda: consumer(bus)["num_ack_pending"] == 2, "both envelopes are in hand")
+    await until(lambda: texts[-1] == "one", "it is at work")
+    monkeypatch.setattr(Pull, "over", held_up)
+    working.cancel()
+    await patiently(leaving.wait())
+    for _ in range(3):
+        working.cancel()
+        await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await patiently(working)
+    _, next_one = await listener(bus)
+    await until(lambda: next_one.texts == ["one", "two", "three", "four"], "it has them, in order")
 
 
 async def test_deleted_consumer_is_made_again(bus: TestBus) -> None:

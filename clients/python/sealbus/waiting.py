@@ -1,4 +1,4 @@
-"""Waiting that a signal or a deadline ends."""
+"""Waiting that a signal or a deadline ends, and waiting that nothing cuts short."""
 
 from __future__ import annotations
 
@@ -70,3 +70,21 @@ async def set_after(event: asyncio.Event, *others: asyncio.Event) -> None:
     await event.wait()
     for other in others:
         other.set()
+
+
+async def undisturbed(work: Coroutine[Any, Any, T], *, name: str) -> T:
+    """Return the result of ``work``, or raise its error, when it has ended.
+
+    For work that others depend on, and that takes a bounded time. A cancellation of the caller does
+    not reach it, however often it comes. It is raised when the work has ended.
+    """
+    task = spawn(work, name)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()

@@ -36,7 +36,7 @@ from sealbus.protocol.subjects import BUS, is_bookkeeping
 from sealbus.receiving.live_queue import LiveQueue
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
-from sealbus.waiting import set_after
+from sealbus.waiting import set_after, undisturbed
 
 TOO_MANY: Final = "too many waiting"
 """The name of deliveries without room in :attr:`DeliveryVerifier.refused`."""
@@ -155,7 +155,7 @@ class LiveSubscription:
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
         """While the body runs, :meth:`next` gives messages, until ``stopping`` is set.
 
-        Afterwards nothing is received.
+        Afterwards nothing is received. A cancellation does not cut the end short.
         """
         watching = self._supervisor.keep(
             f"the stop of {self.pattern}",
@@ -165,9 +165,12 @@ class LiveSubscription:
         try:
             yield
         finally:
-            await end(watching)
-            self.stop()
-            await self.detach()
+            await undisturbed(self._end(watching), name=f"ending {self.pattern}")
+
+    async def _end(self, watching: asyncio.Task[None]) -> None:
+        await end(watching)
+        self.stop()
+        await self.detach()
 
     async def detach(self) -> None:
         """Subscribe no more: on no new connection, and not on the newest one."""

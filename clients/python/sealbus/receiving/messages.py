@@ -25,7 +25,8 @@ class Messages:
     A message is done when the next one is asked for, or when the block is left, by ``break`` or by
     its end. Leaving it by an exception means that the message failed: it is delivered again, later
     each time. If the task is cancelled the message is given back and is delivered again at once.
-    Other messages that were fetched are given back in every case.
+    Other messages that were fetched are given back in every case. That may take a second or two,
+    and a cancellation does not cut it short.
 
     Only a block can tell these apart: a loop alone does not learn whether it was left by ``break``
     or by an exception.

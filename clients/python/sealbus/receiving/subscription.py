@@ -53,7 +53,7 @@ from sealbus.receiving.place import Note, RememberedPlace
 from sealbus.receiving.supply import Supply
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
-from sealbus.waiting import before, set_after
+from sealbus.waiting import before, set_after, undisturbed
 
 UNREPORTED_S: Final = 25.0
 """A message that the server was not told of for so long is not begun. After 30 s another process
@@ -122,7 +122,9 @@ class DurableSubscription:
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
         """While the body runs, :meth:`next` gives messages, until ``stopping`` is set.
 
-        Messages that wait then are given back at once.
+        Messages that wait then are given back at once. The block is left when all are given back
+        that no handler has. A cancellation does not cut this short, because nobody else would get
+        these messages.
         """
         consumer = self._place.consumer
         supervisor = self._supervisor
@@ -143,9 +145,17 @@ class DurableSubscription:
         try:
             yield
         finally:
-            # The supply ends first. It gives back waiting messages, unless opened ones must go
-            # before them. Then parking ends, which needs the timer's signs of progress for as long
-            # as the relay takes.
+            await undisturbed(self._end(watching), name=f"ending {consumer}")
+
+    async def _end(self, watching: asyncio.Task[None]) -> None:
+        """Give back all messages that no handler has. Takes a bounded time.
+
+        The supply ends first. It gives back waiting messages, unless opened ones must go before
+        them. Then parking ends, which needs the timer's signs of progress for as long as the relay
+        takes.
+        """
+        assert self._supplying is not None
+        try:
             await end(watching)
             self.stop()
             # Not awaited itself: its error is for next(), which raises it.
@@ -155,6 +165,8 @@ class DurableSubscription:
             self._supply.give_back_waiting()
             # Whoever subscribes next asks for messages at once.
             await self._settle()
+        finally:
+            # Else the server would be told for ever that the messages are in progress.
             self._supply.close()
 
     def stop(self) -> None:
