@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot, InvalidInput, Message
+from sealbus.life import session
 from sealbus.receiving.messages import Messages
 from sealbus.supervision import end
 from sealbus.testing import TestBus
@@ -139,6 +140,20 @@ async def test_place_is_free_after_an_entry_that_failed(
     for _ in range(2):
         with pytest.raises(Exception, match="does not let greeter subscribe"):
             await greeter.messages(PATTERN).__aenter__()
+
+
+async def test_ended_loops_make_room_for_other_durable_names(
+    listener: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session has room for a number of names. The name used last is still there."""
+    most = 3
+    monkeypatch.setattr(session, "MAX_CONSUMERS", most)
+    for number in range(2 * most):
+        async with asyncio.timeout(PATIENCE_S), listener.messages(PATTERN, durable=f"job-{number}"):
+            pass
+    before = await listener._session.client()
+    async with listener.messages(PATTERN, durable=f"job-{2 * most - 1}"):
+        assert await listener._session.client() is before, "it costs no other login"
 
 
 async def test_live_loops_share_nothing_and_all_may_listen(listener: Bot) -> None:

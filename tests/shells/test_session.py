@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from sealbus.errors import InvalidInput
 from sealbus.life import connecting
 from sealbus.life import session as session_module
 from sealbus.life.connecting import Connector
@@ -16,7 +17,7 @@ from sealbus.protocol.subjects import consumer_name
 from sealbus.supervision import end
 from tests.contract.ground import Inbox
 from tests.shells.stage import Kept, Open, Stage
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -350,3 +351,22 @@ async def test_second_wish_for_a_consumer_waits_for_the_same_renewal(opened: Ope
     for wish in asyncio.as_completed(wishes, timeout=PATIENCE_S):
         await wish
         assert name in kept.session._asked
+
+
+async def test_consumer_that_lost_its_room_is_asked_for_again(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the connection that asked for it is still in use."""
+    monkeypatch.setattr(session_module, "MAX_CONSUMERS", 1)
+    session = (await opened()).session
+    one, other = (consumer_name("order", "orders.>", durable) for durable in ("one", "other"))
+    await patiently(session.add_consumer(one))
+    client = await session.client()
+    with pytest.raises(InvalidInput, match="more than 1 durable subscriptions"):
+        session.want_consumer(other)
+    session.release_consumer(one)
+    session.want_consumer(other)
+    session.release_consumer(other)
+    await patiently(session.add_consumer(one))
+    assert await session.client() is not client
+    assert session._asked == {one}

@@ -157,6 +157,8 @@ class Session:
         # Rights: asked for when connecting, so each change needs a new connection.
         self.consumers: set[str] = set()
         """The bot's own JetStream consumers that the next connection asks to use."""
+        self._unused: dict[str, None] = {}
+        """Those that nobody uses now, in the order in which they were released."""
         self._asked: frozenset[str] = frozenset()
         """Those that the connection in use asked for."""
         self._key: SessionKey | None = None
@@ -337,14 +339,33 @@ class Session:
 
         Raises :class:`InvalidInput` for more of them than a session can carry.
         """
+        self._unused.pop(name, None)
         if name in self.consumers:
             return
         if len(self.consumers) >= MAX_CONSUMERS:
-            raise InvalidInput(
-                f"more than {MAX_CONSUMERS} durable subscriptions",
-                hint="use another bot for the rest",
-            )
+            if not self._unused:
+                raise InvalidInput(
+                    f"more than {MAX_CONSUMERS} durable subscriptions",
+                    hint="use another bot for the rest",
+                )
+            self.drop_consumer(next(iter(self._unused)))
         self.consumers.add(name)
+
+    def release_consumer(self, name: str) -> None:
+        """Nobody uses the consumer ``name`` any more.
+
+        Connections still ask for it, until another one needs its room. So using it again costs no
+        renewal.
+        """
+        if name in self.consumers:
+            self._unused[name] = None
+
+    def drop_consumer(self, name: str) -> None:
+        """Have the next connection not ask for the consumer ``name``."""
+        self.consumers.discard(name)
+        self._unused.pop(name, None)
+        # Whoever wants it again waits for a connection that asks for it. The next one does not.
+        self._asked -= {name}
 
     async def add_consumer(self, name: str) -> None:
         """Make sure that the connection in use may pull from the consumer ``name``.

@@ -135,9 +135,7 @@ class Listener:
             if handled.durable is None:
                 handled.live = self._make_live(handled)
             else:
-                self._session.want_consumer(
-                    consumer_name(self._name, handled.pattern, handled.durable),
-                )
+                self._session.want_consumer(self._consumer(handled, handled.durable))
         self._taken[handled.place] = handled
         self.handlers.append(handled)
 
@@ -145,6 +143,8 @@ class Listener:
         """Let others have the place of a loop that has ended. Does nothing if it has none."""
         if self._taken.get(loop.place) is loop:
             del self._taken[loop.place]
+            if loop.durable is not None:
+                self._session.release_consumer(self._consumer(loop, loop.durable))
 
     def _check_free(self, handled: Handled) -> None:
         """Raise :class:`InvalidInput` if ``handled`` would share messages with somebody."""
@@ -168,6 +168,9 @@ class Listener:
                 f"more than {MAX_LIVE_SUBSCRIPTIONS} live subscriptions",
                 hint="use fewer and wider patterns, or another bot for the rest",
             )
+
+    def _consumer(self, handled: Handled, durable: str) -> str:
+        return consumer_name(self._name, handled.pattern, durable)
 
     def _opener_of(self, handled: Handled) -> DeliveryVerifier:
         return self._opener if handled.verify == "bus" else self._opener.demanding()
@@ -224,9 +227,7 @@ class Listener:
                 what = f"{error.what}, and the policy declares {handled.pattern} as live"
                 raise InvalidInput(what, hint=error.hint) from None
             # The first session may have asked for it. The next one need not.
-            self._session.consumers.discard(
-                consumer_name(self._name, handled.pattern, handled.durable),
-            )
+            self._session.drop_consumer(self._consumer(handled, handled.durable))
             handled.durable = None
 
     async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
@@ -262,7 +263,7 @@ class Listener:
             self._taken[handled.place] = handled
         # First, because a subscription that is denied must cost no new session.
         most = await self._ask_for_place(handled)
-        consumer = consumer_name(self._name, handled.pattern, durable)
+        consumer = self._consumer(handled, durable)
         await self._session.add_consumer(consumer)
 
         async def park(sequence: int, index: int | None, attempt: int, error: str) -> int | None:
