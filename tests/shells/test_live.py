@@ -10,10 +10,11 @@ from typing import Self
 
 import pytest
 
-from sealbus import Bot, SubscriptionDenied
+from sealbus import Bot, Message, SubscriptionDenied
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.transport import Transport
 from sealbus.protocol.codec import pack_bundle
+from sealbus.receiving.live import LiveSubscription
 from sealbus.supervision import Supervisor, end
 from sealbus.testing import TestBus
 from sealbus_broker.gate.verdict import Arrival
@@ -25,6 +26,7 @@ from sealbus_broker.relay.live import waiting as live_waiting
 from sealbus_broker.relay.live import worker as live
 from sealbus_broker.relay.live.worker import LiveWorker
 from sealbus_broker.relay.problems import Level
+from tests.made import made
 from tests.shells.stage import Stage
 from tests.waiting import patiently, until
 
@@ -92,6 +94,29 @@ async def test_first_live_loop_without_a_grant_is_denied(hello: TestBus) -> None
     assert denied.value.pattern == "greetings.sent"
     assert "`subscribe` grant" in str(denied.value.hint)
     assert set(client._subs) == before
+
+
+async def test_failed_attempts_to_connect_leave_one_subscription(
+    hello: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would get each message too, and nobody would take it out."""
+    subscriptions = made(monkeypatch, LiveSubscription)
+    clock, asked = Bot(hello.credentials("clock")), list[Message]()
+
+    @clock.subscribe("clock.ask")
+    async def take(message: Message) -> None:
+        asked.append(message)
+
+    clock.subscribe("greetings.sent")(take)
+    for _ in range(2):
+        with pytest.raises(SubscriptionDenied, match=r"greetings\.sent"):
+            await clock.connect()
+    clock._listener.handlers.pop()  # as if its grant had been given
+    await hello.connect(clock)
+    assert len(subscriptions) == len(clock._listener._live) == 1
+    listener = await hello.bot("listener")
+    await listener.publish("clock.ask", {"zone": "UTC"})
+    await until(lambda: len(asked) == 1, "the handler has it")
 
 
 class Hoarder:

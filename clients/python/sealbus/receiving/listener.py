@@ -248,7 +248,11 @@ class Listener:
                     log.debug("not subscribed: %s", shortly(error))
                     await asyncio.sleep(SUBSCRIBE_AGAIN_S)
                 else:
-                    return self._granted(live)
+                    self._granted(live)
+                    if not handled.raises:
+                        # If this connect() fails, the next one takes the same.
+                        handled.live = live
+                    return live
         except BaseException:
             if live in self._live:
                 self._live.remove(live)

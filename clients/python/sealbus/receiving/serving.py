@@ -55,7 +55,8 @@ class Handled:
     queue: str = ""
     """Queue group of a live subscription; empty: none."""
     live: LiveSubscription | None = None
-    """The live subscription, where it was made before the bot connected."""
+    """The live subscription of a handler, once it is made. The first session may have it, or an
+    attempt to connect that failed."""
     raises: bool = False
     """Whether it stands for a loop over messages, which is told by an exception that the
     subscription is denied."""
