@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, ConnectionFailed, InvalidInput, Message, SubscriptionDenied
+from sealbus.grants import KnownGrants
+from sealbus.nats import pull
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.streams import ACCEPTED, LIVE
+from sealbus.receiving import listener
 from sealbus_broker.nats.provision import COMPLETE_SINCE, provision
 from sealbus_broker.relay.promises import Promises
 from sealbus_broker.relay.services.consumers import Subscriptions
@@ -131,6 +134,29 @@ async def test_handler_goes_on_when_its_grant_is_given_back(shop: Shop) -> None:
     while not handled.is_set():
         await order.publish("orders.placed", ORDER)
         await asyncio.sleep(0.02)  # a subscription begins with what is published after it
+
+
+async def test_denied_handler_is_not_asked_for_before_its_time(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time in which a relay may answer does not end the pause after its answer."""
+    pause_s = 1.0
+    monkeypatch.setattr(listener, "DENIED_AGAIN_S", pause_s)
+    monkeypatch.setattr(listener, "REMAKE_S", pause_s / 5)
+    monkeypatch.setattr(pull, "REFUSED_S", 0.01)
+    # The grants by the policy that takes it away may come after the first denial.
+    monkeypatch.setattr(KnownGrants, "changed", lambda _, timeout_s: asyncio.sleep(timeout_s))
+    now, denied = asyncio.get_running_loop().time, list[float]()
+    inventory = Bot(shop.bus.credentials("inventory"))
+    inventory.on_denied(lambda: denied.append(now()))
+
+    @inventory.subscribe("orders.placed")
+    async def take(_: Message) -> None: ...
+
+    await shop.bus.connect(inventory)
+    await shop.follow("subscribe: [orders.placed]", "subscribe: []")
+    await until(lambda: len(denied) == 2, "it is denied twice")
+    assert denied[1] - denied[0] >= 0.99 * pause_s
 
 
 async def test_durable_subscription_ends_with_its_grant(shop: Shop) -> None:

@@ -57,6 +57,9 @@ from sealbus.supervision import Supervisor
 SUBSCRIBE_AGAIN_S: Final = 0.1
 """Pause before a live subscription is tried on the next connection."""
 
+REMAKE_S: Final = 10.0
+"""How long a relay may take to make a consumer again. Then the consumer is tried once more."""
+
 DENIED_AGAIN_S: Final = 60.0
 """Pause before a durable subscription whose grant was taken away is asked for again, unless the bus
 tells of another policy before."""
@@ -290,7 +293,8 @@ class Listener:
         async def remake() -> None:
             while True:
                 try:
-                    await self._ask_for_place(handled)
+                    async with asyncio.timeout(REMAKE_S):
+                        await self._ask_for_place(handled)
                 except SubscriptionDenied as error:
                     # The grant was taken away, and the relay deleted the consumer with it.
                     self.denied[handled.pattern] += 1

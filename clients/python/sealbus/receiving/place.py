@@ -43,4 +43,8 @@ class RememberedPlace:
     the note as it is now, with those of other processes. Raises :class:`SealbusError`.
     """
     remake: Callable[[], Coroutine[Any, Any, None]]
-    """Asks the relay for the consumer again after it was deleted. Raises :class:`SealbusError`."""
+    """Asks the relay for the consumer again after it was deleted.
+
+    Raises :class:`SealbusError`, and ``TimeoutError`` where no relay answers. Where the grant is
+    gone, it may wait for another policy.
+    """

@@ -71,9 +71,6 @@ RETRY_CONNECTION_S: Final = 0.1
 """Pause after a connection that could not be subscribed on. Without it a failing connection would
 be tried in a tight loop."""
 
-REMAKE_S: Final = 10.0
-"""How long a relay may take to make a consumer again. Then the consumer is tried once more."""
-
 
 class Supply:
     """Fetches the messages of one consumer while there is room for them. The module names the
@@ -225,8 +222,7 @@ class Supply:
     async def _ask_for_consumer(self) -> None:
         self._gone = False  # whatever the answer is, the next request tells
         try:
-            async with asyncio.timeout(REMAKE_S):
-                await before(self._stop, self._place.remake())
+            await before(self._stop, self._place.remake())
         except TimeoutError:
             pass  # no relay answers; perhaps the consumer is there all the same
         except SubscriptionDenied:
