@@ -186,6 +186,43 @@ async def test_two_tasks_do_not_iterate_over_one_block(bus: TestBus, listener: B
         assert (await first).payload == {"text": "hello"}
 
 
+async def test_handlers_on_a_live_subject_share_nothing(bus: TestBus, listener: Bot) -> None:
+    """Their author need not say that it is live. The bus tells when the bot connects."""
+    clock, handled = Bot(bus.credentials("clock")), list[str]()
+
+    def handle(name: str) -> None:
+        @clock.subscribe("clock.ask")
+        async def note(_: Message) -> None:
+            handled.append(name)
+
+    handle("first")
+    handle("second")
+    await bus.connect(clock)
+    handle("while connected")
+
+    async def all_have_one() -> bool:
+        await listener.publish("clock.ask", {"zone": "UTC"})
+        return set(handled) == {"first", "second", "while connected"}
+
+    await until(all_have_one, lambda: f"only these have one: {set(handled)}")
+
+
+async def test_connect_refuses_two_handlers_on_a_stored_subject(bus: TestBus) -> None:
+    """Before it connects, the bot does not know that the subject is stored."""
+    bot = Bot(bus.credentials("listener"))
+    for _ in range(2):
+        bot.subscribe(PATTERN)(handler)
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match=r"has a handler for greetings\.sent already with"):
+            await bot.connect()
+
+
+async def test_registering_refuses_a_second_handler_while_connected(listener: Bot) -> None:
+    listener.subscribe(PATTERN)(handler)
+    with pytest.raises(InvalidInput, match=r"has a handler for greetings\.sent already with"):
+        listener.subscribe(PATTERN)(handler)
+
+
 def test_hint_about_two_reply_handlers_names_no_durable(listener_offline: Bot) -> None:
     listener_offline.reply("clock.ask")(handler)
     with pytest.raises(InvalidInput) as error:

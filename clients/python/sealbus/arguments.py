@@ -154,12 +154,22 @@ def check_place(
     *, live: bool | None, durable: str, start: str, attempts: int | None = None
 ) -> None:
     """A live subscription has no place that is remembered, and no second attempt."""
-    if check_live(live) and (durable != "default" or start != "new" or attempts is not None):
-        name = "durable" if durable != "default" else "start" if start != "new" else "attempts"
+    name = only_stored(durable=durable, start=start, attempts=attempts)
+    if check_live(live) and name is not None:
         raise InvalidInput(
             f"{name} has no meaning for a live subscription",
             hint=f"leave {name} out: nothing is stored for it",
         )
+
+
+def only_stored(*, durable: str, start: str, attempts: int | None) -> str | None:
+    """The argument that was given and that a live subscription cannot have; ``None``: there is
+    none."""
+    if durable != "default":
+        return "durable"
+    if start != "new":
+        return "start"
+    return None if attempts is None else "attempts"
 
 
 def check_handler(handler: Any) -> Callable[[Any], Awaitable[Any]]:

@@ -257,7 +257,9 @@ class Bot(Presence):
                 (:mod:`sealbus.pins`). Messages of a pinned sender are verified in either case.
 
         Raises:
-            InvalidInput: an argument that cannot be used, or ``verify="sender"`` without pins.
+            InvalidInput: an argument that cannot be used, ``verify="sender"`` without pins, or
+                another handler or loop that has the pattern under the same durable name. Before the
+                bot is connected, :meth:`connect` raises this for handlers that may be live.
         """
         check_pattern(pattern)
         check_start(start)

@@ -9,7 +9,8 @@ with the first session, which asks for the rights of all of them at once.
   connection in use and to one that a renewal is just making.
 * **Durable** subscriptions have a consumer, which a relay makes (``sealbus.subscribe``), and which
   a session must be allowed to use: so a new one renews the session.
-* **Undecided** ones are those whose author did not say ``live``. The grants tell which they are.
+* **Undecided** ones are those whose author did not say ``live``. The grants tell which they are
+  (``_decide``). Only then can two handlers of one pattern be refused.
 
 A durable subscription has a *place* in the stream, and whoever uses it takes messages from all
 others who do. So in one bot a handler has its place for good, and a loop has it until its block is
@@ -32,7 +33,7 @@ from nats.errors import Error as NatsError
 
 from sealbus.arguments import check_place
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
-from sealbus.grants import KnownGrants
+from sealbus.grants import Grants, KnownGrants
 from sealbus.life.session import Session
 from sealbus.life.states import BotState, Life
 from sealbus.log import log
@@ -128,10 +129,17 @@ class Listener:
         """Remember a handler. Before the bot connects, the first session asks for its rights.
 
         Raises :class:`InvalidInput` for a place that another handler or a loop has, for more
-        subscriptions than a session may have, and for one of pinned senders without pins.
+        subscriptions than a session may have, and for one of pinned senders without pins. Two
+        handlers that may both turn out to be live share nothing then. If they are durable,
+        :meth:`subscribe` refuses the second one.
         """
         self._opener_of(handled)
-        self._check_free(handled)
+        grants = self._known.grants
+        if handled.undecided and grants is not None and self._life.state is not BotState.NEW:
+            self._decide(handled, grants)
+        owner = self._taken.get(handled.place)
+        if owner is None or not (owner.may_be_live and handled.may_be_live):
+            self._check_free(handled)
         if handled.durable is None:
             self._check_live()
         if self._life.state is BotState.NEW:
@@ -139,7 +147,7 @@ class Listener:
                 handled.live = self._make_live(handled)
             else:
                 self._session.want_consumer(self._consumer(handled, handled.durable))
-        self._taken[handled.place] = handled
+        self._taken.setdefault(handled.place, handled)
         self.handlers.append(handled)
 
     def release(self, loop: Handled) -> None:
@@ -152,7 +160,7 @@ class Listener:
     def _check_free(self, handled: Handled) -> None:
         """Raise :class:`InvalidInput` if ``handled`` would share messages with somebody."""
         owner = self._taken.get(handled.place) if handled.shares else None
-        if owner is None:
+        if owner is None or owner is handled:
             return
         kind = "a loop over messages()" if owner.raises else "a handler"
         first = "end that loop first" if owner.raises else "use one handler with concurrency=n"
@@ -202,22 +210,24 @@ class Listener:
 
         Takes as long as the bus takes to answer. Whoever calls sets a deadline, or stops the bot.
         Raises :class:`SubscriptionDenied` where the policy does not grant it, and
-        :class:`InvalidInput` for a loop whose place somebody has.
+        :class:`InvalidInput` where somebody has its place.
         """
         if handled.undecided:
-            await self._decide(handled)
+            self._decide(handled, await self._known.get())
         if handled.live is not None:
             return self._granted(handled.live)
         if handled.durable is None:
             return await self._subscribe_live(handled)
         return await self._subscribe_durable(handled, handled.durable)
 
-    async def _decide(self, handled: Handled) -> None:
-        """Make it live if all subjects of its pattern are."""
-        grants = await self._known.get()
-        handled.undecided = False
+    def _decide(self, handled: Handled, grants: Grants) -> None:
+        """Make it live if all subjects of its pattern are. Otherwise a handler has its place from
+        now on.
+
+        Raises :class:`InvalidInput` where it cannot be what it has to be. It is undecided then.
+        """
         # Unknown (None) counts as stored: then the relay decides, and gives the reason.
-        if grants.is_live(handled.pattern) and handled.durable is not None:
+        if handled.durable is not None and grants.is_live(handled.pattern):
             try:
                 check_place(
                     live=True,
@@ -231,7 +241,13 @@ class Listener:
                 raise InvalidInput(what, hint=error.hint) from None
             # The first session may have asked for it. The next one need not.
             self._session.drop_consumer(self._consumer(handled, handled.durable))
+            if self._taken.get(handled.place) is handled:
+                del self._taken[handled.place]
             handled.durable = None
+        elif not handled.raises:
+            self._check_free(handled)
+            self._taken[handled.place] = handled
+        handled.undecided = False
 
     async def _subscribe_live(self, handled: Handled) -> LiveSubscription:
         self._check_live()

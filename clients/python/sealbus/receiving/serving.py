@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
+from sealbus.arguments import only_stored
 from sealbus.log import log
 from sealbus.protocol.delivery import Message
 from sealbus.receiving.durable_message import DurableMessage
@@ -74,6 +75,15 @@ class Handled:
         """Pattern, durable name and queue group: two with the same would share the messages, where
         :attr:`shares` is set."""
         return self.pattern, self.durable, self.queue
+
+    @property
+    def may_be_live(self) -> bool:
+        """Whether the policy may make it live. Its author has said nothing about that."""
+        return (
+            self.undecided
+            and self.durable is not None
+            and only_stored(durable=self.durable, start=self.start, attempts=self.attempts) is None
+        )
 
     @property
     def shares(self) -> bool:
