@@ -71,3 +71,21 @@ async def test_author_is_told_of_deliveries_that_are_dropped(
         assert subscription._telling is None
     assert caplog.messages[2:] == [f"{told}: 1", f"{told}: 1"]
     assert verifier.refused[live.TOO_MANY] == 6
+
+
+async def test_nothing_is_received_after_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server may send for a while. Nobody would take a message out."""
+    monkeypatch.setattr(DeliveryVerifier, "is_late_live", lambda *_: False)
+    subscription, verifier = subscribed()
+    receive(subscription, 70)
+    assert subscription._waiting
+    await subscription.detach()
+    assert not subscription._waiting
+    receive(subscription, 71)
+    monkeypatch.setattr(live_queue, "WAITING", 0)
+    receive(subscription, 72)
+    assert not subscription._waiting
+    assert caplog.messages == []
+    assert verifier.refused[live.TOO_MANY] == 0

@@ -11,6 +11,7 @@ from typing import Self
 import pytest
 
 from sealbus import Bot, Message, SubscriptionDenied
+from sealbus.life import session
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.transport import Transport
 from sealbus.protocol.codec import pack_bundle
@@ -28,7 +29,7 @@ from sealbus_broker.relay.live.worker import LiveWorker
 from sealbus_broker.relay.problems import Level
 from tests.made import made
 from tests.shells.stage import Stage
-from tests.waiting import patiently, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +95,23 @@ async def test_first_live_loop_without_a_grant_is_denied(hello: TestBus) -> None
     assert denied.value.pattern == "greetings.sent"
     assert "`subscribe` grant" in str(denied.value.hint)
     assert set(client._subs) == before
+
+
+async def test_ended_loop_receives_on_no_connection(
+    hello: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a renewal it is attached to two. The old one stays while somebody holds it."""
+    monkeypatch.setattr(session, "LINGER_S", 10 * PATIENCE_S)
+    bot = await hello.bot("listener")
+    old = await bot._session.client()
+    with bot._session.hold(old):
+        before = len(old._subs)
+        async with bot.messages("greetings.sent", live=True):
+            bot._session.replace_key(bot._session.key)
+            await until(lambda: bot._session._client not in (None, old), "it is renewed")
+        new = await bot._session.client()
+        assert not old.is_closed
+        assert len(old._subs) == len(new._subs) == before
 
 
 async def test_failed_attempts_to_connect_leave_one_subscription(

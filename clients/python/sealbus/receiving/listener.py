@@ -54,6 +54,7 @@ from sealbus.receiving.subscription import DurableSubscription
 from sealbus.receiving.verifier import DeliveryVerifier
 from sealbus.sending.requester import REQUEST_TIMEOUT_S, Requester
 from sealbus.supervision import Supervisor
+from sealbus.waiting import undisturbed
 
 SUBSCRIBE_AGAIN_S: Final = 0.1
 """Pause before a live subscription is tried on the next connection."""
@@ -276,7 +277,7 @@ class Listener:
             if live in self._live:
                 self._live.remove(live)
             # Otherwise its messages would wait for nobody until the session is renewed.
-            await live.detach()
+            await undisturbed(live.detach(), name=f"ending {live.pattern}")
             raise
 
     async def _subscribe_durable(self, handled: Handled, durable: str) -> DurableSubscription:

@@ -11,7 +11,8 @@ subscriptions of a bot share.
 * **placed** (``placed``): it was granted once. A later refusal means that the grant is gone.
 * **denied** (``denied``): the server refused it on the newest connection. Cleared by every
   :meth:`~LiveSubscription.attach`, because the policy may have changed back.
-* **closed** (``closed``): it has ended, and new connections leave it out.
+* **closed** (``closed``): it has ended. New connections leave it out, the others have it no more,
+  and nothing is received.
 
 The listener (:mod:`sealbus.receiving.listener`) attaches it to each new connection. During a
 renewal two connections deliver, and a nonce that was seen counts once. Messages that pass while
@@ -24,7 +25,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
-from weakref import WeakSet
 
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -78,32 +78,35 @@ class LiveSubscription:
         """Deliveries without room that the log has not told yet."""
         self._telling: asyncio.TimerHandle | None = None
         """Set after the log has told of some, until it looks for more."""
-        self._attached: Subscription | None = None
-        """On the newest connection. Older ones end with their connection."""
-        self._clients: WeakSet[HardenedClient] = WeakSet()
-        """Connections that it is attached to. Weak, so that closed ones go."""
+        self._attached: dict[HardenedClient, Subscription | None] = {}
+        """Connections that it is attached to. ``None`` while it is being attached. Closed ones are
+        dropped when another one comes."""
         self.closed = False
-        """Whether it has ended: new connections leave it out."""
+        """Whether it has ended: new connections leave it out, and nothing is received."""
 
     async def attach(self, client: HardenedClient) -> None:
         """Subscribe on a new connection. For a connection that it is attached to, it does nothing.
 
         Raises nats-py's errors and :class:`OSError`.
         """
-        if client in self._clients:
+        if client in self._attached:
             return
+        self._attached = {one: its for one, its in self._attached.items() if not one.is_closed}
         # Before it awaits: the listener and whoever subscribes may both attach it at this moment.
-        self._clients.add(client)
+        self._attached[client] = None
         self.denied = None
         try:
-            self._attached = await client.subscribe_direct(
+            subscription = await client.subscribe_direct(
                 f"{BUS}.{self.pattern}",
                 self._receive,
                 self._queue,
             )
         except BaseException:
-            self._clients.discard(client)
+            self._attached.pop(client, None)
             raise
+        self._attached[client] = subscription
+        if self.closed:  # meanwhile
+            await self.detach()
 
     def deny(self, error: SubscriptionDenied) -> None:
         """The server refused it, on some connection."""
@@ -111,6 +114,8 @@ class LiveSubscription:
         self._changed.set()
 
     def _receive(self, subject: bytes, _: bytes, headers: bytes, data: bytes) -> None:
+        if self.closed:
+            return  # it came before the server knew
         if not data and not headers:
             return  # a relay finds out by it whether anybody listens
         if is_bookkeeping(subject, BUS):
@@ -173,14 +178,20 @@ class LiveSubscription:
         await self.detach()
 
     async def detach(self) -> None:
-        """Subscribe no more: on no new connection, and not on the newest one."""
+        """Subscribe no more, on any connection, and forget the messages that wait."""
         self.closed = True
         if self._telling is not None:
             self._telling.cancel()
             self._tell_drops()
-        if self._attached is not None:
-            with contextlib.suppress(NatsError, OSError):
-                await self._attached.unsubscribe()
+        self._waiting.clear()
+        self._seen = HandledMessages()
+        # During a renewal, or after an attempt at one that failed, there are several.
+        attached = self._attached.values()
+        self._attached = {}
+        for subscription in attached:
+            if subscription is not None:
+                with contextlib.suppress(NatsError, OSError):
+                    await subscription.unsubscribe()
 
     def stop(self) -> None:
         """Take nothing more."""

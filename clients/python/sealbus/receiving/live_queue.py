@@ -83,3 +83,10 @@ class LiveQueue:
                 self._open_bytes -= len(delivery.data)
                 self._first.extend(delivery.messages)
         return self._first.popleft() if self._first else None
+
+    def clear(self) -> None:
+        """Forget all that wait."""
+        self._waiting.clear()
+        self._first.clear()
+        self._bytes = 0
+        self._open_bytes = 0
