@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sealbus import Bot, BotState, Message
+from sealbus.life.connecting import Connection
 from sealbus.nats.pull import Pull
 from sealbus.receiving import listener as listener_module
 from sealbus.receiving import subscription as subscription_module
@@ -188,6 +190,59 @@ async def test_message_at_work_is_in_one_handler(
     await until(lambda: not subscription._hand.working, "both have ended")
     assert given_out(bus).count(delivery.sequence) == 1
     assert len(given_out(bus)) == 1, "the server is not answered"
+
+
+@pytest.mark.parametrize("unbegun_s", [PATIENCE_S, 0.0], ids=["in hand", "given back"])
+async def test_message_that_another_process_has_is_not_begun(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch, unbegun_s: float
+) -> None:
+    """The connection was away for too long. On the next one, the timer tells the server again."""
+    monkeypatch.setattr(supply_module, "UNBEGUN_S", PATIENCE_S)
+    subscriptions = made(monkeypatch, DurableSubscription)
+    bot, handler = await listener(bus)
+    (subscription,) = subscriptions
+    quick = await hurry(bus, handler)
+    handler.go.clear()
+    await greet_together(bus, "one", "two", "three")
+    await greet_together(bus, "four")
+    await until(lambda: len(subscription._hand.waiting) == 1, "all are in hand")
+    await until(lambda: handler.texts[-1] == "one", "it is at work")
+    back, connector = asyncio.Event(), bot._session._connector
+    connect = connector.connect
+
+    async def later(wanted: Callable[[], frozenset[str]]) -> Connection:
+        await back.wait()
+        return await connect(wanted)
+
+    monkeypatch.setattr(connector, "connect", later)
+    bus.cut("listener")
+    await until(lambda: not bot._session.is_up, "the connection is away")
+    monkeypatch.setattr(supply_module, "UNBEGUN_S", unbegun_s)
+    # As if it had been away for as long as the server waits.
+    for delivery in subscription._hand.all:
+        delivery.told -= 2 * subscription_module.UNREPORTED_S
+    for given in given_out(bus)._pending.values():
+        given.due_ns = 0
+    _, other = await listener(bus, concurrency=4)
+    other.go.clear()
+    await until(lambda: len(other.texts) == 4, "another process has all")
+    ticks, tick = list[Supply](), Supply._tick
+
+    def watch(self: Supply) -> None:
+        tick(self)
+        ticks.append(self)
+
+    monkeypatch.setattr(Supply, "_tick", watch)
+    back.set()
+    await until(lambda: bot._session.is_up, "the connection is back")
+    ticks.clear()
+    await until(lambda: ticks.count(subscription._supply) == 2, "the timer has run")
+    handler.go.set()
+    await until(lambda: not subscription._hand.all, "nothing is in hand")
+    other.go.set()
+    await until(is_settled(bus), "all are handled")
+    assert handler.texts == [*quick, "one"]
+    assert sorted(other.texts) == ["four", "one", "three", "two"]
 
 
 async def test_delivery_that_this_process_gave_back_asks_for_no_note(

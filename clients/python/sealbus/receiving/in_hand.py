@@ -48,6 +48,12 @@ class InHand:
         return self.opened[0].delivery if self.opened else self.opening
 
     @property
+    def unbegun_deliveries(self) -> list[Delivery]:
+        """Every delivery with messages that no handler has, those that wait first."""
+        unbegun = self.unbegun
+        return [*self.waiting] if unbegun is None else [*self.waiting, unbegun]
+
+    @property
     def all(self) -> list[Delivery]:
         """Every delivery in hand, those that wait first."""
         return [*self.waiting, *self.working.values()]

@@ -107,6 +107,7 @@ class DurableSubscription:
             in_order=concurrency == 1,
             arrived=self._arrived,
             give_back=self._return,
+            is_late=self._is_late,
             settle=self._settle,
             refuse=opener.refuse,
         )
@@ -297,7 +298,7 @@ class DurableSubscription:
 
     def _is_late(self, delivery: Delivery) -> bool:
         """Whether the server was not told of it for so long that another process may have it."""
-        return self._time() - delivery.told > UNREPORTED_S
+        return delivery.is_lost or self._time() - delivery.told > UNREPORTED_S
 
     # ---- how a message ends ----------------------------------------------------------------------
 
@@ -425,6 +426,7 @@ class DurableSubscription:
         opened = list(self._hand.opened)
         self._hand.opened.clear()
         for pending in opened:
+            pending.delivery.is_lost = self._is_late(pending.delivery)
             self._again(pending.delivery, 0.0)
 
     def _end_work(self, pending: DurableMessage) -> None:

@@ -19,7 +19,8 @@ A request is made by :meth:`Supply.ask`, which does nothing while one is under w
 conditions above holds, or while there is no room.
 
 A timer runs while anything is in hand. It tells the server every :data:`PROGRESS_S` that a message
-is in progress. Otherwise the server would deliver it again, to another process too.
+is in progress. Otherwise the server would deliver it again, to another process too. If the server
+was not told in time, a delivery with messages that no handler has is lost, whatever is told later.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class Supply:
         in_order: bool,
         arrived: Callable[[bytes, bytes, Ack, bytes], None],
         give_back: Callable[[Delivery], None],
+        is_late: Callable[[Delivery], bool],
         settle: Callable[[], Awaitable[None]],
         refuse: Callable[[str], None],
     ) -> None:
@@ -101,6 +103,8 @@ class Supply:
             in_order: whether given-back messages must keep their order, which costs requests.
             arrived: takes the subject, reply, acknowledgement and body of each message.
             give_back: sends a waiting message back to the server.
+            is_late: whether another process may have a delivery, because the server was not told of
+                it in time.
             settle: returns once the server has the messages that were given back.
             refuse: counts a delivery that is not this consumer's.
         """
@@ -112,6 +116,7 @@ class Supply:
         self._in_order = in_order
         self._arrived = arrived
         self._return = give_back
+        self._is_late = is_late
         self._settle = settle
         self._refuse = refuse
         self._time = asyncio.get_running_loop().time
@@ -282,7 +287,9 @@ class Supply:
         """
         self._hand.note_slowness(self._time())
         for held in sorted(self._hand.waiting, key=lambda held: held.sequence):
-            self._return(held)
+            # An answer about a late one would count for the process that has it.
+            if not self._is_late(held):
+                self._return(held)
         self._hand.waiting.clear()
 
     def _tick(self) -> None:
@@ -294,12 +301,15 @@ class Supply:
         if hand.waiting and now - hand.waiting[0].arrived >= UNBEGUN_S and not self._stuck:
             self._stuck = True
             self.attention.set()
+        # First, because a sign of progress does not bring back a delivery that another process has.
+        for held in hand.unbegun_deliveries:
+            held.is_lost = self._is_late(held)
         client = self._client
         if client is not None and client.is_connected:
-            late = [held for held in hand.all if now - held.told >= PROGRESS_S and not held.is_lost]
+            due = [held for held in hand.all if now - held.told >= PROGRESS_S and not held.is_lost]
             with contextlib.suppress(NatsError, OSError):
-                client.write([pub(held.reply, IN_PROGRESS) for held in late])
+                client.write([pub(held.reply, IN_PROGRESS) for held in due])
                 # Only if it was written: otherwise the next tick tells the server.
-                for held in late:
+                for held in due:
                     held.told = now
         self._ticking = self._supervisor.later("looking after messages", TICK_S, self._tick)
