@@ -35,6 +35,27 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
 
 
+class LateNode:
+    """The node of all sessions. It answers while it is not away."""
+
+    is_away = False
+
+    async def list_sessions(self, nc: HardenedClient) -> Listing:
+        """List as the relay does."""
+        if self.is_away:
+            return Listing({}, (), silent={"N": "away"})
+        return await list_sessions(nc)
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> LateNode:
+    """A node that the relay asks again soon while it does not answer."""
+    node = LateNode()
+    monkeypatch.setattr(following, "UNHEARD_S", 0.01)
+    monkeypatch.setattr(live_sessions, "list_sessions", node.list_sessions)
+    return node
+
+
 # ---- a client that does not move -----------------------------------------------------------------
 
 
@@ -256,6 +277,23 @@ async def test_session_ends_while_jetstream_has_no_majority(
     assert follower.report()["waits_for"] is None
 
 
+async def test_late_node_obeys_all_changes_that_came_meanwhile(
+    shop: Shop, late: LateNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change comes before the relay has looked once more for the change before."""
+    monkeypatch.setattr(live_sessions, "SETTLE_S", 10 * PATIENCE_S)
+    async with shop.client("watcher") as watcher, shop.client("inventory") as inventory:
+        late.is_away = True
+        await shop.follow(WATCHER, "")
+        await shop.follow(STORES, "subscribe: []")
+        monkeypatch.setattr(live_sessions, "SETTLE_S", 0.0)
+        await shop.follow("payload_bytes: 64KiB", "payload_bytes: 32KiB")
+        late.is_away = False
+        await until(lambda: watcher.is_closed, "the bot of the first change is cut off")
+        await until(lambda: inventory.is_closed, "that of the second is, too")
+        await until(lambda: shop.obeyed == shop.newest, "all obey")
+
+
 # ---- the next relay ------------------------------------------------------------------------------
 
 
@@ -305,24 +343,14 @@ async def test_next_relay_with_another_policy_makes_sessions_obey(
             await until(lambda: shop.obeyed == shop.newest, "all obey")
 
 
-async def test_next_relay_makes_sessions_obey_on_a_late_node(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_next_relay_makes_sessions_obey_on_a_late_node(shop: Shop, late: LateNode) -> None:
     """It does not know who has a session there."""
-    monkeypatch.setattr(following, "UNHEARD_S", 0.01)
-    answers = asyncio.Event()
-
-    async def late(nc: HardenedClient) -> Listing:
-        if answers.is_set():
-            return await list_sessions(nc)
-        return Listing({}, (), silent={"N": "away"})
-
     async with shop.client("watcher") as watcher:
         shop.folder.change("payload_bytes: 64KiB", "payload_bytes: 32KiB")
-        monkeypatch.setattr(live_sessions, "list_sessions", late)
+        late.is_away = True
         async with Next(shop):
             assert not watcher.is_closed
-            answers.set()
+            late.is_away = False
             await until(lambda: watcher.is_closed, "its session ends")
             await until(lambda: shop.obeyed == shop.newest, "all obey")
 

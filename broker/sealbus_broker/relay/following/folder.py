@@ -407,6 +407,9 @@ class Following:
         await self._settled()
         self._waits_for = None
         self._todo = NOTHING
+        # A change that comes before the first look of :meth:`_sweep` does this one's work too.
+        if heard is not None and heard.unheard:
+            self._owed = todo
         self._done = policy
         sweeping = self._sweep(policy, todo, heard)
         task = self._supervisor.piece("looking for late sessions", sweeping)

@@ -174,8 +174,8 @@ class LiveSessions:
                 )
                 break
             await asyncio.sleep(LOOK_S)
-        if self.unheard:
-            log.warning("nodes.unheard", nodes=list(self.unheard), then="they are asked again")
+        if heard.unheard:
+            log.warning("nodes.unheard", nodes=list(heard.unheard), then="they are asked again")
         return heard
 
     async def sweep(self, succession: Succession, heard: Heard) -> bool:
@@ -193,7 +193,7 @@ class LiveSessions:
             self._nc.write(tell(kick_subject, left))
             bots = sorted({one.bot for one in left})[:20]
             log.warning("sessions.ended", because="admitted late", sessions=len(left), bots=bots)
-        return not listing.unheard
+        return not heard.unheard
 
     async def _list(self) -> Listing:
         listing = await list_sessions(self._nc)
@@ -218,9 +218,12 @@ class Heard:
 
     def __init__(self) -> None:
         self._until_us: dict[str, int] = {}
+        self.unheard: tuple[str, ...] = ()
+        """The names of the nodes that did not answer the last list of this change."""
 
     def hear(self, listing: Listing) -> None:
         """Note the nodes that have answered. The first time of each stays."""
+        self.unheard = listing.unheard
         for node, told in listing.nodes.items():
             self._until_us.setdefault(node, told.at_us)
 
