@@ -343,10 +343,17 @@ async def test_next_relay_with_another_policy_makes_sessions_obey(
             await until(lambda: shop.obeyed == shop.newest, "all obey")
 
 
-async def test_next_relay_makes_sessions_obey_on_a_late_node(shop: Shop, late: LateNode) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("payload_bytes: 64KiB", "payload_bytes: 32KiB"), (WATCHER, "")],
+    ids=["kept", "removed"],
+)
+async def test_next_relay_makes_sessions_obey_on_a_late_node(
+    old: str, new: str, shop: Shop, late: LateNode
+) -> None:
     """It does not know who has a session there."""
     async with shop.client("watcher") as watcher:
-        shop.folder.change("payload_bytes: 64KiB", "payload_bytes: 32KiB")
+        shop.folder.change(old, new)
         late.is_away = True
         async with Next(shop):
             assert not watcher.is_closed

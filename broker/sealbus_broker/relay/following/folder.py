@@ -432,7 +432,7 @@ class Following:
             await asyncio.sleep(live_sessions.SETTLE_S)
             loop = asyncio.get_running_loop()
             end_s = loop.time() + self._life_ms / 1000
-            while not await _insist(partial(self._sessions.sweep, todo, heard)):
+            while not await _insist(partial(self._look_again, todo, heard)):
                 if self._done is not policy:
                     return  # the next change does it too
                 self._owed = todo
@@ -445,6 +445,9 @@ class Following:
         if self._done is policy and self.is_done:
             digest = policy.digest.hex().encode()
             await self._stream_store.store([StreamMessage(self._obeyed_subject, digest, {})])
+
+    async def _look_again(self, todo: Succession, heard: Heard) -> bool:
+        return await self._sessions.sweep(todo, heard, self._in_force().bots)
 
     async def _mark(self) -> None:
         """Note that from now on sessions may begin by another policy."""

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from sealbus.nats.client import HardenedClient
@@ -178,17 +178,24 @@ class LiveSessions:
             log.warning("nodes.unheard", nodes=list(heard.unheard), then="they are asked again")
         return heard
 
-    async def sweep(self, succession: Succession, heard: Heard) -> bool:
+    async def sweep(self, succession: Succession, heard: Heard, bots: Collection[str]) -> bool:
         """End the sessions of ``succession`` that are left; return whether all nodes have answered.
 
         Call it :data:`SETTLE_S` after :meth:`obey`, for logins that were under way, and again until
         all nodes have answered.
 
+        Args:
+            succession: What :meth:`obey` had.
+            heard: What it returned.
+            bots: The bots of the policy in force. Old sessions of all others end too. A relay that
+                has just started cannot name the bots that only a silent node has.
+
         Raises:
             nats.errors.Error, OSError: As :meth:`obey`.
         """
         listing = await self._list()
-        left = heard.old(listing, succession.ended | succession.narrow)
+        gone = {one.bot for one in listing.sessions if one.bot not in bots}
+        left = heard.old(listing, succession.ended | succession.narrow | gone)
         if left:
             self._nc.write(tell(kick_subject, left))
             bots = sorted({one.bot for one in left})[:20]
