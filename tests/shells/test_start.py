@@ -20,7 +20,7 @@ from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats import connection
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.services.consumers import remove_ungranted
+from sealbus_broker.relay.services.consumers import ConsumersUnheard, remove_ungranted
 from sealbus_broker.testing.door import DoorInProcess
 from tests.contract.ground import a_policy, make_keys
 from tests.waiting import PATIENCE_S
@@ -183,6 +183,21 @@ async def test_a_start_waits_for_a_stream_without_a_leader(
         await Starting().ready()
     (line,) = [one for one in lines if one["event"] == "streams.awaited"]
     assert "the consumers cannot be listed" in line["error"]
+
+
+async def test_a_start_does_not_wait_for_one_silent_subscription(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All other bots would wait too. The relay looks again while it serves."""
+
+    async def without_one(nc: HardenedClient, policy: Policy) -> int:
+        await remove_ungranted(nc, policy)
+        raise ConsumersUnheard({"order_1"})
+
+    monkeypatch.setattr("sealbus_broker.relay.relay.remove_ungranted", without_one)
+    with capture_logs() as lines:
+        await Starting().ready()
+    assert [one for one in lines if one["event"] == "streams.awaited"] == []
 
 
 async def test_a_stop_ends_a_start_that_has_lost_its_server() -> None:

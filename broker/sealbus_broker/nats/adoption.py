@@ -100,6 +100,12 @@ async def _all(nc: Client, call: str, field: str) -> list[Json]:
     while True:
         what = f"JetStream does not list {field}"
         page = await ask_well(nc, call, {"offset": len(found)}, ASK_S, what)
+        # nats-server does not start a stream that needs a later version, and names it alone.
+        if missing := page.get("missing"):
+            raise StreamsUnusable(
+                f"{what}: nats-server has not started {', '.join(missing)}",
+                hint="look into its log; an earlier nats-server may have been newer than this one",
+            )
         found += page[field] or ()
         if not page[field] or len(found) >= page["total"]:
             return found

@@ -81,7 +81,7 @@ from sealbus_broker.relay.partitions.workers import Workers
 from sealbus_broker.relay.parts import RelayParts
 from sealbus_broker.relay.problems import BusProblem, no_problems
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.relay.services.consumers import remove_ungranted
+from sealbus_broker.relay.services.consumers import ConsumersUnheard, remove_ungranted
 from sealbus_broker.relay.stopping import StoppedEarly, until_stopped
 from sealbus_broker.relay.store import clocks
 from sealbus_broker.relay.store.clocks import Apart, clock_ms
@@ -329,8 +329,10 @@ class Relay:
             await self._keys.look(nc)
             if (ended := self._keys.ended) is not None:
                 raise ended
-            # A grant may have been taken away while no relay ran, and its bot could still pull.
-            await remove_ungranted(nc, self._policy())
+            # A grant may have been taken away while no relay ran, and its bot could still pull. The
+            # task *obeying* looks again. One leader that is silent holds up no bus until then.
+            with contextlib.suppress(ConsumersUnheard):
+                await remove_ungranted(nc, self._policy())
             await ledgers.read()
 
         while True:

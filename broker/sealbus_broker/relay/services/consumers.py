@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -42,6 +43,9 @@ LIST_MOST: Final = 200
 REQUEST_S: Final = 5.0
 """How long JetStream may take for one answer."""
 
+NAMED_MOST: Final = 3
+"""How many consumers an error names."""
+
 _EXISTS: Final = 10148
 """JetStream's error for a consumer that exists with other settings: another relay was faster, or
 was asked with another start."""
@@ -51,6 +55,21 @@ _TOO_MANY: Final = 10026
 
 _NOT_FOUND: Final = 10014
 """JetStream's error for a consumer that does not exist."""
+
+
+class ConsumersUnheard(NatsError):
+    """JetStream does not tell of some consumers, because their leaders do not answer it.
+
+    A cluster asks the leader of each consumer for a list, and waits four seconds (nats-server
+    2.15.1).
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        """``names``: the consumers."""
+        named = ", ".join(sorted(names)[:NAMED_MOST])
+        more = len(names) - NAMED_MOST
+        rest = f", and {more} more" if more > 0 else ""
+        super().__init__(f"the leaders of these durable subscriptions do not answer: {named}{rest}")
 
 
 class Subscriptions:
@@ -128,8 +147,19 @@ class Subscriptions:
 
     async def list(self, bot: str | None, offset: int, limit: int) -> dict[str, Any]:
         """Return a page of the durable subscriptions of ``bot`` or of all, in the order of their
-        names."""
-        rows = [_row(info) for info in await _consumers(self._nc) if _is_subscription(info)]
+        names.
+
+        Raises:
+            NotServed: JetStream does not tell of all of them.
+        """
+        try:
+            infos = await _consumers(self._nc)
+        except ConsumersUnheard as unheard:
+            raise NotServed(
+                f"{unheard}; an election takes seconds, so try again; if it goes on, start the"
+                " nodes of the cluster that are away, and look into nats-server's log"
+            ) from None
+        rows = [_row(info) for info in infos if _is_subscription(info)]
         wanted = sorted(
             (row for row in rows if bot in (None, row["bot"])), key=lambda row: str(row["consumer"])
         )
@@ -210,11 +240,16 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
     """Remove every consumer on ACCEPTED that the policy does not grant; return how many.
 
     A consumer outlives the session that asked for it. Its bot could still pull after the grant was
-    taken away. Raises ``nats.errors.Error`` if JetStream does not do it.
+    taken away.
+
+    Raises:
+        ConsumersUnheard: Some could not be looked at. All others are done.
+        nats.errors.Error: JetStream does not do it.
     """
     removed = 0
     # All are listed before any is removed. Otherwise the pages of the list would shift.
-    for info in await _consumers(nc):
+    found, unheard = await _list(nc)
+    for info in found:
         name = info["name"]
         # That of the second site. No request of a bot makes a consumer of this name.
         if name == MIRROR:
@@ -233,6 +268,8 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
         await _delete(nc, name)
         log.warning("consumer.removed", consumer=name, bot=metadata.get("bot"), pattern=pattern)
         removed += 1
+    if unheard:
+        raise ConsumersUnheard(unheard)
     return removed
 
 
@@ -272,14 +309,29 @@ async def _names(nc: Client) -> list[str]:
 
 
 async def _consumers(nc: Client) -> list[dict[str, Any]]:
+    """Return all consumers. Raises :class:`ConsumersUnheard` if some are missing."""
+    found, unheard = await _list(nc)
+    if unheard:
+        raise ConsumersUnheard(unheard)
+    return found
+
+
+async def _list(nc: Client) -> tuple[list[dict[str, Any]], set[str]]:
+    """Return the consumers that JetStream tells of, and the names of those that it does not."""
     found: list[dict[str, Any]] = []
+    unheard: set[str] = set()
+    offset = 0
     while True:
-        page = await _api(nc, f"CONSUMER.LIST.{ACCEPTED}", {"offset": len(found)})
+        page = await _api(nc, f"CONSUMER.LIST.{ACCEPTED}", {"offset": offset})
         if "error" in page:
             raise NatsError(f"the consumers cannot be listed: {page['error'].get('description')}")
-        found.extend(page.get("consumers") or [])
-        if not page.get("consumers") or len(found) >= page["total"]:
-            return found
+        # One whose nodes are all away is listed without a name, and is among the missing ones too.
+        found.extend(one for one in page.get("consumers") or [] if one["name"])
+        unheard.update(page.get("missing") or [])
+        # Missing ones count in the offset and in the total.
+        offset += page["limit"]
+        if offset >= page["total"]:
+            return found, unheard
 
 
 async def _api(nc: Client, call: str, body: object) -> Any:
