@@ -6,17 +6,20 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from sealbus import InvalidInput
-from sealbus.protocol.streams import ACCEPTED, LIVE
+from sealbus.protocol.streams import ACCEPTED, LIVE, QUARANTINE
 from sealbus_broker.errors import StreamsUnusable
+from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.nats.promises import Shortfall, stream_shortfalls
-from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.provision import COMPLETE_SINCE, provision
 from sealbus_broker.policy import reading
 from sealbus_broker.relay.following import folder as module
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
+from sealbus_broker.relay.store.ledgers import Ledgers
 from tests.shells.following_shop import Shop
 from tests.waiting import PATIENCE_S, until
 
@@ -206,6 +209,61 @@ async def test_refused_change_is_tried_again_when_it_is_asked(shop: Shop) -> Non
     await shop.bus.reload()
     assert shop.is_followed
     assert await shop.health() == []
+
+
+def _no_stream(shop: Shop, _: pytest.MonkeyPatch) -> Callable[[], None]:
+    """No stream follows, and none can be set back."""
+    accepted = shop.server.jetstream.streams[ACCEPTED]
+    accepted.config["discard"] = "old"
+    return lambda: accepted.config.update(discard="new")
+
+
+def _later_stream(shop: Shop, _: pytest.MonkeyPatch) -> Callable[[], None]:
+    """ACCEPTED has followed when another stream cannot."""
+    quarantine = shop.server.jetstream.streams[QUARANTINE]
+    quarantine.config["discard"] = "new"
+    return lambda: quarantine.config.update(discard="old")
+
+
+def _ledgers(_: Shop, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """All streams have followed when JetStream does not answer."""
+
+    async def failing(_: Ledgers) -> None:
+        raise StreamsUnusable("JetStream did not answer")
+
+    refresh = Ledgers.refresh
+    monkeypatch.setattr(Ledgers, "refresh", failing)
+    return lambda: monkeypatch.setattr(Ledgers, "refresh", refresh)
+
+
+@pytest.mark.parametrize("fail", [_no_stream, _later_stream, _ledgers])
+async def test_longer_window_is_followed_at_a_later_attempt(
+    fail: Callable[[Shop, pytest.MonkeyPatch], Callable[[], None]],
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ledger is complete only for the time of the window before."""
+    ledger = ledgers(shop).by_delivery[DeliveryClass.STREAM]
+    stream = shop.server.jetstream.streams[ACCEPTED]
+    # As on a bus that is older than its window.
+    stream.purge(None)
+    ledger.since_ms = None
+    before = stream.config["duplicate_window"]
+    succeed = fail(shop, monkeypatch)
+    shop.folder.change("limits:\n", "limits:\n  ttl: 10m\n")
+    with pytest.raises(InvalidInput):
+        await shop.bus.reload()
+    succeed()
+    await shop.bus.reload()
+    assert shop.is_followed
+    assert stream.config["duplicate_window"] == shop.policy.ledger_window_ms * 1_000_000 > before
+    assert ledger.since_ms == int(stream.config["metadata"][COMPLETE_SINCE])
+
+
+def ledgers(shop: Shop) -> Ledgers:
+    """The ledgers of the relay."""
+    assert shop.relay._ledgers is not None
+    return shop.relay._ledgers
 
 
 # ---- a folder that cannot be read ----------------------------------------------------------------

@@ -182,6 +182,9 @@ class Following:
         self._again_at: float | None = None
         """When a change is tried again that the streams could not follow (event loop's time). 0: at
         the next look."""
+        self._remembered = in_force.windows
+        """The windows that all streams have followed. For these the ledgers were asked from when on
+        they are complete."""
         self._todo: Succession = NOTHING
         """The bots whose sessions have yet to obey."""
         self._owed: Succession = NOTHING
@@ -339,7 +342,9 @@ class Following:
     async def _provision(self, before: Policy, policy: Policy) -> None:
         """Let the streams follow. Raises :class:`StreamsUnusable`."""
         least = self._in_force.windows
-        if stream_configs(policy, least) == stream_configs(before, least):
+        is_same = stream_configs(policy, least) == stream_configs(before, least)
+        # After an attempt that failed, nobody knows which of them have followed it.
+        if is_same and least == self._remembered:
             return
         # From here on, whether the change succeeds or not, another relay may judge by it.
         self._in_force.widen(policy)
@@ -349,8 +354,9 @@ class Following:
             least=self._in_force.windows,
             lowers=policy.limits.replicas < before.limits.replicas,
         )
-        if self._in_force.windows != least:
+        if self._in_force.windows != self._remembered:
             await self._ledgers.refresh()
+            self._remembered = self._in_force.windows
 
     def _is_lost(self) -> bool:
         return not self._nc.is_connected
