@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from sealbus_broker.relay.store.ledger import Copy
 from sealbus_broker.relay.store.storing import CHAIN_MOST, CLOSE_MOST, FRESH_SHARE, Item
 from tests.gate.world import ASK, BUS_KEY, NOW, PLACED, POLICY, SKEW, envelope, nonce, sealed_stamp
 from tests.relay.shelf import Attempt, Shelf, is_told, note, opened
+from tests.waiting import patiently, until
 
 YOUNG_MS = SHELF_LIFE_MS // FRESH_SHARE
 STORE_BY = SHELF_LIFE_MS + SKEW
@@ -118,6 +121,72 @@ def test_lost_attempt_is_closed_by_a_newer_policy(shelf: Shelf) -> None:
 
 def _change(shelf: Shelf) -> None:
     shelf.in_force = WITHOUT_GRANTS
+
+
+class Unanswered(Shelf):
+    """Makes no further attempt after one without an answer until :attr:`again` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(attempts=deque([LOST]))
+        self.again = asyncio.Event()
+
+    async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
+        while (problem := await attempt()) is not None:
+            self.problems.append(problem)
+            await self.again.wait()
+
+
+async def test_older_policy_ends_with_its_unanswered_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A majority of nodes may store it much later, and it is accepted by the older policy then."""
+    shelf = Unanswered()
+    on(shelf, monkeypatch)
+    one, item = shelf.storing(), shelf.item(ORDER)
+    ended: list[str] = []
+
+    async def settle() -> None:
+        await one.settle(WITHOUT_GRANTS)
+        ended.append("the older policy")
+
+    async def store() -> None:
+        await one.store([item], cast("Any", shelf))
+        ended.append("the message")
+
+    storing_it = asyncio.create_task(store())
+    await until(lambda: shelf.problems != [], "the first attempt has no answer")
+    _change(shelf)
+    settling = asyncio.create_task(settle())
+    await asyncio.sleep(0)  # it has looked
+    shelf._store(shelf.written[0][0])
+    shelf.again.set()
+    await patiently(asyncio.gather(storing_it, settling))
+    assert ended == ["the message", "the older policy"]
+    assert is_told(item, None)
+    assert item.policy is WITHOUT_GRANTS
+
+
+async def test_new_bus_key_makes_no_older_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules are the same, so nothing has to be waited for."""
+    shelf = Unanswered()
+    on(shelf, monkeypatch)
+    one = shelf.storing()
+    storing_it = asyncio.create_task(one.store([shelf.item(ORDER)], cast("Any", shelf)))
+    await until(lambda: shelf.problems != [], "the attempt is under way")
+    await patiently(one.settle(replace(POLICY, bus_keys=frozenset({bytes(32)}))))
+    shelf.again.set()
+    await storing_it
+
+
+async def test_batch_that_is_given_up_ends_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Unanswered()
+    on(shelf, monkeypatch)
+    one = shelf.storing()
+    storing_it = asyncio.create_task(one.store([shelf.item(ORDER)], cast("Any", shelf)))
+    await until(lambda: shelf.problems != [], "the attempt is under way")
+    settling = asyncio.create_task(one.settle(WITHOUT_GRANTS))
+    storing_it.cancel()
+    await patiently(settling)
 
 
 def test_a_live_judgment_grows_old_sooner(live_shelf: Shelf) -> None:

@@ -410,6 +410,7 @@ class Following:
         heard = await _insist(partial(self._end_sessions, todo)) if todo else None
         if not is_removed:
             await _insist(partial(self._remove, policy))
+        self._waits_for = "JetStream to store the messages that an older policy has accepted"
         await self._settled()
         self._waits_for = None
         self._todo = NOTHING

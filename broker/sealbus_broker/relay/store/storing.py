@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -115,7 +116,7 @@ class Item:
 
 class Storing:
     """Stores the messages of batches. A relay has one, and it keeps nothing between two batches.
-    It knows the attempts under way, and the policy of each.
+    It knows the batches under way, and the policies of their attempts.
 
     The state of a message is in its :class:`Item`: *under way*, *done*, and its id on the chain.
     :meth:`_round` and :meth:`_placed` change it. On a lost connection :class:`StreamStore` ends the
@@ -151,16 +152,19 @@ class Storing:
         self._meters = meters
         self._policy = policy
         self._now_ms = now_ms
-        self._attempts: list[Policy] = []
-        """The policy of each attempt under way."""
+        self._tried: Counter[bytes] = Counter()
+        """For each digest of a policy, the batches under way with an attempt by it. An attempt
+        without an answer may still be stored, until its message is."""
         self._ended = asyncio.Event()
-        """Set when an attempt ends."""
+        """Set when a batch ends."""
         self._anew = asyncio.Lock()
         """Held while items are judged anew, until the event loop has had a turn."""
 
     async def settle(self, policy: Policy) -> None:
-        """Return when each attempt under way is one by ``policy``, which is in force."""
-        while any(one is not policy for one in self._attempts):
+        """Return when no attempt by another policy than ``policy``, which is in force, can be
+        stored any more."""
+        # By the digest: a new key of the bus makes another policy of the same rules.
+        while self._tried.keys() - {policy.digest}:
             self._ended.clear()
             await self._ended.wait()
 
@@ -180,18 +184,24 @@ class Storing:
 
         Each item is then accepted, and has its receipt, or refused, and has none.
         """
+        tried: set[bytes] = set()
 
         async def attempt() -> str | None:
             while True:
-                why = await self._round([item for item in items if not item.done], ledger)
+                why = await self._round([item for item in items if not item.done], ledger, tried)
                 # Without a reason each entry has its answer. Some may lead on along a chain, at
                 # once and without a pause.
                 if why is not None or all(item.done for item in items):
                     return why
 
-        await self._stream_store.persist(attempt)
+        try:
+            await self._stream_store.persist(attempt)
+        finally:
+            self._tried -= Counter(tried)
+            self._ended.set()
 
-    async def _round(self, items: Sequence[Item], ledger: Ledger) -> str | None:
+    async def _round(self, items: Sequence[Item], ledger: Ledger, tried: set[bytes]) -> str | None:
+        """Make one attempt for ``items``. ``tried``: the digest of each policy of an attempt."""
         await ledger.wait_valid()
         if any(self._is_outdated(item, ledger) for item in items):
             await self._wait_for_turn()
@@ -210,12 +220,10 @@ class Storing:
             return None
         entries = self._entries(writing)
         known = ledger.last_sequence
-        self._attempts.append(policy)
-        try:
-            found, why = await self._stream_store.attempt(entries)
-        finally:
-            self._attempts.remove(policy)
-            self._ended.set()
+        if policy.digest not in tried:
+            tried.add(policy.digest)
+            self._tried[policy.digest] += 1
+        found, why = await self._stream_store.attempt(entries)
         for item, where in zip(writing, found, strict=True):
             # Without an answer it may be stored all the same, and an earlier attempt still may be.
             item.under_way = item.under_way or where is None
