@@ -21,6 +21,7 @@ from sealbus_broker.gate.policy import Limits
 from sealbus_broker.memory.accounts import Engine, Target
 from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.nats.streams import PARTITIONS, Partition
 from sealbus_broker.policy.in_force import InForce
 from sealbus_broker.relay.health import ASK_S as ANSWER_S
 from sealbus_broker.relay.health import (
@@ -212,6 +213,38 @@ def on_a_ward(work: Callable[[Ward], Coroutine[Any, Any, None]]) -> None:
             await work(ward)
 
     run(play())
+
+
+SILENT = Partition(PARTITIONS, 3)
+
+
+def test_a_partition_without_a_leader_is_red() -> None:
+    """The stream has a leader, and the probe is in another partition."""
+
+    async def problems(ward: Ward) -> list[BusProblem]:
+        ward.counters.stored_at = now()  # so no probe comes, which nobody would settle
+        await ward.health.look()
+        return list(ward.health.problems)
+
+    async def play(ward: Ward) -> None:
+        ward.engine.silent = (f"CONSUMER.INFO.INGRESS.{SILENT.consumer}",)
+        assert await problems(ward) == [], "an election may be under way"
+        await asyncio.sleep(STILL_S)
+        (problem,) = await problems(ward)
+        assert (problem.level, problem.about) == (Level.RED, "partition 3/16")
+        assert "no message in it is judged (consumer relay-16-3 of INGRESS)" in problem.what
+        # One problem, and not one for each partition.
+        ward.engine.silent = ("CONSUMER.INFO", "STREAM.INFO.INGRESS")
+        await asyncio.sleep(STILL_S)
+        (problem,) = await problems(ward)
+        assert problem.about == "INGRESS"
+        ward.engine.silent = ()
+        assert await problems(ward) == []
+        # The time begins anew.
+        ward.engine.silent = (f"CONSUMER.INFO.INGRESS.{SILENT.consumer}",)
+        assert await problems(ward) == []
+
+    on_a_ward(play)
 
 
 async def hang(_: Health) -> list[BusProblem]:

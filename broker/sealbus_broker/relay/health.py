@@ -7,7 +7,8 @@ A look asks for these:
   publisher, so nothing else shows that it has stopped storing. It stops for good once nats-server's
   disk was full.
 - **The relay's own stores.** A message that was judged may not be stored for seconds.
-- **The partitions.** Messages may wait while none is judged.
+- **The partitions.** Messages may wait while none is judged. On a cluster, the consumer of one may
+  have no leader.
 - **The streams.** Each may be nearly full. On a cluster each may have no leader, or a replica that
   is away or behind (:func:`~sealbus_broker.relay.problems.replica_problem`).
 - **The policy.** It may not be the newest (:mod:`sealbus_broker.policy.in_force`).
@@ -67,6 +68,7 @@ from sealbus_broker.relay.problems import (
     no_problems,
     replica_problem,
     unheard,
+    unheard_partition,
     worst,
 )
 from sealbus_broker.relay.store.quarantine import subject
@@ -95,7 +97,8 @@ STUCK_S: Final = 5.0
 
 STILL_S: Final = ACK_WAIT_S + 5.0
 """How long a partition in which messages wait may stand still before it is red. It is longer than
-it takes until the messages of a dead relay are delivered to another."""
+it takes until the messages of a dead relay are delivered to another. JetStream may say nothing of a
+partition for as long, which is longer than an election takes."""
 
 ASK_S: Final = 2.0
 """How long JetStream may take for one answer. All questions of a look are asked at the same time.
@@ -185,6 +188,8 @@ class Health:
         """For each stream, the nodes that did not have everything at the last look."""
         self._floors: dict[str, tuple[int, float]] = {}
         """For each partition, the last sequence that was settled, and since when it is the last."""
+        self._unheard: dict[Partition, float] = {}
+        """The partitions of which JetStream said nothing at the last look, and since when."""
         self._told: dict[str, tuple[Level, float]] = {}
         """For each problem in the log, by its subject, the level, and when it was written last."""
         self.problems: tuple[BusProblem, ...] = ()
@@ -358,16 +363,20 @@ class Health:
 
     async def _partitions(self) -> list[BusProblem]:
         number = PARTITIONS if self._sharing is None else self._sharing.number
+        asked = partitions(number)
         # At the same time: one after the other, silent ones would take up to two seconds each. A
         # list of them all would wait for the slowest.
-        found = await asyncio.gather(*(self._partition(one) for one in partitions(number)))
-        return [problem for part in found for problem in part]
+        infos = await asyncio.gather(
+            *(self._ask(f"CONSUMER.INFO.{INGRESS}.{one.consumer}") for one in asked)
+        )
+        found = list(zip(asked, infos, strict=True))
+        still = [self._still(one, info) for one, info in found if info is not None]
+        silent = await self._silent([one for one, info in found if info is None])
+        return [problem for part in (*still, silent) for problem in part]
 
-    async def _partition(self, one: Partition) -> list[BusProblem]:
+    def _still(self, one: Partition, info: dict[str, Any]) -> list[BusProblem]:
+        """Return the problem of a partition in which messages wait and none is settled."""
         partition = str(one)
-        info = await self._ask(f"CONSUMER.INFO.{INGRESS}.{one.consumer}")
-        if info is None:
-            return []  # the look at the stream says so
         waiting = info["num_pending"] + info["num_ack_pending"]
         floor = info["ack_floor"]["stream_seq"]
         now = self._monotonic()
@@ -382,6 +391,20 @@ class Health:
         about = f"partition {partition}"
         what = f"{waiting} messages wait in {about}, unsettled for {still_s:.0f} s"
         return [BusProblem(Level.RED, about, what, "look into the relays' logs")]
+
+    async def _silent(self, unheard: Sequence[Partition]) -> list[BusProblem]:
+        """Return the problems of the partitions of which JetStream says nothing for long.
+
+        Nothing is delivered of them, and the probe is in one partition alone.
+        """
+        now = self._monotonic()
+        self._unheard = {one: self._unheard.get(one, now) for one in unheard}
+        late = {one: now - at for one, at in self._unheard.items() if now - at >= STILL_S}
+        # Where JetStream says nothing of the stream either, the look at the stream says so.
+        if not late or await self._last_sequence() is None:
+            return []
+        is_cluster = bool(self._nc.cluster)
+        return [unheard_partition(one, for_s, is_cluster=is_cluster) for one, for_s in late.items()]
 
     async def _set_aside(self) -> list[BusProblem]:
         """Warn of messages that were kept unjudged, until their records age out or are removed."""

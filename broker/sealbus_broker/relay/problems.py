@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE, RECORDS
 from sealbus_broker.gate.policy import Limits
-from sealbus_broker.nats.streams import LEDGERS, RECORDS_AGE_S
+from sealbus_broker.nats.streams import LEDGERS, RECORDS_AGE_S, Partition
 
 FULL_AT: Final = 0.8
 """The share from which on a stream's fill is a warning."""
@@ -52,6 +52,16 @@ NO_LEADER: Final = (
     "if a node was lost just now, an election takes some seconds. More than half of the nodes that"
     " keep it have to run. LIVE is in memory, and also waits for a node that has its content. After"
     " 30 s a relay makes it again. Between two stops, wait until `sealbus ping` is ok"
+)
+
+NO_CONSUMER: Final = (
+    "look into nats-server's log, and start the relay again: it makes a consumer that is missing"
+)
+
+NO_CONSUMER_LEADER: Final = (
+    "start the nodes that are away. If all run, look into their logs, and restart one after the"
+    " other, first the one that leads INGRESS. Between two stops, wait until `sealbus ping` has no"
+    " other problem"
 )
 
 SILENT_S: Final = 10.0
@@ -95,6 +105,17 @@ def unheard(name: str, *, is_cluster: bool) -> BusProblem:
     """Return the problem of a stream of which JetStream says nothing."""
     hint = NO_LEADER if is_cluster else RESTART
     return BusProblem(Level.RED, name, f"JetStream says nothing of the stream {name}", hint)
+
+
+def unheard_partition(partition: Partition, for_s: float, *, is_cluster: bool) -> BusProblem:
+    """Return the problem of a partition of which JetStream says nothing, for ``for_s`` seconds."""
+    about = f"partition {partition}"
+    what = (
+        f"JetStream says nothing of {about} for {for_s:.0f} s, so no message in it is judged"
+        f" (consumer {partition.consumer} of INGRESS)"
+    )
+    hint = NO_CONSUMER_LEADER if is_cluster else NO_CONSUMER
+    return BusProblem(Level.RED, about, what, hint)
 
 
 def behind(info: dict[str, Any]) -> frozenset[str]:
