@@ -222,6 +222,41 @@ async def test_silent_relay_that_cannot_be_ended_is_not_taken_over(
         await one.stop()
 
 
+async def test_relay_may_be_silent_again_while_it_is_ended(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has connected again meanwhile, so nobody takes its share before the second end."""
+    taken: list[int] = []
+    ends: list[asyncio.Event] = []
+
+    async def take_over(_: HardenedClient, partition: Partition) -> None:
+        taken.append(partition.index)
+
+    async def kick(*_: object) -> bool:
+        ends.append(asyncio.Event())
+        await ends[-1].wait()
+        return True
+
+    monkeypatch.setattr(sharing_module, "take_over", take_over)
+    monkeypatch.setattr(Sharing, "_kick", kick)
+    one = Relay(bus, await bus.login(), await bus.login(), "a")
+    words = {"server": one.nc.server_id, "holds": frozenset({3, 5})}
+    await one.begin(lambda: say(one.nc, RELAY_SUBJECT, **words, connection=1))
+    try:
+        await until(lambda: len(ends) == 1, "it is silent")
+        say(one.nc, RELAY_SUBJECT, **words, connection=2)
+        await until(lambda: len(ends) == 2, "it is silent again")
+        ends[0].set()
+        beat = one.sharing._beat
+        await until(lambda: one.sharing._beat > beat + 1, "the first end is over")
+        assert not one.holds & {3, 5}
+        ends[1].set()
+        await until(lambda: is_shared([one]), "it has all")
+    finally:
+        await one.stop()
+    assert set(taken) == {3, 5}
+
+
 async def test_each_connection_of_a_silent_relay_is_ended(bus: Stage) -> None:
     """The server of one of them is away, and live messages still come on the other."""
     live = await bus.login()

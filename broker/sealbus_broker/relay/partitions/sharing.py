@@ -384,7 +384,9 @@ class Sharing:
         try:
             has_ended = await self._kick(silent)
         finally:
-            del self._ending[silent.id]
+            # It may have spoken, and been silent again. Its other end is under way then.
+            if self._ending.get(silent.id) is silent:
+                del self._ending[silent.id]
             # Otherwise the time-outs of the server lead to the next relay.
             if has_ended:
                 self._orphan(silent)
