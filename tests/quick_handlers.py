@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -11,12 +12,12 @@ from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
-def quick_handlers() -> Iterator[pytest.MonkeyPatch]:
+def quick_handlers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """A bot fetches by the number of messages that it has handled, and not by their times.
 
     One handling that a busy machine holds up for a quarter of a second makes a window of one
-    message, and then nothing waits behind the message at work. ``undo()`` ends this early.
+    message, and then nothing waits behind the message at work. A call of the result ends this.
     """
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(window, "BEGIN_S", PATIENCE_S)
-        yield patched
+    begin_s = window.BEGIN_S
+    monkeypatch.setattr(window, "BEGIN_S", PATIENCE_S)
+    return partial(monkeypatch.setattr, window, "BEGIN_S", begin_s)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -164,11 +165,11 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
 
 
 async def test_messages_behind_a_slow_one_are_given_back(
-    shop: Shop, quick_handlers: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, quick_handlers: Callable[[], None]
 ) -> None:
     """The handler was fast, so the bot fetched many messages. Then one message takes long."""
-    release, seen = asyncio.Event(), list[int]()
-    quick_handlers.setattr(supply, "UNBEGUN_S", PATIENCE_S)  # until the test has asked the server
+    release, seen, unbegun_s = asyncio.Event(), list[int](), supply.UNBEGUN_S
+    monkeypatch.setattr(supply, "UNBEGUN_S", PATIENCE_S)  # until the test has asked the server
     await publish(shop, range(300), alone=True)
     slow, other = shop.bot("inventory"), shop.bot("inventory")
 
@@ -185,7 +186,8 @@ async def test_messages_behind_a_slow_one_are_given_back(
     async with slow:
         await until(lambda: 50 in seen)
         assert (await consumer(shop))["num_ack_pending"] > 1
-        quick_handlers.undo()
+        monkeypatch.setattr(supply, "UNBEGUN_S", unbegun_s)
+        quick_handlers()
         async with other:
             await until(lambda: len(seen) == 300)
         release.set()
@@ -194,7 +196,7 @@ async def test_messages_behind_a_slow_one_are_given_back(
 
 @BURSTS
 async def test_the_order_holds_though_messages_were_given_back(
-    shop: Shop, each: int, quick_handlers: pytest.MonkeyPatch
+    shop: Shop, each: int, quick_handlers: Callable[[], None]
 ) -> None:
     seen: list[int] = []
     await publish_bursts(shop, range(100), each)
@@ -204,7 +206,7 @@ async def test_the_order_holds_though_messages_were_given_back(
     async def take(message: Message) -> None:
         seen.append(number(message))
         if number(message) in (20, 60):
-            quick_handlers.undo()
+            quick_handlers()
             await asyncio.sleep(1.5)
 
     async with bot:
