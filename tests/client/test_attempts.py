@@ -78,6 +78,20 @@ async def test_nothing_is_parked_early_from_the_hundredth_failure_on(
     assert attempts.failed(10_001, 1) is None
 
 
+async def test_long_run_of_failures_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes may have the next attempts, so nothing here tells that one has begun."""
+    most = 50
+    monkeypatch.setattr(module, "MOST_WAITING", most)
+    attempts = Attempts(10)
+    for sequence in range(FAILURES_IN_A_ROW):
+        attempts.failed(sequence, 10)  # the last attempt, so it does not wait
+    for sequence in range(3 * most):
+        assert attempts.failed(sequence, 1) == 1
+    assert list(attempts._again) == list(range(2 * most, 3 * most)), "the newest, due last"
+    attempts.failed(2 * most, 1)
+    assert list(attempts._again)[-1] == 2 * most, "it is due last now"
+
+
 def test_many_deliveries_without_outcome_end_it() -> None:
     assert not Attempts(1).is_hopeless(UNTRIED_LEAST)
     assert Attempts(1).is_hopeless(UNTRIED_LEAST + 1)

@@ -65,7 +65,8 @@ class Attempts:
         """How often each delivery was given back here, by its sequence. In the order of the last
         time, so that the oldest one is forgotten first."""
         self._again: OrderedDict[int, float] = OrderedDict()
-        """Sequence and due time (event loop) of deliveries with a failed message."""
+        """Sequence and due time (event loop) of deliveries with a failed message. In the order of
+        the last failure. Only :data:`MOST_WAITING` are kept, because more count the same."""
         self._failures = 0
         """Failures without one success between them."""
 
@@ -99,7 +100,12 @@ class Attempts:
             self._given_back.pop(sequence, None)
             return None
         pause = delay_s(attempt)
+        self._again.pop(sequence, None)
         self._again[sequence] = asyncio.get_running_loop().time() + pause
+        if len(self._again) > MOST_WAITING:
+            # The oldest one is due first. Its next attempt may be in another process, and nothing
+            # here would tell.
+            self._again.popitem(last=False)
         return pause
 
     def is_hopeless(self, attempt: int) -> bool:
