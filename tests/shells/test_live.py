@@ -33,6 +33,8 @@ from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
+NOON = "2026-07-01T12:00:00Z"
+
 
 async def test_subscribing_that_is_given_up_leaves_no_subscription(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,6 +114,43 @@ async def test_ended_loop_receives_on_no_connection(
         new = await bot._session.client()
         assert not old.is_closed
         assert len(old._subs) == len(new._subs) == before
+
+
+async def test_requests_go_past_a_process_that_stops(hello: TestBus) -> None:
+    """It still works on a request. The other processes of the bot answer the next ones."""
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def clock(*, is_slow: bool) -> Bot:
+        bot = Bot(hello.credentials("clock"))
+
+        @bot.reply("clock.ask")
+        async def tell(_: Message) -> dict[str, str]:
+            if is_slow:
+                began.set()
+                await go.wait()
+            return {"time": NOON}
+
+        await hello.connect(bot)
+        return bot
+
+    async def ask() -> str:
+        answer = await listener.request("clock.ask", {"zone": "UTC"}, timeout=PATIENCE_S)
+        return str(answer.payload["time"])
+
+    listener, slow = await hello.bot("listener"), await clock(is_slow=True)
+    client = await slow._session.client()
+    subscribed = len(client._subs)
+    first = asyncio.create_task(ask())
+    await patiently(began.wait())
+    await clock(is_slow=False)
+    closing = asyncio.create_task(slow.close(timeout=PATIENCE_S))
+    await until(lambda: len(client._subs) < subscribed, "it subscribes no more")
+    await client.flush()
+    assert [await ask() for _ in range(20)] == [NOON] * 20
+    assert not first.done()
+    go.set()
+    assert await patiently(first) == NOON
+    await closing
 
 
 async def test_failed_attempts_to_connect_leave_one_subscription(

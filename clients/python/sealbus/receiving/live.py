@@ -36,7 +36,7 @@ from sealbus.protocol.subjects import BUS, is_bookkeeping
 from sealbus.receiving.live_queue import LiveQueue
 from sealbus.receiving.verifier import DeliveryVerifier, HandledMessages, PendingMessage
 from sealbus.supervision import Supervisor, end
-from sealbus.waiting import set_after, undisturbed
+from sealbus.waiting import undisturbed
 
 TOO_MANY: Final = "too many waiting"
 """The name of deliveries without room in :attr:`DeliveryVerifier.refused`."""
@@ -160,17 +160,24 @@ class LiveSubscription:
     async def open(self, stopping: asyncio.Event) -> AsyncIterator[None]:
         """While the body runs, :meth:`next` gives messages, until ``stopping`` is set.
 
-        Afterwards nothing is received. A cancellation does not cut the end short.
+        From then on nothing is received. A cancellation does not cut the end short.
         """
         watching = self._supervisor.keep(
             f"the stop of {self.pattern}",
-            lambda: set_after(stopping, self._stop, self._changed),
+            lambda: self._end_after(stopping),
             until=stopping,
         )
         try:
             yield
         finally:
             await undisturbed(self._end(watching), name=f"ending {self.pattern}")
+
+    async def _end_after(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self.stop()
+        # While handlers still work. The server would go on giving requests to this process, and
+        # other processes of the bot could have answered them.
+        await self.detach()
 
     async def _end(self, watching: asyncio.Task[None]) -> None:
         await end(watching)
@@ -186,9 +193,8 @@ class LiveSubscription:
         self._waiting.clear()
         self._seen = HandledMessages()
         # During a renewal, or after an attempt at one that failed, there are several.
-        attached = self._attached.values()
-        self._attached = {}
-        for subscription in attached:
+        while self._attached:
+            _, subscription = self._attached.popitem()
             if subscription is not None:
                 with contextlib.suppress(NatsError, OSError):
                     await subscription.unsubscribe()
