@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sealbus import Bot, RequestFailed
-from sealbus.own import PARK, PROGRESS
+from sealbus.own import PARK, PROGRESS, QUARANTINE_SHOW
 from sealbus.protocol.subjects import consumer_name
 from sealbus.testing import TestBus
 from sealbus_broker.gate import policy as policy_module
+from sealbus_broker.memory import headers
+from sealbus_broker.memory.accounts import Target
+from sealbus_broker.memory.errors import ApiError
+from sealbus_broker.memory.wire import Message
 from sealbus_broker.policy.scaffold import scaffold
 from tests.shells.test_bursts import greet_together
 from tests.shells.test_subscription import SUBJECT, listener
@@ -91,3 +96,60 @@ async def test_no_payload_but_one_of_the_delivery_is_parked(bus: TestBus, index:
         with pytest.raises(RequestFailed, match=f"has no payload {index}"):
             await bot.request(PARK, {**ask, "index": index})
         assert (await bot.request(PARK, {**ask, "index": 1})).payload["record"] == 1
+
+
+class Replica:
+    """The replica that answers direct questions. It has no messages, or cannot read a question."""
+
+    def __init__(self, bus: TestBus, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+        self._server = bus._server.jetstream
+        self._status = status
+        monkeypatch.setattr(self._server, "_direct", self._answer)
+
+    def _answer(self, _: str, __: bytes, answer_to: Target) -> bool:
+        block = headers.status(self._status, "Not a Message")
+        self._server._accounts.answer(answer_to, Message(answer_to.subject, headers=block))
+        return True
+
+
+async def park(bot: Bot, sequence: int) -> int | None:
+    """Give the first message of the delivery up. Return its place in the quarantine."""
+    ask = {"consumer": CONSUMER, "sequence": sequence, "index": 0, "attempt": 1, "error": "E"}
+    record: int | None = (await bot.request(PARK, ask)).payload["record"]
+    return record
+
+
+@pytest.mark.parametrize("status", [404, 408])
+async def test_message_that_a_replica_lacks_is_parked_and_shown(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A client acknowledges a message that the relay calls gone, so it would be lost."""
+    async with holding(bus) as (bot, sequence):
+        Replica(bus, monkeypatch, status)
+        assert await park(bot, sequence) == 1
+        operator = await bus.bot("operator")
+        shown = (await operator.request(QUARANTINE_SHOW, {"sequence": 1})).payload
+        assert shown["record"]["position"] == sequence
+
+
+def no_leader(*_: Any) -> Any:
+    raise ApiError(503, 10008, "JetStream system temporarily unavailable")
+
+
+async def test_only_the_leader_says_that_a_message_is_gone(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = await bus.bot("operator")
+    async with holding(bus) as (bot, sequence):
+        Replica(bus, monkeypatch, 404)
+        monkeypatch.setitem(bus._server.jetstream._api._calls, "STREAM.MSG.GET", no_leader)
+        with pytest.raises(RequestFailed, match="cannot reach JetStream; try again"):
+            await park(bot, sequence)
+        with pytest.raises(RequestFailed, match="cannot reach JetStream; try again"):
+            await operator.request(QUARANTINE_SHOW, {"sequence": 1})
+        monkeypatch.undo()
+        # As where it goes while the relay asks: its consumer still has it in hand.
+        del bus._server.jetstream.streams["ACCEPTED"]._messages[sequence]
+        assert await park(bot, sequence) is None
+        with pytest.raises(RequestFailed, match="the quarantine holds nothing at 1"):
+            await operator.request(QUARANTINE_SHOW, {"sequence": 1})

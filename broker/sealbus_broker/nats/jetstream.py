@@ -21,6 +21,8 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from sealbus.nats.parser import read_headers
+from sealbus.protocol.value import value
 from sealbus.supervision import end
 from sealbus_broker.errors import StandsAlone, StreamsAway, StreamsUnusable, TooFewNodes
 from sealbus_broker.logger import get_logger
@@ -97,6 +99,15 @@ _HINTS: Final[Mapping[int, str]] = {
     10065: "another stream already has these subjects: give the bus a NATS account of its own",
 }
 """Hints, by JetStream's error code."""
+
+
+@value
+class StoredMessage:
+    """A message of a stream."""
+
+    subject: str
+    headers: Mapping[str, str]
+    data: bytes
 
 
 async def request_over_reload(
@@ -236,6 +247,31 @@ async def leader_get(nc: Client, stream: str, sequence: int, timeout_s: float) -
         raise refused(f"{stream} cannot be read", answer["error"])
     message: Json = answer["message"]
     return message
+
+
+async def stored_message(
+    nc: Client, stream: str, sequence: int, timeout_s: float
+) -> StoredMessage | None:
+    """Read the message at ``sequence`` of ``stream``.
+
+    Any replica may give it. A replica may lag behind, so only the leader says that there is none.
+
+    Returns:
+        The message, or ``None`` where there is none.
+
+    Raises:
+        StreamsUnusable: JetStream answers with another error.
+        nats.errors.Error: It does not answer.
+    """
+    answer = await direct_get(nc, stream, sequence, timeout_s)
+    headers = answer.headers or {}
+    if SUBJECT_HEADER in headers:
+        return StoredMessage(headers[SUBJECT_HEADER], headers, answer.data)
+    message = await leader_get(nc, stream, sequence, timeout_s)
+    if message is None:
+        return None
+    headers = read_headers(base64.b64decode(message.get("hdrs", "")))
+    return StoredMessage(message["subject"], headers, base64.b64decode(message.get("data", "")))
 
 
 async def last_on(nc: Client, stream: str, subject: str, timeout_s: float) -> bytes | None:

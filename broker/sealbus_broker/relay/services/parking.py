@@ -22,7 +22,7 @@ from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import DeliveryClass, Policy, Store
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import SUBJECT_HEADER, direct_get
+from sealbus_broker.nats.jetstream import stored_message
 from sealbus_broker.relay.services.in_hand import READ_S, ConsumersInHand
 from sealbus_broker.relay.store.quarantine import Record
 from sealbus_broker.relay.store.stream_store import StreamStore
@@ -74,20 +74,20 @@ class ParkingService:
 
         Raises:
             NotServed: The message is not the bot's to give up.
+            StreamsUnusable: JetStream cannot read the message now.
             nats.errors.Error: JetStream does not answer.
         """
         consumer = asked["consumer"]
         sequence = asked["sequence"]
         place = (await self._in_hand.held(bot, consumer, sequence)).place
-        stored = await direct_get(self._nc, ACCEPTED, sequence, READ_S)
-        subject = (stored.headers or {}).get(SUBJECT_HEADER)
-        if subject is None:
+        stored = await stored_message(self._nc, ACCEPTED, sequence, READ_S)
+        if stored is None:
             log.warning("message.expired", bot=bot, consumer=consumer, sequence=sequence)
             return {"record": None}
         # The sequence is the bot's word. Between the last acknowledged and the last delivered
         # message there are also messages of other subjects, which the bot may not be allowed to
         # see.
-        if not matches(f"{ACCEPTED_PREFIX}.{place['pattern']}", subject):
+        if not matches(f"{ACCEPTED_PREFIX}.{place['pattern']}", stored.subject):
             raise NotServed(f"{consumer} does not deliver message {sequence}")
         record, data = self._record(bot, place, asked, stored.data)
         share = self._policy().share(Store.QUARANTINE)

@@ -18,7 +18,7 @@ from sealbus.nats.acks import read_ack
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull import next_subject
 from sealbus.protocol.streams import QUARANTINE
-from sealbus_broker.nats.jetstream import API, direct_get, request_over_reload
+from sealbus_broker.nats.jetstream import API, request_over_reload, stored_message
 from sealbus_broker.relay.store import quarantine
 from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 
@@ -91,10 +91,15 @@ async def read_records(
 
 
 async def read_record(nc: HardenedClient, sequence: int) -> tuple[dict[str, Any], bytes] | None:
-    """Return the record and the raw bytes at ``sequence``, or ``None`` where there is no record."""
-    answer = await direct_get(nc, QUARANTINE, sequence, READ_TIMEOUT_S)
-    row = _row((answer.headers or {}).get(RECORD_HEADER), sequence)
-    return None if row is None else (row, answer.data)
+    """Return the record and the raw bytes at ``sequence``, or ``None`` where there is no record.
+
+    The errors are those of :func:`~sealbus_broker.nats.jetstream.stored_message`.
+    """
+    stored = await stored_message(nc, QUARANTINE, sequence, READ_TIMEOUT_S)
+    if stored is None:
+        return None
+    row = _row(stored.headers.get(RECORD_HEADER), sequence)
+    return None if row is None else (row, stored.data)
 
 
 async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import MAX_BUNDLE
 from sealbus.protocol.subjects import is_pattern
 from sealbus.supervision import Supervisor, kind
-from sealbus_broker.errors import NotGranted, NotServed
+from sealbus_broker.errors import NotGranted, NotServed, StreamsUnusable
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.gate.verdict import Judgment
@@ -228,7 +228,7 @@ class ServiceRouter:
             )
         except NotServed as refusal:
             answer = Answer.error(question, refusal.error, str(refusal))
-        except (NatsError, OSError, TimeoutError) as error:
+        except (NatsError, OSError, TimeoutError, StreamsUnusable) as error:
             log.warning(
                 "request.failed", subject=header.subject, bot=bot, error=type(error).__name__
             )
