@@ -1,4 +1,5 @@
-"""Answers *busy* and *nobody listens*: beyond a bound of waiting ones, no more are queued."""
+"""Requests that are not served: the answers *busy* and *nobody listens*, and log lines, have
+bounds."""
 
 from __future__ import annotations
 
@@ -8,12 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nats.errors import Error as NatsError
+from structlog.testing import capture_logs
 
-from sealbus.protocol.codec import unpack_json
+from sealbus.own import SUBSCRIPTIONS_LIST
+from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.supervision import Supervisor
 from sealbus_broker.gate.shares import Shares
+from sealbus_broker.relay.judging.counters import QUIET_S, VerdictCounters
 from sealbus_broker.relay.services import fair_queue, router
 from sealbus_broker.relay.services.answers import Answer, Answers
+from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.relay.services.listening import Asked
 from sealbus_broker.relay.services.router import ServiceRouter
 from tests.waiting import patiently
@@ -28,14 +34,16 @@ class Desk:
         self.given: list[str] = []
         """The errors that were told."""
         self.go = asyncio.Event()
-        nothing: Any = SimpleNamespace(new_inbox=lambda: "inbox", count_busy=lambda _: None)
+        self.now = 0.0
+        """The time, in seconds."""
+        nothing: Any = SimpleNamespace(new_inbox=lambda: "inbox")
         self.router = ServiceRouter(
             nc=nothing,
             stream_store=nothing,
             policy=lambda: nothing,
             key=nothing,
             relay="relay",
-            counters=nothing,
+            counters=VerdictCounters(lambda: self.now),
             now_ms=lambda: 0,
             supervisor=Supervisor("test"),
             shares=Shares(),
@@ -52,6 +60,16 @@ class Desk:
         arrival = SimpleNamespace(session=bot, data=b"request")
         judgment: Any = SimpleNamespace(arrival=arrival, header=SimpleNamespace(nonce=bytes(16)))
         self.router.serve(judgment, b"stamp")
+
+    async def ask_well(self, bot: str = "order") -> None:
+        """Somebody asks for the list of subscriptions, and there is room."""
+        header = SimpleNamespace(nonce=bytes(16), subject=SUBSCRIPTIONS_LIST)
+        judgment: Any = SimpleNamespace(
+            arrival=SimpleNamespace(session=bot, data=b"request"),
+            envelope=SimpleNamespace(header=header, payloads=[pack_json({})]),
+        )
+        self.router.serve(judgment, b"stamp")
+        await patiently(self.router.drain())
 
     def ask_nobody(self, bot: str = "order") -> None:
         """Somebody asks on a subject to which nobody listens."""
@@ -73,3 +91,30 @@ async def test_waiting_answers_busy_and_nobody_listens_are_bounded(
     desk.ask_nobody()
     await patiently(desk.router.drain())
     assert desk.given[BOUND:] == ["nobody-listens"], "there is room again"
+
+
+@pytest.mark.parametrize(("error", "level"), [(ZeroDivisionError, "error"), (NatsError, "warning")])
+async def test_failed_requests_of_a_bot_are_logged_once_in_a_while(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], level: str
+) -> None:
+    """A bot chooses how often it asks."""
+    desk = Desk(monkeypatch)
+    desk.go.set()
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Subscriptions, "list", fail)
+    with capture_logs() as lines:
+        for _ in range(3):
+            await desk.ask_well()
+        await desk.ask_well("scraper")
+        desk.now += QUIET_S
+        await desk.ask_well()
+    assert {line["event"] for line in lines} == {"request.failed"}
+    assert [(line["bot"], line["log_level"], line["alike_since"]) for line in lines] == [
+        ("order", level, 0),
+        ("scraper", level, 0),
+        ("order", level, 2),
+    ]
+    assert len(desk.given) == 5, "each is told"

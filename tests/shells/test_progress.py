@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, RequestFailed
-from sealbus.own import PARK, PROGRESS, QUARANTINE_SHOW
+from sealbus.own import PARK, PROGRESS, QUARANTINE_SHOW, SUBSCRIPTIONS_LIST
 from sealbus.protocol.subjects import consumer_name
 from sealbus.testing import TestBus
 from sealbus_broker.gate import policy as policy_module
@@ -153,3 +153,28 @@ async def test_only_the_leader_says_that_a_message_is_gone(
         assert await park(bot, sequence) is None
         with pytest.raises(RequestFailed, match="the quarantine holds nothing at 1"):
             await operator.request(QUARANTINE_SHOW, {"sequence": 1})
+
+
+async def test_whole_float_is_served_as_the_integer_it_is(bus: TestBus) -> None:
+    """JSON Schema takes 2.0 for an integer. A note with "2.0" in it could not be read again."""
+    async with holding(bus) as (bot, sequence):
+        ask = {"consumer": CONSUMER, "sequence": float(sequence)}
+        noted = {**ask, "stored": 1.0, "done": "1", "given_back": 2.0}
+        for _ in range(2):
+            answer = (await bot.request(PROGRESS, noted)).payload
+            assert repr(answer) == "{'done': '1', 'given_back': 2}"
+        assert await note(bot, sequence, stored=1) == "1", "it is the same note"
+        parked = {**ask, "index": 0.0, "attempt": 1.0, "error": "E"}
+        assert (await bot.request(PARK, parked)).payload["record"] == 1
+        operator = await bus.bot("operator")
+        shown = (await operator.request(QUARANTINE_SHOW, {"sequence": 1.0, "offset": 0.0})).payload
+        assert repr(shown["record"]["position"]) == repr(sequence)
+        page = {"offset": 0.0, "limit": 1.0}
+        assert (await operator.request(SUBSCRIPTIONS_LIST, page)).payload["total"] == 1
+
+
+async def test_number_beyond_the_longest_integer_is_not_served(bus: TestBus) -> None:
+    async with holding(bus) as (bot, sequence):
+        ask = {"consumer": CONSUMER, "sequence": sequence, "stored": 1, "done": "1"}
+        with pytest.raises(RequestFailed, match="not-served: given_back is more than 2"):
+            await bot.request(PROGRESS, {**ask, "given_back": 1e300})

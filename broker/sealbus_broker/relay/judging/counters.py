@@ -116,6 +116,27 @@ class VerdictCounters:
         if self._may_speak(kind, 1):
             log.warning("request.refused", session=session, alike_since=self._unspoken.pop(kind, 0))
 
+    def log_failed(self, session: str, subject: str, error: str, *, is_mistake: bool) -> None:
+        """Log a request on the bus's own subjects that failed, likewise.
+
+        Args:
+            session: The bot that asked.
+            subject: The subject on which it asked.
+            error: The kind of the error.
+            is_mistake: Whether the cause is a mistake in Sealbus, and not JetStream.
+        """
+        kind = session, f"{subject} {error}"
+        if not self._may_speak(kind, 1):
+            return
+        write = log.error if is_mistake else log.warning
+        write(
+            "request.failed",
+            subject=subject,
+            bot=session,
+            error=error,
+            alike_since=self._unspoken.pop(kind, 0),
+        )
+
     def _may_speak(self, kind: tuple[str, str], messages: int) -> bool:
         now = self._monotonic()
         if now - self._spoken.get(kind, -QUIET_S) < QUIET_S:

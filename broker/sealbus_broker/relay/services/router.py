@@ -39,14 +39,13 @@ from sealbus.own import (
 from sealbus.protocol.answer import BUSY, NOBODY_LISTENS, NOT_SERVED, UNAVAILABLE
 from sealbus.protocol.codec import pack_json, unpack_json
 from sealbus.protocol.keys import Signer
-from sealbus.protocol.limits import MAX_BUNDLE
+from sealbus.protocol.limits import MAX_BUNDLE, MAX_INTEGER
 from sealbus.protocol.subjects import is_pattern
 from sealbus.supervision import Supervisor, kind
 from sealbus_broker.errors import NotGranted, NotServed, StreamsUnusable
 from sealbus_broker.gate.policy import DeliveryClass, Policy
 from sealbus_broker.gate.shares import Shares
 from sealbus_broker.gate.verdict import Judgment
-from sealbus_broker.logger import get_logger
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.services.answers import Answer, Answers, Question
 from sealbus_broker.relay.services.consumers import Subscriptions
@@ -59,8 +58,6 @@ from sealbus_broker.relay.services.parking import ParkingService
 from sealbus_broker.relay.services.progress import ProgressService
 from sealbus_broker.relay.services.quarantine_reader import read_record, read_records
 from sealbus_broker.relay.store.stream_store import StreamStore
-
-log = get_logger(__name__)
 
 CHUNK_BYTES: Final = 192 * 1024
 """How many bytes of a quarantined message one answer has. That is 256 KiB in base64, well inside an
@@ -105,7 +102,7 @@ class ServiceRouter:
             policy: Gives the policy in force.
             key: The bus key, which seals answers and their stamps.
             relay: The relay's name, which stamps have.
-            counters: Counts the requests that found no room.
+            counters: Counts the requests that found no room, and bounds the log lines.
             now_ms: The wall clock, in ms since 1970.
             supervisor: Answers for the work.
             shares: What each bot has stored. Answers and parked messages add to it.
@@ -223,21 +220,19 @@ class ServiceRouter:
         bot = judgment.arrival.session
         question = Question(bot, header.nonce, stamp)
         try:
-            answered = await self._handlers[header.subject](
-                bot, unpack_json(judgment.envelope.payloads[0] or b"")
-            )
+            asked = _with_integers(unpack_json(judgment.envelope.payloads[0] or b""))
+            answered = await self._handlers[header.subject](bot, asked)
         except NotServed as refusal:
             answer = Answer.error(question, refusal.error, str(refusal))
         except (NatsError, OSError, TimeoutError, StreamsUnusable) as error:
-            log.warning(
-                "request.failed", subject=header.subject, bot=bot, error=type(error).__name__
-            )
+            what = type(error).__name__
+            self._counters.log_failed(bot, header.subject, what, is_mistake=False)
             answer = Answer.error(
                 question, UNAVAILABLE, "the relay cannot reach JetStream; try again"
             )
         except Exception as error:  # noqa: BLE001  # a mistake in Sealbus, of any type
             # Only its kind: the text of a mistake may have a payload in it.
-            _tell_mistake(header.subject, bot, error)
+            self._counters.log_failed(bot, header.subject, kind(error), is_mistake=True)
             answer = Answer.error(
                 question, NOT_SERVED, "the relay made a mistake; its log says more"
             )
@@ -310,5 +305,19 @@ class ServiceRouter:
         return {"record": record, "data": chunk, "size": len(data), "offset": offset}
 
 
-def _tell_mistake(subject: str, bot: str, error: Exception) -> None:
-    log.error("request.failed", subject=subject, bot=bot, error=kind(error))
+def _with_integers(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return a request with its numbers as integers.
+
+    The schemas of the bus's own subjects have integers alone, and no number in a deeper place. JSON
+    Schema also takes a float without a fraction, such as 2.0, for an integer. Python writes it in
+    another way, and takes it neither for an index nor for a count.
+
+    Raises:
+        NotServed: A float is more than the longest integer of a payload.
+    """
+    for name, value in asked.items():
+        if isinstance(value, float) and value > MAX_INTEGER:
+            raise NotServed(f"{name} is more than 2**53-1, the longest integer of a payload")
+    return {
+        name: int(value) if isinstance(value, float) else value for name, value in asked.items()
+    }
