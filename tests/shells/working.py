@@ -26,7 +26,6 @@ from sealbus_broker.relay.ingress.worker import IngressWorker
 from sealbus_broker.relay.judging.arrivals import Place
 from sealbus_broker.relay.judging.counters import VerdictCounters
 from sealbus_broker.relay.judging.pipeline import Refusals
-from sealbus_broker.relay.judging.turn import Turn
 from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until
@@ -82,7 +81,7 @@ class Worker:
             now_ms=lambda: 0,
         )
 
-    async def _process(self, arrivals: Sequence[Arrival], _: Turn) -> Refusals:
+    async def _process(self, arrivals: Sequence[Arrival], *_: Any) -> Refusals:
         self.judged += [arrival.data for arrival in arrivals]
         await self.go.wait()
         if self.steps is not None:

@@ -18,6 +18,11 @@ is marked
 
 The marks are in a stream because the relay that finds one is another process than the one that set
 it.
+
+A message is alone, and marked *begun*, while it is taken apart and judged, and not while it waits
+for NATS. A ledger without a leader, or a full stream, may hold it up for hours. The messages of
+other streams go on meanwhile (ADR 47, ADR 52). Some of them are judged again before they are
+stored. Their first judging has not ended the relay.
 """
 
 from __future__ import annotations
@@ -26,7 +31,10 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Final
+
+from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
@@ -38,7 +46,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import last_on
 from sealbus_broker.nats.streams import Partition
 from sealbus_broker.relay.judging.counters import VerdictCounters
-from sealbus_broker.relay.judging.pipeline import Process, Refusals
+from sealbus_broker.relay.judging.pipeline import ProcessWithin, Refusals
 from sealbus_broker.relay.judging.turn import Turn
 from sealbus_broker.relay.store.quarantine import Record
 from sealbus_broker.relay.store.stream_store import StreamMessage, StreamStore
@@ -51,8 +59,7 @@ reason with the same message in hand. And each relay that a message ends costs t
 seconds."""
 
 ASK_S: Final = 2.0
-"""How long JetStream may take to find a mark, in each of three attempts. Nothing else is judged
-meanwhile."""
+"""How long JetStream may take to find a mark, in each of three attempts."""
 
 _BEGUN: Final = b"begun"
 _DONE: Final = b"done"
@@ -75,7 +82,8 @@ class Suspect:
 
 
 class Alone:
-    """Lets batches be judged together, or one message alone."""
+    """Lets batches be judged together, or one message alone. Nothing in a block waits for another
+    stream than HEALTH, which has the marks."""
 
     def __init__(self) -> None:
         self._under_way = 0
@@ -122,7 +130,7 @@ class LastTry:
         *,
         nc: HardenedClient,
         stream_store: StreamStore,
-        process: Process,
+        process: ProcessWithin,
         policy: Callable[[], Policy],
         relay: str,
         counters: VerdictCounters,
@@ -133,7 +141,7 @@ class LastTry:
         Args:
             nc: The relay's connection, for looking up marks.
             stream_store: Stores marks, and messages that are set aside.
-            process: Judges arrivals: :meth:`Pipeline.process`.
+            process: Judges arrivals, within a block: :meth:`Pipeline.process`.
             policy: Gives the policy in force.
             relay: The relay's name, which records have.
             counters: Counts the messages that are set aside.
@@ -151,8 +159,7 @@ class LastTry:
 
     async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
         """Judge a batch, beside others."""
-        async with self._alone.together():
-            return await self._process(arrivals, turn)
+        return await self._process(arrivals, turn, self._alone.together)
 
     async def judge(
         self,
@@ -176,23 +183,38 @@ class LastTry:
             StreamsUnusable: HEALTH cannot be read, so nobody knows whether it has ended a relay.
             nats.errors.Error: The server did not answer.
         """
+        position = suspect.position
+        if await self._was_tried(partition, position):
+            await self._set_aside(suspect)
+            return None
+        log.warning(
+            "message.isolated",
+            session=suspect.session,
+            position=position,
+            deliveries=suspect.deliveries,
+        )
+        trying = partial(self._trying, partition, position)
+        # The reading itself may end the relay.
+        async with trying():
+            arrivals = read()
+        try:
+            return await self._process(arrivals, turn, trying)
+        except (NatsError, OSError):
+            raise
+        except Exception:
+            # A mistake in Sealbus, also after the judging. It would end each attempt.
+            await self._mark(partition, position, _BEGUN)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _trying(self, partition: Partition, position: int) -> AsyncIterator[None]:
+        """Have a message alone in this block, with the mark *begun*. Afterwards it is *done*,
+        unless the block has failed."""
         async with self._alone.alone():
-            if await self._was_tried(partition, suspect.position):
-                await self._set_aside(suspect)
-                return None
-            log.warning(
-                "message.isolated",
-                session=suspect.session,
-                position=suspect.position,
-                deliveries=suspect.deliveries,
-            )
-            # Stored before a byte is taken apart: the reading itself may end the relay.
-            await self._mark(partition, suspect.position, _BEGUN)
-            refusals = await self._process(read(), turn)
-            # Before the acknowledgement: a relay that ends in between has done no harm by this
-            # message.
-            await self._mark(partition, suspect.position, _DONE)
-            return refusals
+            # Alone before it is marked: whatever ends the relay from here on is this message.
+            await self._mark(partition, position, _BEGUN)
+            yield
+            await self._mark(partition, position, _DONE)
 
     async def _was_tried(self, partition: Partition, position: int) -> bool:
         return await last_on(self._nc, HEALTH, mark_subject(partition, position), ASK_S) == _BEGUN

@@ -29,6 +29,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, Protocol
 
 from nats.errors import Error as NatsError
@@ -139,6 +140,12 @@ Process = Callable[[Sequence[Arrival], Turn], Awaitable[Refusals]]
 """Judges arrivals and carries the verdicts out, in the order of their turn:
 :meth:`Pipeline.process`."""
 
+Judging = Callable[[], AbstractAsyncContextManager[None]]
+"""Makes a block in which messages are judged. Whatever waits for NATS is outside of it."""
+
+ProcessWithin = Callable[[Sequence[Arrival], Turn, Judging], Awaitable[Refusals]]
+"""Does the same, and judges within such a block."""
+
 
 @value
 class _Part:
@@ -219,13 +226,16 @@ class Pipeline:
         """Return when nothing is being stored that an older policy judged."""
         await self._storing.settle(self._policy())
 
-    async def process(self, arrivals: Sequence[Arrival], turn: Turn) -> Refusals:
+    async def process(
+        self, arrivals: Sequence[Arrival], turn: Turn, judging: Judging = nullcontext
+    ) -> Refusals:
         """Judge ``arrivals`` and return when every verdict is durable.
 
         Args:
             arrivals: At most 1,024, all of one delivery class.
             turn: The turn of the queue from which they come. A batch that is judged while they are
                 stored is stored behind them.
+            judging: Makes a block for each part that is judged.
 
         Returns:
             The refusals, whose senders are to be told once the batch is acknowledged. The senders
@@ -235,7 +245,7 @@ class Pipeline:
         refused: list[Item] = []
         async with turn.judging:
             while True:
-                part = await self._judge(waiting)
+                part = await self._judge(waiting, judging)
                 if not waiting:
                     # Before judging is left: else a later batch could be stored before this one.
                     await turn.storing.acquire()
@@ -249,10 +259,14 @@ class Pipeline:
             turn.storing.release()
         return Refusals(refused, self._answer)
 
-    async def _judge(self, waiting: deque[Arrival]) -> _Part:
+    async def _judge(self, waiting: deque[Arrival], judging: Judging) -> _Part:
         """Judge the messages that wait, in order, for :data:`PART_S`. The rest waits on."""
         ledger = self._ledgers[waiting[0].delivery]
         await ledger.wait_valid()
+        async with judging():
+            return _Part(await self._judged(waiting, ledger), ledger)
+
+    async def _judged(self, waiting: deque[Arrival], ledger: Ledger) -> list[Item]:
         # Only now: the wait may have been long. Another policy may be in force, and the ledger may
         # have begun anew.
         policy = self._policy()
@@ -279,7 +293,7 @@ class Pipeline:
                 break
             # Whoever reads, writes or acknowledges goes first.
             await asyncio.sleep(0)
-        return _Part(items, ledger)
+        return items
 
     async def _catch_up(self) -> None:
         """Let the connections read on while one is behind, for :data:`CATCH_UP_TURNS` and
