@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,16 +12,22 @@ import pytest
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
+from sealbus.protocol.streams import HEALTH
+from sealbus.supervision import end
+from sealbus_broker.gate.verdict import Arrival
+from sealbus_broker.nats.jetstream import last_on
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.ingress import pulling, stops
 from sealbus_broker.relay.ingress import waiting as ingress_waiting
 from sealbus_broker.relay.ingress import worker as ingress_module
-from sealbus_broker.relay.ingress.last_try import LAST_DELIVERIES, mark_subject
+from sealbus_broker.relay.ingress.last_try import LAST_DELIVERIES, Suspect, mark_subject
 from sealbus_broker.relay.ingress.stops import MOST_STOPS, Stops
+from sealbus_broker.relay.judging.pipeline import Judging, Refusals
+from sealbus_broker.relay.judging.turn import Turn
 from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.shells.stage import Stage
-from tests.shells.working import FIRST, Worker, hold_up, is_given_back, left, send
-from tests.waiting import PATIENCE_S, until
+from tests.shells.working import BOT, FIRST, Worker, hold_up, is_given_back, last_try, left, send
+from tests.waiting import PATIENCE_S, patiently, until
 
 
 async def test_stop_leaves_the_bytes_of_suspects(
@@ -154,3 +162,33 @@ async def test_suspect_is_not_judged_while_its_mark_is_unknown(
     assert [line["error"] for line in lines] == ["StreamsAway"]
     assert worker.judged == [b"1", b"3"]
     assert await left(bus) == 1, "it comes again"
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+async def test_suspect_of_an_orderly_end_has_done_no_harm(bus: Stage, is_connected: bool) -> None:
+    """A stop, or another batch that fails, ends its judging. It has not ended the relay."""
+    is_judged = asyncio.Event()
+
+    async def process(_: Sequence[Arrival], __: Turn, judging: Judging) -> Refusals:
+        async with judging():
+            is_judged.set()
+            await asyncio.Event().wait()
+        raise AssertionError
+
+    async def is_marked(mark: bytes) -> bool:
+        return await last_on(bus.relay, HEALTH, mark_subject(FIRST, 7), PATIENCE_S) == mark
+
+    stream_store = StreamStore(bus.relay)
+    await stream_store.open()
+    suspect = Suspect(BOT, 7, LAST_DELIVERIES, 0, b"honest")
+    judging = asyncio.create_task(
+        last_try(bus, stream_store, process).judge(suspect, FIRST, list, Turn())
+    )
+    await patiently(is_judged.wait())
+    assert await is_marked(b"begun")
+    if not is_connected:
+        await bus.relay.close()
+    await end(judging)
+    assert judging.cancelled()
+    if is_connected:
+        await until(lambda: is_marked(b"done"), "the next relay judges it")

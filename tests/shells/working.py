@@ -25,7 +25,7 @@ from sealbus_broker.relay.ingress.waiting import Piece, Pulled
 from sealbus_broker.relay.ingress.worker import IngressWorker
 from sealbus_broker.relay.judging.arrivals import Place
 from sealbus_broker.relay.judging.counters import VerdictCounters
-from sealbus_broker.relay.judging.pipeline import Refusals
+from sealbus_broker.relay.judging.pipeline import ProcessWithin, Refusals
 from sealbus_broker.relay.store.stream_store import StreamStore
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until
@@ -65,21 +65,10 @@ class Worker:
             partition=FIRST,
             process=self._process,
             supervisor=Supervisor("a test"),
-            last_try=None if stream_store is None else self._last_try(stage, stream_store),
+            last_try=None if stream_store is None else last_try(stage, stream_store, self._process),
             stops=None if stream_store is None else Stops(stage.relay, stream_store, FIRST),
         )
         self.running = asyncio.create_task(self.worker.run(self.stopping))
-
-    def _last_try(self, stage: Stage, stream_store: StreamStore) -> LastTry:
-        return LastTry(
-            nc=stage.relay,
-            stream_store=stream_store,
-            process=self._process,
-            policy=lambda: stage.policy,
-            relay="a-test",
-            counters=VerdictCounters(time.monotonic),
-            now_ms=lambda: 0,
-        )
 
     async def _process(self, arrivals: Sequence[Arrival], *_: Any) -> Refusals:
         self.judged += [arrival.data for arrival in arrivals]
@@ -129,6 +118,19 @@ class Worker:
         self.go.set()
         async with asyncio.timeout(PATIENCE_S):
             await self.running
+
+
+def last_try(stage: Stage, stream_store: StreamStore, process: ProcessWithin) -> LastTry:
+    """Judges suspects by ``process``."""
+    return LastTry(
+        nc=stage.relay,
+        stream_store=stream_store,
+        process=process,
+        policy=lambda: stage.policy,
+        relay="a-test",
+        counters=VerdictCounters(time.monotonic),
+        now_ms=lambda: 0,
+    )
 
 
 async def send(bus: Stage, *texts: bytes) -> None:

@@ -37,6 +37,7 @@ from typing import Final
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
+from sealbus.nats.frames import pub
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.streams import HEALTH, HEALTH_PREFIX
 from sealbus.protocol.value import value
@@ -211,10 +212,17 @@ class LastTry:
         """Have a message alone in this block, with the mark *begun*. Afterwards it is *done*,
         unless the block has failed."""
         async with self._alone.alone():
-            # Alone before it is marked: whatever ends the relay from here on is this message.
-            await self._mark(partition, position, _BEGUN)
-            yield
-            await self._mark(partition, position, _DONE)
+            try:
+                # Alone before it is marked: whatever ends the relay from here on is this message.
+                await self._mark(partition, position, _BEGUN)
+                yield
+                await self._mark(partition, position, _DONE)
+            except asyncio.CancelledError:
+                # The relay ends in order, or only its run of the partition does. There is no time
+                # to wait. Without a connection the mark stays, and the message is set aside.
+                with contextlib.suppress(NatsError):
+                    self._nc.write([pub(mark_subject(partition, position).encode(), _DONE)])
+                raise
 
     async def _was_tried(self, partition: Partition, position: int) -> bool:
         return await last_on(self._nc, HEALTH, mark_subject(partition, position), ASK_S) == _BEGUN
