@@ -22,7 +22,10 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_TOKEN_BYTES
 from sealbus.protocol.seal import Verifier, sign_connect
 from sealbus_broker.door import errands
+from sealbus_broker.door import exchange as exchange_module
 from sealbus_broker.door.admission import Admission
+from sealbus_broker.door.errands import NotRecorded
+from sealbus_broker.door.exchange import Exchange
 from sealbus_broker.gate.identities import Identity
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
 from sealbus_broker.nats.config import ServerTls
@@ -30,6 +33,7 @@ from sealbus_broker.nats.connection import connect
 from sealbus_broker.nats.connections import list_sessions
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.nats.records import write_once
+from sealbus_broker.oidc.token import Token
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.process import NatsServer
 from tests.client.certificates import Authority
@@ -433,6 +437,62 @@ async def test_exchanges_of_one_bot_are_bounded(
     why = "the bot has exchanged 2 tokens within"
     await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)
     await bus.exchange(bus.issuer.token("other"), a_key(), "other")
+
+
+class Tokens:
+    """Tokens of a bot that come to one relay, past nats-server and its deadline for a login."""
+
+    def __init__(self, bus: Exchanging, monkeypatch: pytest.MonkeyPatch) -> None:
+        limits = replace(bus.scene.policy.limits, connections=1, session_key_ms=10**15)
+        bus.scene.change(limits=limits)
+        monkeypatch.setattr(exchange_module, "write", self._write)
+        self._bus = bus
+        self.go = asyncio.Event()
+        """Set when JetStream answers."""
+        self.written: dict[str, bytes] = {}
+        self.in_time = True
+        """Whether the answers are in time."""
+
+    async def _write(self, _: Any, subject: str, data: bytes, __: float) -> bytes:
+        there = self.written.setdefault(subject, data)
+        await self.go.wait()
+        if not self.in_time:
+            raise NotRecorded("JetStream did not record the login in time")
+        return there
+
+    async def exchange(self, token: str) -> str | None:
+        """Exchange a token, or return the reason why it is refused."""
+        exchange = Exchange("order", a_key().public.raw, Token.decode(token))
+        exchanges = self._bus.relays[0]._exchanges
+        return await exchanges.record(exchange, lambda: self._bus.scene.policy, now_ms())
+
+
+async def test_exchanges_at_the_same_time_are_bounded(
+    bus: Exchanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = Tokens(bus, monkeypatch)
+    tasks = [asyncio.create_task(tokens.exchange(bus.issuer.token())) for _ in range(6)]
+    await until(lambda: len(tokens.written) + sum(one.done() for one in tasks) == len(tasks))
+    tokens.go.set()
+    refused = [why for why in await asyncio.gather(*tasks) if why is not None]
+    assert len(tokens.written) == 2
+    assert len(refused) == 4
+    assert all(why.startswith("the bot has exchanged 2 tokens within") for why in refused)
+
+
+async def test_exchange_without_an_answer_in_time_counts_once(
+    bus: Exchanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be recorded all the same. And its bot comes again with the same token."""
+    tokens = Tokens(bus, monkeypatch)
+    tokens.go.set()
+    first, second, third = (bus.issuer.token() for _ in range(3))
+    tokens.in_time = False
+    for token in (first, first, second):
+        assert "did not record the login in time" in str(await tokens.exchange(token))
+    tokens.in_time = True
+    assert await tokens.exchange(first) is None
+    assert "has exchanged 2 tokens" in str(await tokens.exchange(third))
 
 
 async def test_logins_by_one_token_are_bounded(

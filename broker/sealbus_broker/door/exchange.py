@@ -28,7 +28,6 @@ again with the same key, and gets the same certificate.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -107,8 +106,8 @@ def judge_exchange(said: AdmissionText, token: str, bot: BotRule) -> Exchange | 
 class Exchanges:
     """Verifies and records exchanges on the door's connection.
 
-    Its state is the keys of providers, the times of the latest logins by each token, and those of
-    the latest records of each bot. They are lost with the process.
+    Its state is the keys of providers, the times of the latest logins by each token, and the latest
+    tokens of each bot. They are lost with the process.
     """
 
     def __init__(
@@ -131,8 +130,8 @@ class Exchanges:
         self._providers = providers
         self._monotonic = monotonic
         self._latest = Latest(monotonic)
-        self._written: defaultdict[str, deque[float]] = defaultdict(deque)
-        """By bot: when its latest records were written here."""
+        self._tried: dict[str, dict[str, _Tried]] = {}
+        """By bot: its latest tokens that were recorded here, or may have been."""
         self._followed: Policy | None = None
         """The policy by which providers are kept."""
 
@@ -159,21 +158,25 @@ class Exchanges:
             return proven
         if (why := self._latest.refuse(exchange.token.digest, MOST_LOGINS)) is not None:
             return why
-        if (why := self._has_enough(exchange.bot, policy().limits)) is not None:
+        if (why := self._has_enough(exchange, policy().limits)) is not None:
             return why
         mine = self._certified(exchange, policy(), now_ms)
         if isinstance(mine, str):
             return mine
+        # Before the wait: other exchanges of the bot come meanwhile.
+        tried = self._count(exchange, mine)
         try:
-            first = ExchangeRecord.decode(
-                await write(self._nc, exchange.subject, mine.encode(), RECORD_S)
-            )
+            data = await write(self._nc, exchange.subject, mine.encode(), RECORD_S)
         except NotRecorded as error:
+            # It counts: it may be recorded all the same.
             return str(error)
+        if data not in tried.records:
+            # Another relay has recorded it, or this one before its start.
+            self._tried[exchange.bot].pop(exchange.token.digest, None)
+        try:
+            first = ExchangeRecord.decode(data)
         except Malformed as error:
             return f"the record of the token is not readable: {error.what}"
-        if first == mine:
-            self._written[exchange.bot].append(self._monotonic())
         # And by the policy after this wait. A bot that is no longer named must not read the
         # certificate.
         proven = self._prove(exchange, policy(), keys, now_ms)
@@ -234,16 +237,35 @@ class Exchanges:
         )
         return ExchangeRecord(exchange.key, certificate)
 
-    def _has_enough(self, bot: str, limits: Limits) -> str | None:
+    def _has_enough(self, exchange: Exchange, limits: Limits) -> str | None:
         """Return why the bot may exchange no further token for now, or ``None``."""
+        bot = exchange.bot
         within_s = limits.session_key_ms / 2000
         most = SPARE * limits.connections
-        times = self._written[bot]
-        while times and times[0] <= self._monotonic() - within_s:
-            times.popleft()
-        if len(times) < most:
+        since = self._monotonic() - within_s
+        tried = {token: one for token, one in self._tried.get(bot, {}).items() if one.at > since}
+        self._tried[bot] = tried
+        # A bot without an answer comes again with its token.
+        if exchange.token.digest in tried or len(tried) < most:
             return None
         return f"the bot has exchanged {most} tokens within {within_s:g} s, as many as it may"
+
+    def _count(self, exchange: Exchange, record: ExchangeRecord) -> _Tried:
+        """Count a token, for which ``record`` will be tried."""
+        counted = self._tried[exchange.bot]
+        tried = counted.setdefault(exchange.token.digest, _Tried(self._monotonic(), []))
+        tried.records.append(record.encode())
+        return tried
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A token that was recorded here, or may have been."""
+
+    at: float
+    """When it was tried first (monotonic clock)."""
+    records: list[bytes]
+    """Those that were tried. One of them may be the record of the token."""
 
 
 def _identities(policy: Policy, bot: str) -> tuple[Identity, ...]:
