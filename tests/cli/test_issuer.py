@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
-from sealbus.protocol.keys import KeyKind, PublicKey
+import pytest
+
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus_broker.gate.policy import BotKey
+from sealbus_broker.policy.keys import MAX_KEYS, add_key
 from sealbus_broker.policy.loader import load
 from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.command import quickly
@@ -59,13 +64,67 @@ def test_new_key_lets_the_old_one_expire(bus: Path) -> None:
     assert found[second].not_after_ms is None
 
 
-def test_command_that_was_killed_is_repeated(bus: Path) -> None:
-    """The private half was written, and the public one was not."""
+def test_key_of_another_folder_is_published(bus: Path) -> None:
+    """Its private half came with relay.toml."""
     first = quickly("keys", "issuer", cwd=bus).out.strip()
     path = bus / ".sealbus/relay.toml"
-    BusSecrets.load(path).with_session_issuer(path, new=True)
+    BusSecrets.load(path).with_session_issuer(path, SigningKey.generate(KeyKind.BOT))
     second = quickly("keys", "issuer", cwd=bus).out.strip()
     assert set(issuers(bus)) == {first, second}
+
+
+class Killed(BaseException):
+    """The end of a command that is killed."""
+
+
+def kill_before(step: str, bus: Path) -> None:
+    """Kill a command that makes another key."""
+    with patch(step, side_effect=Killed), pytest.raises(Killed):
+        quickly("keys", "issuer", "--new", cwd=bus)
+
+
+def test_command_that_is_killed_leaves_the_old_key_in_use(bus: Path) -> None:
+    """The new public half is there, and its private half is gone."""
+    first = quickly("keys", "issuer", cwd=bus).out.strip()
+    kill_before("sealbus_broker.relay.secrets.BusSecrets.rewrite", bus)
+    assert secret(bus) == first
+    assert issuers(bus)[first].not_after_ms is None
+    third = quickly("keys", "issuer", "--new", cwd=bus).out.strip()
+    found = issuers(bus)
+    assert third == secret(bus)
+    assert {text for text, key in found.items() if key.not_after_ms is None} == {third}
+    assert len(found) == 3
+
+
+def test_repeated_command_lets_the_old_key_expire(bus: Path) -> None:
+    """It was killed after the new private half was there."""
+    first = quickly("keys", "issuer", cwd=bus).out.strip()
+    kill_before("sealbus_broker.cli.keys.issuer.set_time", bus)
+    second = quickly("keys", "issuer", cwd=bus).out.strip()
+    found = issuers(bus)
+    assert first != second == secret(bus)
+    assert found[first].not_after_ms is not None
+    assert found[second].not_after_ms is None
+
+
+def test_key_that_cannot_be_published_is_not_made(bus: Path) -> None:
+    """The old private half would be gone, and relays could exchange no token."""
+    first = quickly("keys", "issuer", cwd=bus).out.strip()
+    for _ in range(MAX_KEYS - 1):
+        add_key(bus, "sealbus", SigningKey.generate(KeyKind.BOT).public, datetime.now(UTC))
+    told = quickly("keys", "issuer", "--new", cwd=bus)
+    assert told.code == 1
+    assert "has 16 keys, which is the most" in told.err
+    assert secret(bus) == first
+
+
+def test_old_copy_of_the_private_half_ends_no_newer_key(bus: Path) -> None:
+    made = datetime.now(UTC) - timedelta(hours=2)
+    add_key(bus, "sealbus", PublicKey.parse(secret(bus), KeyKind.BOT), made)
+    newer = SigningKey.generate(KeyKind.BOT).public
+    add_key(bus, "sealbus", newer, made + timedelta(hours=1))
+    assert quickly("keys", "issuer", cwd=bus).out.strip() == secret(bus)
+    assert issuers(bus)[newer.text].not_after_ms is None
 
 
 def test_clone_without_secrets_is_told_where_they_are(clone: Path) -> None:
@@ -98,7 +157,7 @@ def test_check_notes_relays_with_another_key(bus: Path) -> None:
     note = "does not have the session-issuer key"
     assert note not in quickly("check", cwd=bus).out
     path = bus / ".sealbus/relay.toml"
-    BusSecrets.load(path).with_session_issuer(path, new=True)
+    BusSecrets.load(path).with_session_issuer(path, SigningKey.generate(KeyKind.BOT))
     told = quickly("check", cwd=bus)
     assert (told.code, note in told.out) == (0, True)
 

@@ -73,6 +73,11 @@ def ended(one: One) -> str:
     return "" if error is None else error.what
 
 
+def a_key() -> SigningKey:
+    """A session-issuer key."""
+    return SigningKey.generate(KeyKind.BOT)
+
+
 def raw(key: SigningKey | None) -> bytes:
     assert key is not None
     return key.public.raw
@@ -269,7 +274,7 @@ async def test_session_issuer_is_used_once_it_is_published(bus: Stage, tmp_path:
 
     old = bus.secrets.session_issuer
     publish(old)
-    new = bus.secrets.with_session_issuer(file, new=True).session_issuer
+    new = bus.secrets.with_session_issuer(file, a_key()).session_issuer
     await one.keys.look(bus.relay)
     assert raw(one.keys.session_issuer) == raw(old)
     publish(old, new)
@@ -284,7 +289,7 @@ async def test_first_session_issuer_is_used_at_once(bus: Stage, tmp_path: Path) 
     one = relay_with(bus, older, file)
     await one.keys.look(bus.relay)
     assert one.keys.session_issuer is None
-    made = older.with_session_issuer(file).session_issuer
+    made = older.with_session_issuer(file, a_key()).session_issuer
     await one.keys.look(bus.relay)
     assert raw(one.keys.session_issuer) == raw(made)
 
@@ -303,7 +308,7 @@ async def test_door_is_told_of_another_session_issuer(
         told.append(raw(one.keys.session_issuer))
 
     running = asyncio.create_task(one.keys.run(bus.relay, Apart(), stopping, tell_door))
-    made = older.with_session_issuer(file).session_issuer
+    made = older.with_session_issuer(file, a_key()).session_issuer
     await until(lambda: told != [], "the door is told")
     stopping.set()
     await patiently(running)

@@ -100,15 +100,10 @@ class BusSecrets:
         """Replace the file as a whole. Raises :class:`SecretsUnusable`."""
         _FILE.replace(path, self._text())
 
-    def with_session_issuer(self, path: Path, *, new: bool = False) -> BusSecrets:
-        """Return these keys with a session-issuer key: the present one, or one that is made and
-        written into the file at ``path``. Raises :class:`SecretsUnusable`.
-
-        ``new``: whether to make another one where there is one.
-        """
-        if self.session_issuer is not None and not new:
-            return self
-        whole = replace(self, session_issuer=SigningKey.generate(KeyKind.BOT))
+    def with_session_issuer(self, path: Path, key: SigningKey) -> BusSecrets:
+        """Return these keys with another session-issuer key, which is written into the file at
+        ``path``. Raises :class:`SecretsUnusable`."""
+        whole = replace(self, session_issuer=key)
         whole.rewrite(path)
         return whole
 

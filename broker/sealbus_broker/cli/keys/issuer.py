@@ -1,7 +1,14 @@
 """``sealbus keys issuer``: the bus's session-issuer key, for bots with identities.
 
-The private half is written first, so no public key is without it. A command that was killed in
-between is repeated, without ``--new``.
+A new key takes three steps, and each leaves a bus that works:
+
+1. Its public half is added to the file. Nobody signs with it yet, and the old key stays as it is.
+2. Its private half replaces the old one in relay.toml. Relays sign with it from now on.
+3. The older keys in the file get an end.
+
+If a step fails, or the command is killed, the command is repeated. Before the second step that is
+with ``--new``. The key of the first step stays without a private half then, and gets an end with
+the others. After the second step it is without ``--new``, which makes no key, and does the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +18,7 @@ from typing import Final
 
 import click
 
-from sealbus.protocol.keys import PublicKey
+from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
@@ -39,34 +46,47 @@ def issuer(*, new: bool, folder: str | None) -> None:
     With this key, relays certify the session keys of bots that log in with a token of an identity
     provider. The private half is in .sealbus/relay.toml, so the command runs where that file is.
     Copy the file to the other relays. Each relay takes up the key by itself. Without --new, a key
-    that is there stays.
+    that is there stays, and the rest of a command that was killed is done.
     """
     bus = BusFolder.find(folder)
     now = datetime.now(UTC)
-    there = _keys(bus)
     bus.secrets()  # a clone has none, and is told where they are
     path = bus.secrets_file
     with alone(bus.state):
         secrets = bus.secrets()
         is_made = new or secrets.session_issuer is None
-        secrets = secrets.with_session_issuer(path, new=new)
-    assert secrets.session_issuer is not None
-    public = secrets.session_issuer.public
-    with writing(bus.path / _FILE):
-        _publish(bus, public, there, now)
+        key = SigningKey.generate(KeyKind.BOT) if is_made else secrets.session_issuer
+        assert key is not None
+        with writing(bus.path / _FILE):
+            _publish(bus, key.public, now)
+        if is_made:
+            secrets.with_session_issuer(path, key)
+        with writing(bus.path / _FILE):
+            _expire_older(bus, key.public, now)
     if is_made:
         click.echo(f"relays take the new key up within seconds; the others need {path}", err=True)
-    click.echo(public.text)
+    click.echo(key.public.text)
 
 
-def _publish(bus: BusFolder, public: PublicKey, there: dict[bytes, BotKey], now: datetime) -> None:
-    if public.raw in there:
-        return
-    add_key(bus.path, RELAY, public, now)
-    click.echo(f"wrote {bus.path / _FILE}", err=True)
+def _publish(bus: BusFolder, public: PublicKey, now: datetime) -> None:
+    """Add the key to the file, unless it is there."""
+    if public.raw not in _keys(bus):
+        add_key(bus.path, RELAY, public, now)
+        click.echo(f"wrote {bus.path / _FILE}", err=True)
+
+
+def _expire_older(bus: BusFolder, public: PublicKey, now: datetime) -> None:
+    """Let the predecessors of the key expire. A newer key stays: this relay.toml may be an old
+    copy."""
+    keys = _keys(bus)
+    own = keys[public.raw]
     end = now + OVERLAP
     end_ms = int(end.timestamp() * 1000)
-    old = [raw for raw, key in there.items() if key.ends_ms > end_ms]
+    old = [
+        key.raw
+        for key in keys.values()
+        if key is not own and key.not_before_ms <= own.not_before_ms and key.ends_ms > end_ms
+    ]
     if old:
         set_time(bus.path, RELAY, old, "not_after", end)
 
