@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 FILE = "schemas/order.v1.json"
 TEXT = {"type": "string"}
+WORDS = [f"w{n:04d}" for n in range(5000)]
 BIG = 1.7e308
 THICKET = "(a{1,50}){1,50}b"
 """Work grows with the text and with 2,500 possible places in the pattern: 30 µs for each byte."""
@@ -76,6 +77,7 @@ TOO_EXPENSIVE: dict[str, tuple[Any, str]] = {
     "unique items everywhere": ({"items": {"uniqueItems": True, "maxItems": 15}}, "uniqueItems"),
     "an enum of objects": ({"items": {"enum": [{"a": n} for n in range(100)]}}, "enum"),
     "an enum of floats": ({"items": {"enum": [n + 0.5 for n in range(10)]}}, "enum"),
+    "an enum of words and false": ({"items": {"enum": [*WORDS, False]}}, "enum"),
     "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, "multipleOf"),
     "names that need many": (
         {"dependentRequired": {"a": [f"p{n}" for n in range(600)]}},
@@ -109,7 +111,10 @@ SOUND: dict[str, Any] = {
             ]
         }
     },
-    "many words": {"items": {"enum": [f"word{n}" for n in range(1000)]}},
+    "many words": {"items": {"enum": WORDS}},
+    "many words, or null": {"items": {"enum": [*WORDS, None]}},
+    "many words, and false beside them": {"items": {"anyOf": [{"enum": WORDS}, {"const": False}]}},
+    "some words and false": {"items": {"enum": [*WORDS[:500], False]}},
     "many properties": {
         "properties": {f"p{n}": TEXT for n in range(1000)},
         "additionalProperties": False,
@@ -233,6 +238,11 @@ WORST: dict[str, tuple[Any, Any]] = {
     "an enum of objects": ({"items": {"enum": [{"a": n} for n in range(500)]}}, [{"a": 499}] * 500),
     "an enum of floats": ({"items": {"enum": [n + 0.5 for n in range(50)]}}, [49.5] * 1000),
     "an enum of integers": ({"items": {"enum": [*range(200), "a"]}}, [199.0] * 2000),
+    "an enum of words and null": ({"items": {"enum": [*WORDS, None]}}, WORDS[-1:] * 20_000),
+    "an enum of words and false": ({"items": {"enum": [*WORDS, False]}}, WORDS[-1:] * 1000),
+    "an enum of words and a number": ({"items": {"enum": [*WORDS, 1]}}, WORDS[-1:] * 1000),
+    "an enum of words and a list": ({"items": {"enum": [*WORDS, []]}}, WORDS[-1:] * 1000),
+    "an enum of words and an object": ({"items": {"enum": [*WORDS, {}]}}, WORDS[-1:] * 1000),
     "a constant": ({"items": {"const": BIG}}, [BIG] * 5000),
     "a multiple": ({"items": {"multipleOf": 1e-9}}, [BIG] * 5000),
     "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, [BIG] * 2000),

@@ -16,7 +16,7 @@ _CHEAPER: Final = {
     "uniqueItems": "add maxItems beside uniqueItems, or apply uniqueItems to fewer values",
     "pattern": "add maxLength beside the pattern, or shorten repetitions such as {1,50}",
     "patternProperties": "name fewer patterns, or shorten repetitions such as {1,50}",
-    "enum": "name fewer numbers, lists and objects, or write them as text",
+    "enum": "write all values of the enum as text, or give the texts an enum of their own in anyOf",
 }
 
 _NOTHING: Final = Work(0, 0, 0, 0, 0, alternatives=False, dearest=0, keyword="")
