@@ -15,16 +15,20 @@ its letters are the steps from a value to its members. Two different paths that 
 leave some state and come back to it. This is decidable (Weber and Seidl, 1991): look for a cycle
 through ``(q, q)`` in the product of the automaton with itself that leaves the diagonal. It is
 decided here, at load.
+
+A ``$dynamicRef`` leads to the outermost ``$dynamicAnchor`` of its name among the resources on the
+way to it. So a subschema is one state for each set of such anchors, its *dynamic scope*.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import urldefrag
 
 import referencing.exceptions
-from referencing.jsonschema import DRAFT202012
+from referencing.jsonschema import DRAFT202012, DynamicAnchor
 
 MAX_WAYS: Final = 4096
 """Most ways in which one schema may look at one value (``allOf`` of ``anyOf`` of …).
@@ -34,6 +38,19 @@ More is a product of alternatives.
 
 MAX_CYCLE: Final = 200
 """Most subschemas that refer to each other in circles. The work here grows with its square."""
+
+MAX_SCOPES: Final = 100
+"""Most dynamic scopes in which one subschema is used.
+
+Each is measured apart. Without a limit, each level of generic schemas could double them.
+"""
+
+Scope: TypeAlias = frozenset[tuple[str, int]]
+"""The dynamic anchors that ``$dynamicRef`` leads to: the name of each, and the ``id()`` of its
+schema object.
+
+It is the outermost one of each name among the resources on the way from the root.
+"""
 
 N = TypeVar("N", bound=Hashable)
 
@@ -95,21 +112,34 @@ class Way:
 class Automaton:
     """The subschemas that ``root`` reaches.
 
-    A state is the ``id()`` of a schema object, which its document keeps alive.
+    A state is a number. It stands for a schema object in a dynamic scope, because the scope decides
+    where a ``$dynamicRef`` in it leads.
 
     Raises :class:`TooMany`.
     """
 
     def __init__(self, root: Any, resolver: Any) -> None:
-        self._known: dict[int, tuple[dict[str, Any], Any]] = {}
-        """By state: its schema, and the resolver of references in it."""
+        self._names: set[str] = set()
+        """The names of the dynamic anchors to which references lead."""
+        self._anchors: dict[tuple[str, str], Any] = {}
+        """By resource and name: the schema object of the dynamic anchor, if there is one."""
+        known = -1
+        while known < len(self._names):  # A name that is found late belongs to the scopes before.
+            known = len(self._names)
+            self._explore(root, resolver)
+
+    def _explore(self, root: Any, resolver: Any) -> None:
+        self._states: dict[int, dict[Scope, int]] = {}
+        """The states of each schema object, which its document keeps alive, by its ``id()``."""
+        self._known: list[tuple[dict[str, Any], Any, Scope]] = []
+        """By state: its schema, the resolver of references in it, and its dynamic scope."""
         self.edges: dict[int, list[tuple[Step, int]]] = {}
         """By state: the steps from it, each with the state to which it leads."""
         self.times: dict[int, list[int]] = {}
         """By state: how often each of its edges is taken for one value."""
         self.ways: dict[int, list[Way]] = {}
-        """By state: the schema objects that look at the same value."""
-        self.root = self._state(root, resolver)
+        """By state: the schema objects that look at the same value, its own first."""
+        self.root = self._state(root, resolver, frozenset())
         """The state of the whole schema. ``None``: it is true or false."""
         waiting = [self.root]
         while waiting:
@@ -123,11 +153,59 @@ class Automaton:
             self.times[state] = [times for _, times in edges]
             waiting += [target for _, target in self.edges[state]]
 
-    def _state(self, schema: Any, resolver: Any) -> int | None:
+    def _state(self, schema: Any, resolver: Any, scope: Scope) -> int | None:
         if not isinstance(schema, dict):
             return None  # true and false look at nothing
-        self._known.setdefault(id(schema), (schema, resolver))
-        return id(schema)
+        states = self._states.setdefault(id(schema), {})
+        if scope not in states:
+            if len(states) == MAX_SCOPES:
+                raise TooMany(f"more than {MAX_SCOPES} dynamic scopes in which it uses a subschema")
+            states[scope] = len(self._known)
+            self._known.append((schema, resolver, scope))
+        return states[scope]
+
+    def _inner(self, state: int, schema: Any) -> int | None:
+        """The state of a schema that is inside the one of ``state``."""
+        _, resolver, scope = self._known[state]
+        return self._state(schema, _inside(resolver, schema), scope)
+
+    def _target(self, state: int, reference: str) -> int | None:
+        """The state to which a reference in the schema of ``state`` leads.
+
+        Raises ``Unresolvable`` or :class:`ValueError` if it leads nowhere.
+        """
+        found = self._known[state][1].lookup(reference)
+        resolver = found.resolver
+        name = urldefrag(reference).fragment
+        if name and not name.startswith("/"):
+            for uri, registry in found.resolver.dynamic_scope():
+                if self._dynamic_anchor(uri, registry, name) is found.contents:
+                    self._names.add(name)
+                    # References in it begin at its own resource. The lookup leaves the resolver at
+                    # the resource that the reference names.
+                    resource = DRAFT202012.create_resource({"$id": uri})
+                    resolver = found.resolver.in_subresource(resource)
+                    break
+        return self._state(found.contents, resolver, self._scope(resolver))
+
+    def _scope(self, resolver: Any) -> Scope:
+        bound: dict[str, int] = {}
+        for name in self._names:
+            for uri, registry in resolver.dynamic_scope():  # from the innermost to the outermost
+                if (anchor := self._dynamic_anchor(uri, registry, name)) is not None:
+                    bound[name] = id(anchor)
+        return frozenset(bound.items())
+
+    def _dynamic_anchor(self, uri: str, registry: Any, name: str) -> Any:
+        """The schema object that has this ``$dynamicAnchor`` in the resource, or ``None``."""
+        if (uri, name) not in self._anchors:
+            try:
+                anchor = registry.anchor(uri, name).value
+            except referencing.exceptions.Unresolvable:
+                anchor = None
+            is_dynamic = isinstance(anchor, DynamicAnchor)
+            self._anchors[uri, name] = anchor.resource.contents if is_dynamic else None
+        return self._anchors[uri, name]
 
     def _ways(self, state: int) -> list[tuple[int, int]]:
         """The schema objects that look at the same value as ``state``, each as often as it does."""
@@ -147,48 +225,49 @@ class Automaton:
         return found
 
     def _here(self, state: int) -> Iterator[int]:
-        schema, resolver = self._known[state]
+        schema = self._known[state][0]
         inner = [schema[keyword] for keyword in _HERE if keyword in schema]
         inner += [one for keyword in _HERE_LISTS for one in schema.get(keyword, [])]
         inner += schema.get("dependentSchemas", {}).values()
         for one in inner:
-            if (found := self._state(one, _inside(resolver, one))) is not None:
+            if (found := self._inner(state, one)) is not None:
                 yield found
         for keyword in ("$ref", "$dynamicRef"):
             if keyword in schema:
                 try:
-                    target = resolver.lookup(schema[keyword])
+                    found = self._target(state, schema[keyword])
                 except (referencing.exceptions.Unresolvable, ValueError):
                     continue  # told of elsewhere
-                if (found := self._state(target.contents, target.resolver)) is not None:
+                if found is not None:
                     yield found
 
     def _down(self, state: int) -> Iterator[tuple[Step, int]]:
-        schema, resolver = self._known[state]
+        schema = self._known[state][0]
+        origin = id(schema)
         properties = schema.get("properties", {})
         prefix = schema.get("prefixItems", [])
-        steps = [(Step("property", name, state), inner) for name, inner in properties.items()]
+        steps = [(Step("property", name, origin), inner) for name, inner in properties.items()]
         steps += [
-            (Step("property", None, state), inner)
+            (Step("property", None, origin), inner)
             for inner in schema.get("patternProperties", {}).values()
         ]
         steps += [
-            (Step("property", None, state, frozenset(properties), rest=True), schema[keyword])
+            (Step("property", None, origin, frozenset(properties), rest=True), schema[keyword])
             for keyword in ("additionalProperties", "unevaluatedProperties")
             if keyword in schema
         ]
-        steps += [(Step("item", at, state), inner) for at, inner in enumerate(prefix)]
+        steps += [(Step("item", at, origin), inner) for at, inner in enumerate(prefix)]
         steps += [
-            (Step("item", None, state, frozenset(range(len(prefix)))), schema[keyword])
+            (Step("item", None, origin, frozenset(range(len(prefix)))), schema[keyword])
             for keyword in ("items", "unevaluatedItems")
             if keyword in schema
         ]
         if "contains" in schema:
-            steps.append((Step("item", None, state), schema["contains"]))
+            steps.append((Step("item", None, origin), schema["contains"]))
         if "propertyNames" in schema:
-            steps.append((Step("name", None, state), schema["propertyNames"]))
+            steps.append((Step("name", None, origin), schema["propertyNames"]))
         for step, inner in steps:
-            if (found := self._state(inner, _inside(resolver, inner))) is not None:
+            if (found := self._inner(state, inner)) is not None:
                 yield step, found
 
 
@@ -216,7 +295,7 @@ def doubling(automaton: Automaton) -> int | None:
             {state: [edge for edge in edges[state] if edge[1] in inside] for state in states}
         )
         if found is not None:
-            return found
+            return id(automaton.ways[found][0].schema)
     return None
 
 
