@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -12,6 +12,7 @@ from sealbus.protocol.reason import Reason
 from sealbus_broker.gate.judge import EXPLAINED
 from sealbus_broker.gate.policy import DeliveryClass, SubjectRule
 from sealbus_broker.gate.schemas import MOST_ERRORS, MOST_STEPS, UNEXPLAINED, Explaining, Schema
+from sealbus_broker.policy.schemas.work import PASSES
 from tests.gate.bus import PureBus, Step
 from tests.gate.world import NOW, POLICY, envelope, nonce
 
@@ -21,12 +22,24 @@ STRICT: Final = Schema.compile(
     {"properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "additionalProperties": False},
     explaining=EXPLAINING,
 )
-SUBJECTS: Final = (SubjectRule("orders.placed", DeliveryClass.STREAM, {STRICT.name: STRICT}),)
 MANY: Final = {f"extra{number:02}": number for number in range(20)}
 
 
-def a_bus() -> PureBus:
-    return PureBus(replace(POLICY, subjects=SUBJECTS))
+class Counted:
+    """A validator that counts how often it looks at a payload."""
+
+    def __init__(self, validator: Any) -> None:
+        self._validator = validator
+        self.passes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.passes += 1
+        return getattr(self._validator, name)
+
+
+def a_bus(schema: Schema = STRICT) -> PureBus:
+    rule = SubjectRule("orders.placed", DeliveryClass.STREAM, {schema.name: schema})
+    return PureBus(replace(POLICY, subjects=(rule,)))
 
 
 def faults(bus: PureBus, payload: object, number: int = 0, after_ms: int = 0) -> list[str]:
@@ -74,6 +87,19 @@ def test_alternatives_are_not_explained_at_length(keyword: str) -> None:
     assert schema.faults([1, 2]) == (f"(root): {keyword}",)
     for most in (1, MAX_FAULTS):
         assert schema.faults([1] * 60_000, most=most) == (UNEXPLAINED,)
+
+
+@pytest.mark.parametrize("values", [1, MOST_ERRORS])
+@pytest.mark.parametrize("alternatives", [False, True])
+def test_passes_over_an_invalid_payload_are_as_counted(values: int, alternatives: bool) -> None:
+    """The bound on the work of a schema holds for so many passes."""
+    counted: Any = Counted(STRICT._validator)
+    explaining = replace(EXPLAINING, alternatives=alternatives)
+    bus = a_bus(replace(STRICT, _validator=counted, _explaining=explaining))
+    for number in range(EXPLAINED.burst + 1):  # each fault is looked for, and then the first alone
+        counted.passes = 0
+        faults(bus, {"a": [0] * values}, number)
+        assert 1 <= counted.passes <= PASSES
 
 
 def test_a_bot_that_sends_many_faults_gets_the_first_of_each() -> None:

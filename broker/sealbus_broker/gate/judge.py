@@ -676,7 +676,7 @@ def check_schema(case: CheckContext) -> Violation | None:
         # The search for every fault costs a hundred times as much as the search for the first, so a
         # bot that sends bad messages gets little of it.
         most = MAX_FAULTS if case.meters.allow(session, _EXPLAINED, EXPLAINED, at_ms) else 1
-        faults = schema.faults(value, most=most, size=len(payload))
+        faults = schema.explain(value, most=most, size=len(payload))
         return Violation(Reason.SCHEMA, "\n".join(faults))
 
     return case.refuse_each(look)

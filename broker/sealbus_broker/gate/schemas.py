@@ -170,6 +170,16 @@ class Schema:
     def faults(self, payload: object, *, most: int = 1, size: int = 0) -> tuple[str, ...]:
         """Return where ``payload`` does not meet the schema, and by which keyword. Raise nothing.
 
+        Takes what :meth:`explain` takes. A payload that meets the schema has no fault.
+        """
+        return () if self.is_valid(payload) else self.explain(payload, most=most, size=size)
+
+    def explain(self, payload: object, *, most: int = 1, size: int = 0) -> tuple[str, ...]:
+        """Return the faults of a ``payload`` that is not valid. Raise nothing.
+
+        The caller has asked :meth:`is_valid`, and that is not asked again. The bound on the work of
+        a schema counts two passes over a payload.
+
         A fault is a line like ``/items/0/quantity: maximum``, of at most ``MAX_FAULT_BYTES`` of
         UTF-8. All of them fit into a stamp's detail. A fault names places and the schema's own
         words, and never a value of the payload, because stamps and logs travel further than
@@ -185,8 +195,6 @@ class Schema:
             most: How many faults to return at most.
             size: The payload's bytes.
         """
-        if self.is_valid(payload):
-            return ()
         small = self._explaining.allows(_values(payload, MOST_ERRORS), size)
         if not small and self._explaining.alternatives:
             return (UNEXPLAINED,)
