@@ -107,6 +107,15 @@ def test_folder_and_credentials_have_one_name_for_all(monkeypatch: pytest.Monkey
             assert given["credentials"] == "file", words
 
 
+@pytest.mark.parametrize(
+    "name", ["SEALBUS_VERSION", "SEALBUS_HELP", "SEALBUS_KEYS_HELP", "SEALBUS_KEYS_LS_HELP"]
+)
+def test_no_variable_keeps_a_command_from_its_work(name: str, above: Path) -> None:
+    """`sealbus keys revoke --wait` in a script must not succeed without its work."""
+    listed = sealbus("keys", "ls", cwd=above, variables={name: "1"})
+    assert (listed.code, "greeter" in listed.out) == (0, True)
+
+
 @pytest.fixture(scope="module")
 def above(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a new bus in it."""

@@ -75,11 +75,9 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={
-        "auto_envvar_prefix": "SEALBUS",
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 100,
-    },
+    # No auto_envvar_prefix: finish_command() names the variables of options. With the prefix,
+    # SEALBUS_VERSION=1 would have every command print the version, and do nothing else.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="sealbus", prog_name="sealbus", message="%(prog)s %(version)s")
 def cli() -> None:
