@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot, ConnectionFailed, Credentials
+from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.certificates import LIFE, Pair, make_bus, read
 from tests.cli.command import Ran, quickly, sealbus, sealbus_beside
 from tests.cli.folders import everything, facts, up
@@ -238,6 +239,69 @@ class TestNew:
         told = quickly("keys", "new", "greeter", "--out", "theirs/order.toml", cwd=tls_bus)
         assert (told.code, "is not the certificate of this bus's present" in told.err) == (1, True)
         assert everything(tls_bus) == before
+
+
+class TestWithoutTheAuthority:
+    """Its key may be kept off the machine of the bus."""
+
+    @pytest.fixture
+    def kept_off(self, tls_bus: Path) -> Path:
+        (tls_bus / ".sealbus/ca.key").rename(tls_bus.parent / "ca.key")
+        return tls_bus
+
+    @pytest.mark.parametrize("out", ["credentials/greeter.toml", "away/greeter.toml"])
+    def test_rotate_keeps_the_certificates(self, kept_off: Path, out: str) -> None:
+        path = kept_off / "credentials/greeter.toml"
+        before = Credentials.load(path)
+        away = ["--out", out] if out.startswith("away") else []
+        told = run(kept_off, "keys", "rotate", "greeter", *away)
+        after = Credentials.load(kept_off / out)
+        assert after.key.public != before.key.public
+        assert before.tls is not None
+        assert after.tls is not None
+        assert after.tls.cert is not None
+        assert before.tls.cert == path.with_suffix(".pem")
+        assert after.tls.cert.samefile(before.tls.cert)
+        after.tls.context()
+        assert "name no certificates" not in told.err
+
+    def test_rotate_keeps_no_certificates_of_another_bot(self, kept_off: Path) -> None:
+        folder = kept_off / "credentials"
+        (folder / "greeter.toml").write_bytes((folder / "listener.toml").read_bytes())
+        told = run(kept_off, "keys", "rotate", "greeter", "--no-link")
+        assert Credentials.load(folder / "greeter.toml").tls is None
+        assert "name no certificates" in told.err
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("keys", "new", "greeter", "--out", "other.toml"),
+            ("keys", "rotate", "greeter", "--out", "other.toml", "--no-link"),
+            ("bot", "add", "shop", "--out", "other.toml"),
+        ],
+        ids=lambda command: " ".join(command[:2]),
+    )
+    def test_new_credentials_say_what_is_missing(
+        self, kept_off: Path, command: tuple[str, ...]
+    ) -> None:
+        (kept_off / "credentials/greeter.toml").unlink()
+        told = run(kept_off, *command)
+        assert f"note: the credentials of {command[2]} name no certificates" in told.err
+        assert f"`sealbus certs new {command[2]}`" in told.err
+        assert Credentials.load(kept_off / "other.toml").tls is None
+
+    def test_enrolled_key_says_what_is_missing(self, kept_off: Path) -> None:
+        key = SigningKey.generate(KeyKind.BOT).public.text
+        told = run(kept_off, "keys", "enrol", "greeter", key)
+        assert "the credentials of greeter name no certificates" in told.err
+
+    def test_authority_that_was_left_here_is_not_used(self, tls_bus: Path) -> None:
+        """The bus has the certificates of another one since."""
+        with (tls_bus / "bus.toml").open("a") as file:
+            file.write('\n[tls]\nca = "ca"\ncert = "cert"\nkey = "key"\n')
+        told = run(tls_bus, "keys", "new", "greeter", "--out", "other.toml")
+        assert "name no certificates" in told.err
+        assert not (tls_bus / "other.pem").exists()
 
 
 class TestShow:

@@ -12,12 +12,18 @@ from pathlib import Path
 
 import click
 
+from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, SealbusError
 from sealbus.file_hints import file_hint
 from sealbus.protocol.subjects import check_pattern
 from sealbus.text_file import decode_text
 from sealbus_broker.cli.joining.invite import make as make_invitation
-from sealbus_broker.cli.keys.files import check_bot, make_key, the_bus
+from sealbus_broker.cli.keys.files import (
+    check_bot,
+    make_key,
+    note_certificates,
+    the_bus,
+)
 from sealbus_broker.cli.shared.bus_options import dir_option, written_server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
@@ -132,6 +138,8 @@ def add(
     click.echo(f"added {name} to {path}; {_FOLLOWED}", err=True)
     if invited is not None:
         invited.tell()
+    else:
+        note_certificates(bus, Credentials.load(made))
 
 
 @bot.command("rm")

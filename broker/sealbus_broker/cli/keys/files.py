@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
-from sealbus.pins import Pins
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import parse_link
 from sealbus.protocol.subjects import RELAY, check_name
@@ -36,7 +35,7 @@ def make_key(
     out: Path | None = None,
     *,
     key: SigningKey | None = None,
-    pins: Pins | None = None,
+    before: Credentials | None = None,
     link: str | None = None,
 ) -> Path:
     """Make a key, and return the path of its credentials.
@@ -50,7 +49,8 @@ def make_key(
         now: The beginning of the key (aware).
         out: The path of the credentials. ``None``: the usual one.
         key: The key, if it was made already.
-        pins: The keys that the credentials pin.
+        before: The credentials of the bot before these. The pins are kept, and so are the
+            certificates where no authority is here that makes others.
         link: The sender link to the key.
     """
     check_bot(bot)
@@ -64,11 +64,15 @@ def make_key(
     key = key or SigningKey.generate(KeyKind.BOT)
     pinned = frozenset(one.raw for one in facts.bus_keys)
     authority = _authority(bus, facts)
-    tls = None if authority is None else authority.files_beside(path)
-    beside = () if tls is None else (tls.ca, tls.cert, tls.key)
+    pins = {} if before is None else before.senders
+    tls = None if before is None or not is_encrypted(facts.servers[0]) else before.tls
+    beside: tuple[Path | None, ...] = ()
+    if authority is not None:
+        tls = authority.files_beside(path)
+        beside = (tls.ca, tls.cert, tls.key)
     with reading(path.parent):
         new = [one for one in beside if one is not None and not one.exists()]
-    Credentials(facts.name, bot, key, facts.servers, pinned, pins or {}, tls).write(path)
+    Credentials(facts.name, bot, key, facts.servers, pinned, pins, tls).write(path)
     try:
         if authority is not None:
             authority.certify_bot(bot, path, now)
@@ -84,11 +88,22 @@ def make_key(
 
 def _authority(bus: BusFolder, facts: BusFile) -> Authority | None:
     """The authority of a bus with TLS, if it has one of its own here."""
-    if not is_encrypted(facts.servers[0]):
+    if not is_encrypted(facts.servers[0]) or facts.tls is not None:
         return None
     from sealbus_broker.cli.tls.cert_files import Authority  # as above
 
     return Authority.load(bus, facts.name) if Authority.exists(bus) else None
+
+
+def note_certificates(bus: BusFolder, made: Credentials) -> None:
+    """Say what to do if new credentials for a bus with TLS name no certificates."""
+    if is_encrypted(made.servers[0]) and made.tls is None:
+        bus.talk.note(
+            f"the credentials of {made.bot} name no certificates, so the bot trusts the authorities"
+            " of its system, and shows no certificate. If the bus has an authority of its own,"
+            f" `sealbus certs new {made.bot}` makes the files on the machine that has it. Then"
+            " write ca, cert and cert_key into the credentials"
+        )
 
 
 def check_declared(bus: BusFolder, bot: str) -> list[str]:

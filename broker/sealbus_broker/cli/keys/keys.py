@@ -7,10 +7,16 @@ from pathlib import Path
 
 import click
 
+from sealbus.credentials import Credentials
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.keys.bus_keys import rotate_bus, show_bus
-from sealbus_broker.cli.keys.files import check_declared, make_key, the_bus
+from sealbus_broker.cli.keys.files import (
+    check_declared,
+    make_key,
+    note_certificates,
+    the_bus,
+)
 from sealbus_broker.cli.keys.issuer import issuer
 from sealbus_broker.cli.keys.pins import pins
 from sealbus_broker.cli.keys.places import enrol, protect
@@ -59,7 +65,9 @@ def new(
     bus = BusFolder.find(folder)
     check_declared(bus, bot)
     facts = the_bus(bus, servers, bus_key)
-    click.echo(make_key(bus, bot, facts, datetime.now(UTC), Path(out) if out else None))
+    made = make_key(bus, bot, facts, datetime.now(UTC), Path(out) if out else None)
+    click.echo(made)
+    note_certificates(bus, Credentials.load(made))
 
 
 @keys.command("ls")

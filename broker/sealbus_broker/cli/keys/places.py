@@ -23,7 +23,7 @@ from sealbus.sealed_seed import (
     seal_seed,
 )
 from sealbus.ssh_agent import parse_openssh
-from sealbus_broker.cli.keys.files import check_declared, the_bus
+from sealbus_broker.cli.keys.files import check_declared, note_certificates, the_bus
 from sealbus_broker.cli.shared.bus_options import dir_option, written_server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import writing
@@ -101,6 +101,7 @@ def enrol(
         f"added {public.text} to {bot}: give it these credentials in a file with the mode 0600",
         err=True,
     )
+    note_certificates(bus, credentials)
 
 
 def _public(text: str) -> PublicKey:

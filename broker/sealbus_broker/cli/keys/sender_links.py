@@ -15,7 +15,6 @@ import click
 
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError
-from sealbus.pins import Pins
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.sender_links import SenderLink, parse_link
 from sealbus_broker.cli.keys.files import check_declared
@@ -106,12 +105,16 @@ def old_credentials(
     return (found, "") if why is None else (None, f"the key in {path} {why}")
 
 
-def pins_of(path: Path) -> Pins:
-    """Return the pins in the credentials ``path``. None where they cannot be read."""
+def kept_credentials(path: Path, bot: str, bus: str) -> Credentials | None:
+    """Return the credentials in ``path``, whose pins and certificates the next ones keep.
+
+    ``None`` if they cannot be read, or are not those of ``bot`` on ``bus``.
+    """
     try:
-        return Credentials.load(path, unlock=False).senders
+        found = Credentials.load(path, unlock=False)
     except CredentialsError:
-        return {}
+        return None
+    return found if (found.bus, found.bot) == (bus, bot) else None
 
 
 def not_linked(bot: str, why: str) -> None:

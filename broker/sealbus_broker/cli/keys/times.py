@@ -17,11 +17,12 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from sealbus.credentials import Credentials
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import SenderLink
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.cli.keys.files import check_bot, make_key, the_bus
-from sealbus_broker.cli.keys.sender_links import not_linked, old_credentials, pins_of
+from sealbus_broker.cli.keys.files import check_bot, make_key, note_certificates, the_bus
+from sealbus_broker.cli.keys.sender_links import kept_credentials, not_linked, old_credentials
 from sealbus_broker.cli.shared.bus_options import (
     dir_option,
     server_option,
@@ -314,7 +315,7 @@ def rotate(
     Start the bot with its new credentials before that. Both keys work until then, so no message is
     lost. The old key signs a link to the new one, so that subscribers which pin the old key follow.
     Without the old key there is no link, and their pins have to be edited by hand. The pins of BOT
-    itself are kept.
+    itself are kept, and so are its certificates where the authority of the bus is not here.
     """
     if old is not None and no_link:
         raise click.UsageError("say --old FILE, or --no-link")
@@ -326,7 +327,7 @@ def rotate(
     # A run that was killed has moved them away, and written no new ones.
     if old is None and not path.exists() and _kept(path).exists():
         path = _kept(path)
-    pins = pins_of(path)
+    kept = kept_credentials(path, bot, facts.name)
     # With --no-link nobody asks for a passphrase or for an agent.
     before, why = None, "--no-link says so"
     if not no_link:
@@ -344,7 +345,7 @@ def rotate(
     with _then_in_force(bus, (), wait=wait, timeout_s=timeout):
         with _moved_away(bus, bot, out):
             made = Path(out) if out else None
-            path = make_key(bus, bot, facts, now, made, key=key, pins=pins, link=link)
+            path = make_key(bus, bot, facts, now, made, key=key, before=kept, link=link)
         click.echo(path)
         if link is None:
             not_linked(bot, why)
@@ -352,6 +353,7 @@ def rotate(
             _set(bus, bot, ending, "not_after", _utc(end_ms))
             until = _text(end_ms)
             click.echo(f"the old key is valid until {until}: restart {bot} before that", err=True)
+        note_certificates(bus, Credentials.load(path))
 
 
 @contextlib.contextmanager
