@@ -144,9 +144,27 @@ class TestUp:
     def test_makes_a_clone_a_bus_of_its_own_if_told_to(self, clone: Path) -> None:
         was = facts(clone)["bus_keys"]
         shutil.copytree(clone, clone.parent / "other")
-        with up(clone, "--port", str(free_port()), "--new-keys"):
+        with up(clone, "--port", str(free_port()), "--new-keys") as log:
+            rows = [json.loads(line) for line in log.read_text().splitlines()]
+            said = [row["text"] for row in rows if row["event"] == "folder.said"]
+            assert "made the bus's own keys" in said[0]
+            assert "wrote bus.toml" in said[1]
             assert facts(clone)["bus_keys"] != was
             assert quickly("check", cwd=clone).code == 0
+
+    @pytest.mark.parametrize("command", ["up", "prepare"])
+    @pytest.mark.parametrize("is_new", [False, True])
+    def test_makes_no_keys_for_a_folder_with_a_problem(
+        self, clone: Path, command: str, is_new: bool
+    ) -> None:
+        if is_new:
+            (clone / "bus.toml").unlink()
+        policy = clone / "policy.yaml"
+        policy.write_text(policy.read_text().replace("roles:\n", "rolls:\n", 1))
+        before = everything(clone)
+        told = quickly(command, *([] if is_new else ["--new-keys"]), cwd=clone)
+        assert (told.code, "nothing was done" in told.err) == (1, True), told.err
+        assert everything(clone) == before
 
     def test_refuses_keys_that_are_another_buss(self, bus: Path, tmp_path: Path) -> None:
         assert quickly("init", "other", cwd=tmp_path).code == 0

@@ -193,6 +193,7 @@ def prepare(
         from sealbus_broker.cli.preparing.cluster import nodes_of
 
         all_nodes = nodes_of(bus, nodes, routes_port)
+    bus.check_before_keys()
     secrets = bus.open_secrets(new_keys=new_keys)
     policy = bus.policy(secrets.bus.public)
     site = _site(bus, second_site, site_port, site_dir, store, sync)

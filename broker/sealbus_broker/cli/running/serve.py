@@ -138,6 +138,7 @@ def up(
             check_address(bus)
         names = _names(name, workers)
         count = how_many(bus, nodes)
+        bus.check_before_keys()
         secrets = bus.open_secrets(new_keys=new_keys)
         policy, watched = bus.followed(secrets.bus.public)
         config = NatsConfig(

@@ -220,6 +220,19 @@ class BusFolder:
             self.record(replace(known, bus_keys=(secrets.bus.public,), made_ms=made_ms, links=()))
         return secrets
 
+    def check_before_keys(self) -> None:
+        """Raise :class:`Unusable` if a command would make the bus's own keys, and the folder has a
+        problem.
+
+        Keys of a bus that does not start are of no use, and with ``new_keys`` the folder would be
+        another bus from then on. No key of a bot can be a key that does not exist yet, so the check
+        needs none.
+        """
+        from sealbus_broker.policy.loader import load  # as in policy()
+
+        if not self.has_secrets() and (loaded := load(self.path)).policy is None:
+            self._usable(loaded)
+
     def has_secrets(self) -> bool:
         """Whether the bus's own keys are here, and not in another copy of the folder."""
         path = self.secrets_file
