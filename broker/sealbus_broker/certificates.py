@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -199,6 +199,15 @@ def is_issued_by(certificate: bytes, authority: bytes) -> bool:
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def is_pair(certificate: bytes, key: bytes) -> bool:
+    """Whether a private key is that of a certificate. A key with a passphrase is not."""
+    try:
+        own = load_pem_private_key(key, None).public_key()
+        return own == _parse(certificate).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidInput):
+        return False
 
 
 def covers(facts: Facts, host: str) -> bool:

@@ -20,6 +20,7 @@ from sealbus_broker.certificates import (
     State,
     covers,
     is_issued_by,
+    is_pair,
     make_authority,
     make_bot,
     make_bus,
@@ -110,6 +111,14 @@ def test_number_of_names_is_bounded(count: int) -> None:
 def test_authority_that_cannot_sign_is_refused(pair: Pair) -> None:
     with pytest.raises(InvalidInput):
         make_bot(pair, "shop", "order", NOW)
+
+
+def test_key_is_that_of_its_certificate_alone() -> None:
+    one, other = (make_bot(AUTHORITY, "shop", "order", NOW) for _ in range(2))
+    assert is_pair(one.certificate, one.key)
+    assert not is_pair(one.certificate, other.key)
+    assert not is_pair(one.certificate, b"")
+    assert not is_pair(b"", one.key)
 
 
 def test_covers_compares_names_as_a_client_does() -> None:

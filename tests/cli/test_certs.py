@@ -20,8 +20,11 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot, ConnectionFailed, Credentials
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.certificates import LIFE, Pair, make_bus, read
+from sealbus_broker.policy import replace
+from sealbus_broker.policy.replace import alone
 from tests.cli.command import Ran, quickly, sealbus, sealbus_beside
 from tests.cli.folders import everything, facts, up
 from tests.ports import free_port
@@ -170,6 +173,41 @@ class TestInit:
         told = sealbus("certs", "init", cwd=bus, full_disk=True)
         assert (told.code, "cannot be written" in told.err) == (1, True)
         assert not list((bus / ".sealbus").glob("*.pem"))
+
+
+class TestRepair:
+    @pytest.mark.parametrize("key", [".sealbus/bus.key", "credentials/greeter.key"])
+    def test_run_that_was_killed_between_two_files(self, tls_bus: Path, key: str) -> None:
+        """It had written the new key, and not the certificate."""
+        path = tls_bus / key
+        path.write_bytes((tls_bus / "credentials/clock.key").read_bytes())
+        before = everything(tls_bus)
+        run(tls_bus, "certs", "init")
+        changed = {name for name, content in everything(tls_bus).items() if content != before[name]}
+        assert changed == {key, key.replace(".key", ".pem")}
+        TlsFiles(tls_bus / ".sealbus/ca.pem", path.with_suffix(".pem"), path).context()
+        assert run(tls_bus, "certs", "init").err == ""
+
+    def test_key_that_is_no_key_is_replaced(self, tls_bus: Path) -> None:
+        key = tls_bus / ".sealbus/bus.key"
+        key.write_bytes(b"")
+        run(tls_bus, "certs", "init")
+        TlsFiles(tls_bus / ".sealbus/ca.pem", key.with_suffix(".pem"), key).context()
+
+    @pytest.mark.parametrize(
+        "command", [("certs", "init", "--renew"), ("certs", "new", "greeter", "--renew")]
+    )
+    def test_two_renewals_wait_for_each_other(
+        self, tls_bus: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The key of one would otherwise be beside the certificate of the other."""
+        before = everything(tls_bus)
+        with alone(tls_bus / ".sealbus"), monkeypatch.context() as patch:
+            patch.setattr(replace, "ALONE_S", 0.1)
+            told = quickly(*command, cwd=tls_bus)
+        assert (told.code, "is being edited by another command" in told.err) == (1, True), told.err
+        assert everything(tls_bus) == before
+        run(tls_bus, *command)
 
 
 class TestNew:

@@ -15,9 +15,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from sealbus_broker.certificates import (
     Pair,
     State,
     is_issued_by,
+    is_pair,
     make_authority,
     make_bot,
     make_bus,
@@ -43,6 +45,7 @@ from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.policy.bus_file import FILE, BusFile, address
+from sealbus_broker.policy.replace import alone
 
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 """Names that the bus's certificate always has: `sealbus up` and its relay meet there."""
@@ -109,13 +112,14 @@ class Authority:
             InvalidInput: A name is no host and no address.
         """
         certificate, key = self._bus.state / "bus.pem", self._bus.state / "bus.key"
-        known = facts_of(certificate) if certificate.exists() else None
-        hosts = given or (known.names if known else _hosts(facts))
-        names = tuple(dict.fromkeys((*hosts, *LOCAL)))
-        is_same = known is not None and set(known.names) == set(names)
-        if is_same and not renew and not self._needs(certificate, key, now):
-            return []
-        return write_pair(certificate, key, make_bus(self._pair, self._name, names, now))
+        with renewing(self._bus):
+            known = facts_of(certificate) if certificate.exists() else None
+            hosts = given or (known.names if known else _hosts(facts))
+            names = tuple(dict.fromkeys((*hosts, *LOCAL)))
+            is_same = known is not None and set(known.names) == set(names)
+            if is_same and not renew and not self._needs(certificate, key, now):
+                return []
+            return write_pair(certificate, key, make_bus(self._pair, self._name, names, now))
 
     def certify_bot(
         self, bot: str, credentials: Path, now: datetime, *, renew: bool = False
@@ -130,10 +134,11 @@ class Authority:
         assert files.key is not None
         with writing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        written = self.put_ca(folder)
-        if renew or self._needs(files.cert, files.key, now):
-            pair = make_bot(self._pair, self._name, bot, now)
-            written += write_pair(files.cert, files.key, pair)
+        with renewing(self._bus):
+            written = self.put_ca(folder)
+            if renew or self._needs(files.cert, files.key, now):
+                pair = make_bot(self._pair, self._name, bot, now)
+                written += write_pair(files.cert, files.key, pair)
         return files, written
 
     @staticmethod
@@ -163,6 +168,16 @@ class Authority:
 
     def _needs(self, certificate: Path, key: Path, now: datetime) -> bool:
         return needs_renewal(certificate, key, self._pair.certificate, now)
+
+
+@contextlib.contextmanager
+def renewing(bus: BusFolder) -> Iterator[None]:
+    """Keep other commands that make certificates of the bus waiting while the body runs.
+
+    Otherwise the key of one command could be beside the certificate of another.
+    """
+    with writing(bus.state), alone(bus.state):
+        yield
 
 
 def check_authority(facts: BusFile) -> None:
@@ -239,12 +254,18 @@ def name_certificates(path: Path, tls: TlsFiles, facts: BusFile) -> str | None:
 
 
 def needs_renewal(certificate: Path, key: Path, authority: bytes, now: datetime) -> bool:
-    """Whether a certificate is missing, due, or of another authority than ``authority`` (PEM)."""
+    """Whether a certificate is missing, due, or of another authority than ``authority`` (PEM), or
+    of another key than ``key``.
+
+    A command that is killed between the two files leaves a new key and an old certificate.
+    """
     if not certificate.exists() or not key.exists():
         return True
     content = certificate.read_bytes()
+    with reading(key):
+        secret = key.read_bytes()
     valid = facts_of(certificate).state(now) is State.VALID
-    return not valid or not is_issued_by(content, authority)
+    return not valid or not is_issued_by(content, authority) or not is_pair(content, secret)
 
 
 def _hosts(facts: BusFile) -> tuple[str, ...]:

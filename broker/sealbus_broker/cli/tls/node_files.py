@@ -34,6 +34,7 @@ from sealbus_broker.cli.tls.cert_files import (
     needs_renewal,
     open_authority,
     put_new,
+    renewing,
     write_pair,
 )
 from sealbus_broker.cli.tls.embedded_tls import is_loopback
@@ -179,11 +180,12 @@ class NodeAuthority:
         folder = node_folder(self._bus, node)
         with writing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        written = put_new(folder / "nodes-ca.pem", self._pair.certificate, 0o644)
         certificate, key = folder / "node.pem", folder / "node.key"
-        if renew or needs_renewal(certificate, key, self._pair.certificate, now):
-            pair = make_node(self._pair, self._name, node, hosts, now)
-            written += write_pair(certificate, key, pair)
+        with renewing(self._bus):
+            written = put_new(folder / "nodes-ca.pem", self._pair.certificate, 0o644)
+            if renew or needs_renewal(certificate, key, self._pair.certificate, now):
+                pair = make_node(self._pair, self._name, node, hosts, now)
+                written += write_pair(certificate, key, pair)
         return written
 
     def renew_all(self, now: datetime, *, renew: bool) -> list[Path]:
@@ -212,12 +214,13 @@ def copy_tls(bus: BusFolder, folder: Path) -> list[Path]:
     assert own.cert is not None
     assert own.key is not None
     written: list[Path] = []
-    for source, name, mode in (
-        (own.ca, "ca.pem", 0o644),
-        (own.key, "bus.key", 0o600),
-        (own.cert, "bus.pem", 0o644),
-    ):
-        with reading(source):
-            content = source.read_bytes()
-        written += put_new(folder / name, content, mode)
+    with renewing(bus):
+        for source, name, mode in (
+            (own.ca, "ca.pem", 0o644),
+            (own.key, "bus.key", 0o600),
+            (own.cert, "bus.pem", 0o644),
+        ):
+            with reading(source):
+                content = source.read_bytes()
+            written += put_new(folder / name, content, mode)
     return written
