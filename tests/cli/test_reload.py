@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -221,6 +222,32 @@ def test_reload_without_a_bus_says_so(running: RunningBus, monkeypatch: pytest.M
     assert "nobody listens at nats://127.0.0.1" in ran.err
 
 
+@pytest.mark.parametrize("command", ["reload --wait", "keys revoke listener --wait"])
+def test_frozen_relay_does_not_lengthen_a_wait(
+    bus: RunningBus, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sealbus_broker.cli.watching.reload.FIRST_S", PATIENCE_S)
+    bus.process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        ran = bus.run(*command.split(), "--timeout", "1")
+    finally:
+        bus.process.send_signal(signal.SIGCONT)
+    assert (ran.code, "NATS answers, and no relay does" in ran.err) == (1, True), ran.err
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_missing_server_does_not_lengthen_a_wait(
+    running: RunningBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sealbus_broker.cli.watching.reload.CONNECT_S", PATIENCE_S)
+    began = time.monotonic()
+    nowhere = f"nats://127.0.0.1:{free_port()}"
+    ran = reload(running, "--wait", "--timeout", "1", "--server", nowhere)
+    assert (ran.code, "nobody listens at nats://127.0.0.1" in ran.err) == (1, True), ran.err
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
 def test_a_wait_of_no_number_is_refused(running: RunningBus) -> None:
     assert reload(running, "--wait", "--timeout", "soon").code == 2
 
@@ -303,6 +330,23 @@ async def test_relay_that_is_late_is_waited_for(copied: tuple[Shop, Path]) -> No
     told = reports(await ask(shop, "--json"))
     await nc.close()
     assert [one["relay"] for one in told] == ["late", "relay"]
+
+
+async def test_wait_does_not_end_well_without_an_answer(copied: tuple[Shop, Path]) -> None:
+    """It says that it is there, and its answer takes longer than the wait."""
+    shop, _ = copied
+    await shop.start_relay()
+    nc = await shop.nats()
+
+    async def say(_: Msg) -> None:
+        word = PresenceWord("late", "late", nc.server_id, nc.client_id or 0, beat=1)
+        await nc.publish(RELAY_SUBJECT, word.encode())
+
+    await nc.subscribe(RELOAD_SUBJECT, cb=say)
+    await nc.flush()
+    ran = await ask(shop, "--wait", "--timeout", "5")
+    await nc.close()
+    assert (ran.code, "after 5 s there is no answer from: late" in ran.err) == (1, True), ran.err
 
 
 async def test_wait_names_each_new_cause(copied: tuple[Shop, Path], tmp_path: Path) -> None:

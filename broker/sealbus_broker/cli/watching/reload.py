@@ -86,19 +86,21 @@ def reload(
     secrets = bus.secrets()
     wanted = _policy(bus, secrets.bus.public).digest.hex()
 
-    async def ask(_: Stop) -> list[dict[str, Any]]:
+    async def ask(_: Stop) -> _Answers:
+        within_s, end_s = _limits(timeout if wait else None)
         tls = bus.tls(servers)
-        async with as_relay(bus.servers(servers), secrets, "sealbus reload", CONNECT_S, tls) as nc:
-            return await _until(nc, wanted, timeout if wait else 0.0)
+        async with as_relay(bus.servers(servers), secrets, "sealbus reload", within_s, tls) as nc:
+            return await _until(nc, wanted, end_s)
 
-    reports = sorted(run(ask), key=lambda one: str(one["relay"]))
+    answers = run(ask)
+    reports = sorted(answers.reports, key=lambda one: str(one["relay"]))
     if as_json:
         for report in reports:
             click.echo(json_line(report | {"newest": report["policy"] == wanted}))
     else:
         for line in table(HEAD, [_columns(report, wanted) for report in reports]):
             click.echo(line)
-    _judge(reports, wanted, timeout if wait else None)
+    _judge(answers, wanted, timeout if wait else None)
     _tell_unheard(reports)
 
 
@@ -126,13 +128,15 @@ class ReloadWait:
         began = time.monotonic()
         wanted = _policy(self.bus, self.secrets.bus.public).digest.hex()
 
-        async def ask(_: Stop) -> list[dict[str, Any]]:
+        async def ask(_: Stop) -> _Answers:
+            within_s, end_s = _limits(self.timeout_s)
             tls = self.bus.tls(self.servers)
-            async with as_relay(self.servers, self.secrets, "sealbus keys", CONNECT_S, tls) as nc:
-                return await _until(nc, wanted, self.timeout_s)
+            async with as_relay(self.servers, self.secrets, "sealbus keys", within_s, tls) as nc:
+                return await _until(nc, wanted, end_s)
 
-        reports = run(ask)
-        _judge(reports, wanted, self.timeout_s)
+        answers = run(ask)
+        _judge(answers, wanted, self.timeout_s)
+        reports = answers.reports
         relays = f"{len(reports)} {'relay' if len(reports) == 1 else 'relays'}"
         ended = max(int(one["sessions_ended"]) for one in reports)
         sessions = f"{ended} {'session' if ended == 1 else 'sessions'}"
@@ -149,31 +153,53 @@ def _policy(bus: BusFolder, bus_key: PublicKey) -> Policy:
         raise AnsweredNo(error.what, hint=hint) from None
 
 
-async def _until(nc: HardenedClient, wanted: str, within_s: float) -> list[dict[str, Any]]:
-    """Ask all relays; then ask again until all obey, for ``within_s``.
+def _limits(timeout_s: float | None) -> tuple[float, float | None]:
+    """How long it may take to connect, and the time by the loop's clock at which ``--wait`` ends.
+
+    ``None`` stands for a command that does not wait.
+    """
+    if timeout_s is None:
+        return CONNECT_S, None
+    return min(CONNECT_S, timeout_s), asyncio.get_running_loop().time() + timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The answers of relays to one question, or the last answer of each."""
+
+    reports: list[dict[str, Any]]
+    silent: frozenset[str] = frozenset()
+    """The relays that say that they are there, and have not answered."""
+
+
+async def _until(nc: HardenedClient, wanted: str, end_s: float | None) -> _Answers:
+    """Ask all relays; then ask again until all obey, or until ``end_s``. ``None``: ask once.
 
     Return the last answer of each. A relay that has answered once counts, also if it falls silent.
     """
     loop = asyncio.get_running_loop()
-    end_s = loop.time() + within_s
     notice_s = loop.time() + NOTICE_S
     noticed = ""
-    reports = _by_relay(await _ask(nc, look=True))
-    while not _is_done(reports, wanted) and not _is_refused(reports) and loop.time() < end_s:
-        if loop.time() >= notice_s and (awaited := _awaited(reports, wanted)) != noticed:
+    told = await _ask(nc, end_s, look=True)
+    reports = _by_relay(told.reports)
+    while not _is_done(reports, wanted) or told.silent:
+        if end_s is None or loop.time() >= end_s or _is_refused(reports):
+            break
+        awaited = _awaited(reports, wanted, told.silent)
+        if loop.time() >= notice_s and awaited != noticed:
             notice_s, noticed = loop.time() + NOTICE_S, awaited
             click.echo(f"waiting for {awaited}", err=True)
         # A relay that has not answered yet looks when it does.
-        answers = await _ask(nc, look=not reports)
-        reports = _by_relay([*reports, *answers])
-        if not answers:
+        told = await _ask(nc, end_s, look=not reports or bool(told.silent))
+        reports = _by_relay([*reports, *told.reports])
+        if not told.reports:
             await asyncio.sleep(PAUSE_S)
     if not reports:
         raise ConnectionFailed(
             "NATS answers, and no relay does",
             hint="is one running, and of this version? its log says more",
         )
-    return reports
+    return _Answers(reports, told.silent)
 
 
 def _by_relay(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -181,19 +207,20 @@ def _by_relay(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({report["relay"]: report for report in reports}.values())
 
 
-async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
-    """Ask all relays; return the answers.
+async def _ask(nc: HardenedClient, end_s: float | None, *, look: bool) -> _Answers:
+    """Ask all relays; return the answers that come before ``end_s``.
 
     With ``look``, a relay that says that it is there is waited for, up to :data:`FIRST_S`.
     """
     reports: list[dict[str, Any]] = []
     there: set[str] = set()
-    end_s = asyncio.get_running_loop().time() + FIRST_S
+    now = asyncio.get_running_loop().time
+    last_s = now() + FIRST_S if end_s is None else min(now() + FIRST_S, end_s)
 
     async def hear(word: Msg) -> None:
         with contextlib.suppress(Malformed):
             said = PresenceWord.decode(word.data)
-            there.update(() if said.stopping else (said.name,))
+            (there.discard if said.stopping else there.add)(said.name)
 
     words = await nc.subscribe(RELAY_SUBJECT, cb=hear)
     subscription = await nc.subscribe(inbox := nc.new_inbox())
@@ -201,11 +228,11 @@ async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
         await nc.publish(RELOAD_SUBJECT, question(look=look), reply=inbox)
         rest_s = REST_S if look else AGAIN_S
         while True:
+            left_s = max(0.0, last_s - now())
             try:
-                answer = await subscription.next_msg(rest_s if reports else FIRST_S)
+                answer = await subscription.next_msg(min(rest_s, left_s) if reports else left_s)
             except TimeoutError:
-                is_late = asyncio.get_running_loop().time() >= end_s
-                if is_late or not look or there <= {str(one["relay"]) for one in reports}:
+                if now() >= last_s or not look or there <= _names(reports):
                     break
                 continue
             if not answer.data:  # NATS itself says that nobody listens
@@ -214,7 +241,11 @@ async def _ask(nc: HardenedClient, *, look: bool) -> list[dict[str, Any]]:
     finally:
         await words.unsubscribe()
         await subscription.unsubscribe()
-    return reports
+    return _Answers(reports, frozenset(there - _names(reports)) if look else frozenset())
+
+
+def _names(reports: list[dict[str, Any]]) -> set[str]:
+    return {str(one["relay"]) for one in reports}
 
 
 def _is_done(reports: list[dict[str, Any]], wanted: str) -> bool:
@@ -222,7 +253,7 @@ def _is_done(reports: list[dict[str, Any]], wanted: str) -> bool:
     return all(done) and bool(done)
 
 
-def _awaited(reports: list[dict[str, Any]], wanted: str) -> str:
+def _awaited(reports: list[dict[str, Any]], wanted: str, silent: frozenset[str]) -> str:
     """Say what a wait waits for."""
     if not reports:
         return "a relay to answer: while a majority of the nodes is away, none may serve"
@@ -233,6 +264,7 @@ def _awaited(reports: list[dict[str, Any]], wanted: str) -> str:
             reason = "the policy of this folder"
         if reason is not None:
             found.append(f"{readable(str(one['relay']))}: {readable(str(reason), 200)}")
+    found += [f"{readable(name)}: its answer" for name in sorted(silent)]
     return "; ".join(found) or "all sessions to obey"
 
 
@@ -240,8 +272,9 @@ def _is_refused(reports: list[dict[str, Any]]) -> bool:
     return any(one["problems"] for one in reports)
 
 
-def _judge(reports: list[dict[str, Any]], wanted: str, waited_s: float | None) -> None:
+def _judge(answers: _Answers, wanted: str, waited_s: float | None) -> None:
     """Raise an error if not all relays have the policy in force, or cannot use it."""
+    reports = answers.reports
     for report in reports:
         name = readable(str(report["relay"]))
         if report["problems"]:
@@ -255,7 +288,7 @@ def _judge(reports: list[dict[str, Any]], wanted: str, waited_s: float | None) -
                 f"the relay {name} cannot read its folder: {readable(str(report['unseen']))}",
                 hint="it goes by the last policy that it has read; look at its disk",
             )
-    if waited_s is None or _is_done(reports, wanted):
+    if waited_s is None or (_is_done(reports, wanted) and not answers.silent):
         return
     others = [readable(str(one["relay"])) for one in reports if one["policy"] != wanted]
     if others:
@@ -263,9 +296,15 @@ def _judge(reports: list[dict[str, Any]], wanted: str, waited_s: float | None) -
             f"after {waited_s:g} s another policy is in force at: {', '.join(others)}",
             hint="does that relay have another copy of the folder? bring it the change",
         )
+    if answers.silent:
+        names = ", ".join(readable(name) for name in sorted(answers.silent))
+        raise ConnectionFailed(
+            f"after {waited_s:g} s there is no answer from: {names}",
+            hint="give --timeout more time; the log of that relay says more",
+        )
     raise ConnectionFailed(
         f"the policy is in force, and after {waited_s:g} s not all sessions obey it; relays wait"
-        f" for {_awaited(reports, wanted)}",
+        f" for {_awaited(reports, wanted, answers.silent)}",
         hint="relays go on until all do; their logs say why it takes long",
     )
 
