@@ -191,7 +191,10 @@ def test_rotate_that_fails_changes_nothing(bus: Path) -> None:
         (["expire", "greeter", "U", "--at", "x", "--after", "1d"], 2, "not a time in UTC"),
         (["expire", "greeter", "UAAAAAAAAA", "--after", "soon"], 2, "not a duration"),
         (["expire", "greeter", "UAAAAAAAAA", "--at", "2026-02-31T00:00:00Z"], 2, "not a time"),
+        (["expire", "greeter", "UAAAAAAAAA", "--after", "3651d"], 2, "is longer than 3650d"),
         (["rotate", "greeter", "--overlap", "-1d"], 2, "not a duration"),
+        (["rotate", "greeter", "--overlap", "999999999d"], 2, "is longer than 3650d"),
+        (["rotate-bus", "--overlap", "999999999d"], 2, "is longer than 3650d"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -202,6 +205,13 @@ def test_mistake_is_named_and_changes_nothing(
     ran = run(bus, *command)
     assert (ran.code, told in ran.err) == (code, True), ran.err
     assert everything(bus) == before
+
+
+def test_overlap_may_be_ten_years(bus: Path) -> None:
+    assert run(bus, "rotate", "greeter", "--overlap", "3650d").code == 0
+    old, _ = shown(run(bus, "show", "greeter", "--json"))
+    ends = datetime.fromisoformat(old["not_after"])
+    assert abs(ends - datetime.now(UTC) - timedelta(days=3650)) < timedelta(hours=1)
 
 
 def test_key_cannot_expire_before_it_is_valid(bus: Path) -> None:

@@ -20,7 +20,7 @@ import click
 from sealbus.errors import ConnectionFailed
 from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus_broker.cli.keys.files import the_bus
-from sealbus_broker.cli.keys.times import OVERLAP, read_duration
+from sealbus_broker.cli.keys.times import LONGEST_DAYS, OVERLAP, read_duration
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable
@@ -54,7 +54,8 @@ HEAD: Final = ("key", "state", "from", "until")
     show_default=True,
     callback=read_duration,
     metavar="DURATION",
-    help="How long the old key counts after relays seal with the new one.",
+    help="How long the old key counts after relays seal with the new one: from 1h to"
+    f" {LONGEST_DAYS}d.",
 )
 @click.option("--finish", is_flag=True, help="Delete the private half of the old key.")
 @server_option

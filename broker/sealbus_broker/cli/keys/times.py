@@ -51,6 +51,10 @@ OVERLAP: Final = "1d"
 """How long the old key stays valid by default: a bot that is started once a day gets the new one in
 time."""
 
+LONGEST_DAYS: Final = 3650
+"""The longest duration of an option: ten years, as long as the authority of certificates lives.
+Dates end with the year 9999."""
+
 HEAD: Final = ("key", "state", "from", "until", "revoked", "sessions from", "follows", "linked")
 
 
@@ -82,11 +86,13 @@ def _time(_: click.Context, __: click.Parameter, given: str | None) -> datetime 
 
 
 def read_duration(_: click.Context, __: click.Parameter, given: str | None) -> int | None:
-    """Read an option such as ``--overlap`` into ms."""
+    """Read an option such as ``--overlap`` into ms: at most :data:`LONGEST_DAYS`."""
     if given is None:
         return None
     if (found := duration_ms(given)) is None:
         raise click.BadParameter(f"'{readable(given, 80)}' is not a duration like 90s, 12h or 7d")
+    if found > LONGEST_DAYS * 24 * 60 * 60 * 1000:
+        raise click.BadParameter(f"'{readable(given, 80)}' is longer than {LONGEST_DAYS}d")
     return found
 
 
@@ -237,7 +243,12 @@ def void(
 @click.argument("bot")
 @click.argument("key")
 @click.option("--at", callback=_time, metavar="TIME", help="Time in UTC: 2026-11-24T08:00:00Z.")
-@click.option("--after", callback=read_duration, metavar="DURATION", help="From now: 90s, 12h, 7d.")
+@click.option(
+    "--after",
+    callback=read_duration,
+    metavar="DURATION",
+    help=f"From now: 90s, 12h, 7d; {LONGEST_DAYS}d at most.",
+)
 @wait_options
 @dir_option
 def expire(
@@ -279,7 +290,7 @@ def expire(
     show_default=True,
     callback=read_duration,
     metavar="DURATION",
-    help="How long the old keys stay valid.",
+    help=f"How long the old keys stay valid: {LONGEST_DAYS}d at most.",
 )
 @click.option(
     "--out",
