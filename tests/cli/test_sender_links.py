@@ -141,6 +141,52 @@ def test_rotate_links_after_a_run_that_was_killed(bus: Path) -> None:
     assert Credentials.load(path).senders == pins != {}
 
 
+@pytest.mark.parametrize("option", [None, "--no-link"])
+def test_rotate_finishes_a_run_that_was_killed(bus: Path, option: str | None) -> None:
+    """It had written the new credentials, and had not enrolled their key."""
+    keys, path = bus / "keys/greeter.yaml", bus / "credentials/greeter.toml"
+    before = keys.read_text()
+    assert run(bus, "rotate", "greeter").code == 0
+    keys.write_text(before)
+    half_done = everything(bus)
+    told = run(bus, "rotate", "greeter", *([option] if option else []))
+    assert (told.code, told.out) == (0, "credentials/greeter.toml\n"), told.err
+    old, new = rows(bus)
+    assert new["key"] == Credentials.load(path).key.public.text
+    assert (old["not_after"] is None, new["not_after"]) == (False, None)
+    assert new["follows"] == (None if option else old["key"])
+    changed = {name for name, content in everything(bus).items() if content != half_done.get(name)}
+    assert changed == {"keys/greeter.yaml"}
+
+
+def test_rotate_with_another_file_leaves_a_half_done_run(bus: Path) -> None:
+    keys = bus / "keys/greeter.yaml"
+    before = keys.read_text()
+    assert run(bus, "rotate", "greeter").code == 0
+    keys.write_text(before)
+    assert run(bus, "rotate", "greeter", "--out", "next.toml").code == 0
+    old, new = rows(bus)
+    assert new["key"] == Credentials.load(bus / "next.toml").key.public.text
+    assert new["follows"] == old["key"]
+
+
+@pytest.mark.parametrize("content", ["", 'bus = "mybus"\nbot = "greeter"\n'])
+def test_rotate_names_no_only_key_for_deletion(bus: Path, content: str) -> None:
+    """A run that was killed has written a part of the new credentials."""
+    path = bus / "credentials/greeter.toml"
+    path.rename(path.with_name("greeter.toml.old"))
+    path.touch(mode=0o600)
+    path.write_text(content)
+    before = everything(bus)
+    told = run(bus, "rotate", "greeter")
+    assert (told.code, "delete" in told.err) == (1, False), told.err
+    assert "greeter.toml.old has the valid key of greeter" in told.err
+    assert "hint: move credentials/greeter.toml away, and say it again" in told.err
+    assert everything(bus) == before
+    path.rename(bus / "away")
+    assert run(bus, "rotate", "greeter").code == 0
+
+
 def test_rotate_with_a_wrong_old_file_changes_nothing(bus: Path) -> None:
     before = everything(bus)
     for given in ("credentials/listener.toml", "missing.toml"):

@@ -74,16 +74,33 @@ def make_key(
         new = [one for one in beside if one is not None and not one.exists()]
     Credentials(facts.name, bot, key, facts.servers, pinned, pins, tls).write(path)
     try:
-        if authority is not None:
-            authority.certify_bot(bot, path, now)
-        with writing(bus.path / "keys"):
-            add_key(bus.path, bot, key.public, now, None if link is None else parse_link(link))
+        finish_key(bus, bot, facts, now, path, key.public, link)
     except BaseException:
         for one in (path, *new):
             with contextlib.suppress(OSError):
                 one.unlink()
         raise
     return path
+
+
+def finish_key(
+    bus: BusFolder,
+    bot: str,
+    facts: BusFile,
+    now: datetime,
+    path: Path,
+    public: PublicKey,
+    link: str | None,
+) -> None:
+    """Make what credentials at ``path`` need: the certificates, and the entry of their key.
+
+    The arguments are those of :func:`make_key`.
+    """
+    authority = _authority(bus, facts)
+    if authority is not None:
+        authority.certify_bot(bot, path, now)
+    with writing(bus.path / "keys"):
+        add_key(bus.path, bot, public, now, None if link is None else parse_link(link))
 
 
 def _authority(bus: BusFolder, facts: BusFile) -> Authority | None:

@@ -21,7 +21,13 @@ from sealbus.credentials import Credentials
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.sender_links import SenderLink
 from sealbus.protocol.subjects import RELAY
-from sealbus_broker.cli.keys.files import check_bot, make_key, note_certificates, the_bus
+from sealbus_broker.cli.keys.files import (
+    check_bot,
+    finish_key,
+    make_key,
+    note_certificates,
+    the_bus,
+)
 from sealbus_broker.cli.keys.sender_links import kept_credentials, not_linked, old_credentials
 from sealbus_broker.cli.shared.bus_options import (
     dir_option,
@@ -326,7 +332,8 @@ def rotate(
     Start the bot with its new credentials before that. Both keys work until then, so no message is
     lost. The old key signs a link to the new one, so that subscribers which pin the old key follow.
     Without the old key there is no link, and their pins have to be edited by hand. The pins of BOT
-    itself are kept, and so are its certificates where the authority of the bus is not here.
+    itself are kept, and so are its certificates where the authority of the bus is not here. After a
+    run that was killed, say it again.
     """
     if old is not None and no_link:
         raise click.UsageError("say --old FILE, or --no-link")
@@ -335,8 +342,9 @@ def rotate(
     facts = the_bus(bus, servers)
     own = {one.times.raw: one.times for one in known}
     path = Path(old) if old is not None else bus.credentials(bot)
-    # A run that was killed has moved them away, and written no new ones.
-    if old is None and not path.exists() and _kept(path).exists():
+    unfinished = _unfinished(path, bot, own, facts.name) if old is None else None
+    # A run that was killed has moved them away. It has enrolled no new key, or written none.
+    if unfinished is not None or (old is None and not path.exists() and _kept(path).exists()):
         path = _kept(path)
     kept = kept_credentials(path, bot, facts.name)
     # With --no-link nobody asks for a passphrase or for an agent.
@@ -346,7 +354,8 @@ def rotate(
     if before is None and old is not None:
         raise Unusable(f"the link cannot be signed: {why}", hint="or say --no-link")
     key = SigningKey.generate(KeyKind.BOT)
-    link = None if before is None else before.sign_link(key.public.text)
+    public = key.public if unfinished is None or out is not None else unfinished.key.public
+    link = None if before is None else before.sign_link(public.text)
     # Behind the signature, which may wait for a passphrase or a person. A link that is dated after
     # the end of its old key is not followed.
     now = datetime.now(UTC)
@@ -354,9 +363,13 @@ def rotate(
     ending = [one for one in known if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms]
     # Not by way of `servers`, which are those of the new credentials.
     with _then_in_force(bus, (), wait=wait, timeout_s=timeout):
-        with _moved_away(bus, bot, out):
-            made = Path(out) if out else None
-            path = make_key(bus, bot, facts, now, made, key=key, before=kept, link=link)
+        if public == key.public:
+            with _moved_away(bus, bot, own, facts.name, out):
+                made = Path(out) if out else None
+                path = make_key(bus, bot, facts, now, made, key=key, before=kept, link=link)
+        else:
+            path = bus.credentials(bot)
+            finish_key(bus, bot, facts, now, path, public, link)
         click.echo(path)
         if link is None:
             not_linked(bot, why)
@@ -386,8 +399,26 @@ def _kept(path: Path) -> Path:
     return path.with_name(f"{path.name}.old")
 
 
+def _unfinished(path: Path, bot: str, own: dict[bytes, BotKey], bus: str) -> Credentials | None:
+    """The credentials in ``path``, if a run was killed before it enrolled their key."""
+    new, old = (kept_credentials(one, bot, bus) for one in (path, _kept(path)))
+    if new is None or new.tokens is not None or new.key.public.raw in own:
+        return None
+    return new if _is_valid(old, own) else None
+
+
+def _is_valid(credentials: Credentials | None, own: dict[bytes, BotKey]) -> bool:
+    """Whether the bot is admitted with ``credentials``, as far as its key decides."""
+    if credentials is None or credentials.tokens is not None:
+        return False
+    key = own.get(credentials.key.public.raw)
+    return key is not None and key.opens(_ms(datetime.now(UTC)))
+
+
 @contextlib.contextmanager
-def _moved_away(bus: BusFolder, bot: str, out: str | None) -> Iterator[None]:
+def _moved_away(
+    bus: BusFolder, bot: str, own: dict[bytes, BotKey], name: str, out: str | None
+) -> Iterator[None]:
     """Move the bot's present credentials away, and back if the body fails."""
     path = bus.credentials(bot)
     kept = _kept(path)
@@ -395,6 +426,12 @@ def _moved_away(bus: BusFolder, bot: str, out: str | None) -> Iterator[None]:
         yield
         return
     if kept.exists():
+        has_key = [_is_valid(kept_credentials(one, bot, name), own) for one in (path, kept)]
+        if has_key == [False, True]:
+            raise Unusable(
+                f"{kept} has the valid key of {bot}, and {path} has none",
+                hint=f"move {path} away, and say it again",
+            )
         raise Unusable(f"{kept} is there already", hint="delete it if its key is not used any more")
     with writing(kept):
         path.rename(kept)
