@@ -70,6 +70,18 @@ def age(bus: Path, days: float) -> None:
     (state / "bus.pem").write_bytes(pair.certificate)
 
 
+def of_another_authority(bus: Path) -> None:
+    """Have bus.toml name the certificates, as if they were made elsewhere."""
+    away = bus.parent / "step"
+    away.mkdir()
+    for name in ("ca.pem", "bus.pem", "bus.key"):
+        (bus / ".sealbus" / name).rename(away / name)
+    (bus / ".sealbus/ca.key").unlink()
+    with (bus / "bus.toml").open("a") as file:
+        file.write('\n[tls]\nca = "../step/ca.pem"\ncert = "../step/bus.pem"\n')
+        file.write(f'key = "{away}/bus.key"\n')
+
+
 class TestInit:
     def test_gives_the_bus_and_each_bot_certificates(self, tls_bus: Path) -> None:
         assert url(tls_bus).startswith("tls://127.0.0.1:")
@@ -437,17 +449,21 @@ class TestUp:
         assert {"bus.example.com", "10.9.8.7"} < set(names)
 
     def test_files_of_another_authority_are_used_by_bus_toml(self, tls_bus: Path) -> None:
-        away = tls_bus.parent / "step"
-        away.mkdir()
-        for name in ("ca.pem", "bus.pem", "bus.key"):
-            (tls_bus / ".sealbus" / name).rename(away / name)
-        (tls_bus / ".sealbus/ca.key").unlink()
-        with (tls_bus / "bus.toml").open("a") as file:
-            file.write('\n[tls]\nca = "../step/ca.pem"\ncert = "../step/bus.pem"\n')
-            file.write(f'key = "{away}/bus.key"\n')
+        of_another_authority(tls_bus)
         with up(tls_bus):
             run(tls_bus, "ping")
             run(tls_bus, "pub", "greetings.sent", '{"text": "x"}', "--as", "greeter")
+
+    def test_hints_name_no_command_that_another_authority_refuses(self, tls_bus: Path) -> None:
+        age(tls_bus, 91)
+        of_another_authority(tls_bus)
+        started = sealbus("up", cwd=tls_bus)
+        assert (started.code, "is not valid now" in started.err) == (1, True), started.err
+        checked = run(tls_bus, "check")
+        assert "step/bus.pem: is expired" in checked.out
+        for told in (started.err, checked.out):
+            assert "renew it at the authority that made it; bus.toml names the file" in told
+            assert "certs init" not in told
 
 
 class Tap:

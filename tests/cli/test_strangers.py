@@ -51,6 +51,22 @@ class TestStrangers:
         told = "names not all nodes of the bus: nats://bus.example.com:15070"
         assert self.check(bus) == [told]
 
+    @pytest.mark.parametrize(
+        ("tls", "is_named"), [("", True), ('\n[tls]\nca = "a"\ncert = "b"\nkey = "c"\n', False)]
+    )
+    def test_hint_about_nodes_names_a_command_that_works(
+        self, bus: Path, tls: str, is_named: bool
+    ) -> None:
+        """`certs init` refuses certificates of another authority."""
+        text = (bus / "bus.toml").read_text().replace("nats://", "tls://")
+        one = 'servers = ["tls://bus.example.com:15070"'
+        text = text.replace(one, f'{one}, "tls://n2.example.com:4222"')
+        (bus / "bus.toml").write_text(text + tls)
+        self.other(bus, servers='["tls://bus.example.com:15070"]')
+        checked = quickly("check", cwd=bus)
+        assert "names not all nodes of the bus" in checked.out
+        assert ("certs init" in checked.out) is is_named
+
     def test_tls_is_not_taken_away_by_the_folder(
         self, bus: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
 
 import click
 
@@ -15,7 +17,7 @@ from sealbus.errors import CredentialsError, InvalidInput
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
-from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.folder import RENEW_ELSEWHERE, BusFolder
 from sealbus_broker.errors import SecretsUnusable
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import Policy
@@ -24,6 +26,10 @@ from sealbus_broker.policy.key_ages import due_bus_keys, due_keys
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem
 from sealbus_broker.relay.secrets import BusSecrets
+
+_RENEW: Final = "renew it: sealbus certs init"
+# `sealbus certs init` does nothing on a bus whose certificates are of another authority.
+_RENEW_NODE: Final = "renew it: sealbus prepare --cluster, or start sealbus up again"
 
 
 @click.command()
@@ -50,7 +56,7 @@ def check(folder: str | None, as_json: bool) -> int:
         problems += _other_keys(bus)
         notes += bus.strangers(facts)
         notes += _ended_bus_keys(bus, facts, now_ms)
-        notes += _due_certificates(bus, now_ms)
+        notes += _due_certificates(bus, facts, now_ms)
         if loaded.policy is not None:
             notes += due_bus_keys(facts, loaded.policy.limits, now_ms)
     if loaded.policy is not None:
@@ -138,28 +144,30 @@ def _ended_bus_keys(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem
     return found
 
 
-def _due_certificates(bus: BusFolder, now_ms: int) -> list[Problem]:
+def _due_certificates(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem]:
     """Notes about certificates of the bus and of its nodes that are to be renewed."""
     try:
         own = bus.own_tls()
-        found = sorted((bus.state / "nodes").glob("*/node.pem"))
+        nodes = sorted((bus.state / "nodes").glob("*/node.pem"))
     except (OSError, Unusable):
         return []
+    hints: dict[Path, str] = {}
     if own is not None and own.cert is not None:
-        found.insert(0, own.cert)
-    if not found:
+        hints[own.cert] = _RENEW if facts.tls is None else RENEW_ELSEWHERE
+    hints |= dict.fromkeys(nodes, _RENEW if facts.tls is None else _RENEW_NODE)
+    if not hints:
         return []  # a bus without TLS does not wait for the library
     from sealbus_broker.certificates import State, read
 
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     due: list[Problem] = []
-    for file in found:
+    for file, hint in hints.items():
         with contextlib.suppress(OSError, InvalidInput):  # `sealbus certs show` tells it better
-            facts = read(file.read_bytes())
-            if facts.state(now) in (State.DUE, State.EXPIRED):
-                what = f"is {facts.state(now).value}: it ends at {facts.ends:%Y-%m-%dT%H:%M:%SZ}"
+            told = read(file.read_bytes())
+            if told.state(now) in (State.DUE, State.EXPIRED):
+                what = f"is {told.state(now).value}: it ends at {told.ends:%Y-%m-%dT%H:%M:%SZ}"
                 shown = readable(os.path.relpath(file, bus.path), 300)
-                due.append(Problem(shown, 0, 0, what, hint="renew it: sealbus certs init"))
+                due.append(Problem(shown, 0, 0, what, hint=hint))
     return due
 
 

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 SERVER: Final = f"nats://127.0.0.1:{PORT}"
 """The address of a bus if no other is given."""
 
+RENEW_ELSEWHERE: Final = f"renew it at the authority that made it; {FILE} names the file"
+"""The hint about a certificate that ``sealbus certs`` has not made. It refuses to renew it."""
+
 _ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, never listened on
 
 
@@ -347,7 +350,7 @@ class BusFolder:
             elif lacks_place(bus, one.servers):
                 what = f"names not all nodes of the bus: {', '.join(one.servers)}"
                 hint = "bots with this file do not find the other nodes: change `servers` in it"
-                if is_encrypted(bus.servers[0]):
+                if is_encrypted(bus.servers[0]) and bus.tls is None:
                     hint += ", or say `sealbus certs init`"
                 found.append(Problem(shown, 0, 0, what, expected=", ".join(bus.servers), hint=hint))
         return found

@@ -13,7 +13,7 @@ from sealbus.nats.addresses import is_encrypted
 from sealbus.nats.tls_files import TlsFiles, UnusableTls
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading
-from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.folder import RENEW_ELSEWHERE, BusFolder
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.nats.config import ServerTls
 from sealbus_broker.policy.bus_file import FILE
@@ -83,7 +83,7 @@ def check_server(tls: TlsFiles, host: str, *, is_own: bool) -> None:
         times = f"{facts.begins:%Y-%m-%dT%H:%M:%SZ} to {facts.ends:%Y-%m-%dT%H:%M:%SZ}"
         raise Unusable(
             f"{tls.cert} is not valid now, only from {times}",
-            hint=f"{_RENEW}; or is this machine's clock wrong?",
+            hint=f"{_RENEW if is_own else RENEW_ELSEWHERE}; or is this machine's clock wrong?",
         )
     address = reached_at(host)
     if not covers(facts, address):
