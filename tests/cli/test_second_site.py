@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from sealbus_broker.certificates import read
+from sealbus_broker.certificates import Pair, make_bus, read
 from sealbus_broker.server.process import find_binary
 from tests.cli.command import Ran, quickly
 
@@ -70,6 +72,33 @@ def test_login_is_made_once_and_the_door_closes_again(bus: Path) -> None:
     closed = (bus / ".sealbus/nats.conf").read_text()
     assert "leafnodes {" not in closed
     assert "SITE {" not in closed
+
+
+def test_renewed_certificate_of_the_bus_comes_to_the_site(bus: Path) -> None:
+    assert prepare(bus, "--tls-name", "bus.example.com", "--second-site", SITE).code == 0
+    ran = quickly("certs", "init", "--renew", cwd=bus)
+    assert "copy .sealbus/second-site again to the machine" in ran.err
+    state = bus / ".sealbus"
+    for file in ("ca.pem", "bus.pem", "bus.key"):
+        assert (state / "second-site" / file).read_bytes() == (state / file).read_bytes()
+    assert quickly("certs", "init", cwd=bus).err == ""
+
+
+def test_old_certificate_of_the_site_is_noted(bus: Path) -> None:
+    assert prepare(bus, "--tls-name", "bus.example.com", "--second-site", SITE).code == 0
+    state = bus / ".sealbus"
+    authority = Pair((state / "ca.pem").read_bytes(), (state / "ca.key").read_bytes())
+    old = make_bus(authority, "mybus", [SITE], datetime.now(UTC) - timedelta(days=80))
+    (state / "second-site/bus.pem").write_bytes(old.certificate)
+    (state / "second-site/bus.key").write_bytes(old.key)
+    assert ".sealbus/second-site/bus.pem: is due" in quickly("check", cwd=bus).out
+    shown = [
+        json.loads(one) for one in quickly("certs", "show", "--json", cwd=bus).out.splitlines()
+    ]
+    states = {one["file"]: one["state"] for one in shown}
+    assert states[".sealbus/second-site/bus.pem"] == "due"
+    assert quickly("certs", "init", cwd=bus).code == 0
+    assert quickly("check", cwd=bus).out == ""
 
 
 def test_each_node_of_a_cluster_has_a_door(bus: Path) -> None:

@@ -51,9 +51,9 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
     second call renews those that have less than a third of their life left. The addresses in
     bus.toml become tls://. Each bot with a key and credentials in the folder gets a certificate
     beside them, and the addresses in them. Credentials with [oidc] stay as they are.
-    The certificate of the bus is always for localhost too. The nodes of a cluster get the new
-    files in their folders below DIR/.sealbus/nodes. A bus that runs without TLS has to be started
-    again, and so have its bots.
+    The certificate of the bus is always for localhost too. The nodes of a cluster get the new files
+    in their folders below DIR/.sealbus/nodes, and a second site in DIR/.sealbus/second-site. A bus
+    that runs without TLS has to be started again, and so have its bots.
     """
     bus = BusFolder.find(folder)
     check_hosts(names)
@@ -63,6 +63,7 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
     written += authority.certify_bus(facts, names, now, renew=renew)
     _tell(written)
     _certify_nodes(bus, facts, now, renew=renew)
+    _copy(bus)
     facts = encrypted(facts)
     with reading(bus.path / "credentials"):
         files = bus.credential_files()
@@ -124,6 +125,8 @@ def show(as_json: bool, folder: str | None) -> None:
         found += sorted((bus.path / "credentials").glob("[!.]*.pem"))
     if nodes := node_certificates(bus):
         found += [bus.state / "nodes-ca.pem", *nodes]
+    with reading(bus.state):
+        found += bus.tls_copies()
     if not found:
         raise Unusable(
             f"there is no certificate in {readable(str(bus.path), 300)}",
@@ -182,16 +185,24 @@ def _tell(written: list[Path]) -> None:
 
 
 def _certify_nodes(bus: BusFolder, facts: BusFile, now: datetime, *, renew: bool) -> None:
-    """Renew the certificates of nodes, and give them the present one of the bus."""
-    certificates = node_certificates(bus)
-    if not certificates:
-        return
-    authority, _ = NodeAuthority.open(bus, facts.name, now)
-    _tell(authority.renew_all(now, renew=renew))
-    for certificate in certificates:
-        # The nodes of `sealbus up` read the files of the bus itself.
-        if (certificate.parent / "bus.pem").exists():
-            _tell(copy_tls(bus, certificate.parent))
+    """Renew the certificates with which nodes speak to each other."""
+    if node_certificates(bus):
+        authority, _ = NodeAuthority.open(bus, facts.name, now)
+        _tell(authority.renew_all(now, renew=renew))
+
+
+def _copy(bus: BusFolder) -> None:
+    """Give nodes and a second site the present certificate of the bus.
+
+    The nodes of `sealbus up` have no copy: they read the files of the bus itself.
+    """
+    with reading(bus.state):
+        copies = bus.tls_copies()
+    for copy in copies:
+        if written := copy_tls(bus, copy.parent):
+            _tell(written)
+            shown = readable(str(copy.parent), 300)
+            click.echo(f"copy {shown} again to the machine that it is for", err=True)
 
 
 def _facts(bus: BusFolder) -> BusFile:

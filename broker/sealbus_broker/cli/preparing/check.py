@@ -14,6 +14,7 @@ import click
 
 from sealbus.credentials import Credentials
 from sealbus.errors import CredentialsError, InvalidInput
+from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.shared.bus_options import dir_option
 from sealbus_broker.cli.shared.errors import Unusable
@@ -30,6 +31,7 @@ from sealbus_broker.relay.secrets import BusSecrets
 _RENEW: Final = "renew it: sealbus certs init"
 # `sealbus certs init` does nothing on a bus whose certificates are of another authority.
 _RENEW_NODE: Final = "renew it: sealbus prepare --cluster, or start sealbus up again"
+_COPY: Final = "copy the present one: sealbus prepare, with the options that the bus has"
 
 
 @click.command()
@@ -43,8 +45,9 @@ def check(folder: str | None, as_json: bool) -> int:
     If the folder has credentials, notes name those that do not work on this bus, and those that
     name only ended keys of the bus. Other notes name the bots that have no valid key, or none in
     two weeks, the keys that are older than the limit key_age, a rotation of the bus key that can be
-    finished, and the certificates of the bus and of its nodes that are due. The exit code is 0 if a
-    relay would load the folder, and 3 if not. The command starts nothing and changes nothing.
+    finished, and the certificates of the bus, of its nodes and of a second site that are due. The
+    exit code is 0 if a relay would load the folder, and 3 if not. The command starts nothing and
+    changes nothing.
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
@@ -145,16 +148,19 @@ def _ended_bus_keys(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem
 
 
 def _due_certificates(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Problem]:
-    """Notes about certificates of the bus and of its nodes that are to be renewed."""
+    """Notes about certificates of the bus, of its nodes and of a second site that are to be
+    renewed."""
     try:
         own = bus.own_tls()
         nodes = sorted((bus.state / "nodes").glob("*/node.pem"))
+        copies = [one for one in bus.tls_copies() if not _is_copy(one, own)]
     except (OSError, Unusable):
         return []
     hints: dict[Path, str] = {}
     if own is not None and own.cert is not None:
         hints[own.cert] = _RENEW if facts.tls is None else RENEW_ELSEWHERE
     hints |= dict.fromkeys(nodes, _RENEW if facts.tls is None else _RENEW_NODE)
+    hints |= dict.fromkeys(copies, _RENEW if facts.tls is None else _COPY)
     if not hints:
         return []  # a bus without TLS does not wait for the library
     from sealbus_broker.certificates import State, read
@@ -169,6 +175,16 @@ def _due_certificates(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Probl
                 shown = readable(os.path.relpath(file, bus.path), 300)
                 due.append(Problem(shown, 0, 0, what, hint=hint))
     return due
+
+
+def _is_copy(file: Path, own: TlsFiles | None) -> bool:
+    """Whether a copy of the certificate of the bus is as new as that, which has a note itself."""
+    if own is None or own.cert is None:
+        return False
+    try:
+        return file.read_bytes() == own.cert.read_bytes()
+    except OSError:
+        return False
 
 
 def _strange_keys(bus: BusFolder, policy: Policy) -> list[Problem]:

@@ -7,7 +7,8 @@
 ``.sealbus/second-site/*.pem`` and so on  the certificate of the bus, as a node has it
 ========================================  ==========================================================
 
-The login is made once. Another run of the command keeps it, and renews copies of certificates.
+The login is made once. Another run of the command keeps it, and renews copies of certificates. So
+does `sealbus certs init`.
 """
 
 from __future__ import annotations

@@ -173,6 +173,14 @@ class BusFolder:
             # The bus's own keys are in the same folder. Whoever reads those tells it better.
             return None
 
+    def tls_copies(self) -> list[Path]:
+        """The copies of the bus's own certificate, for nodes of a cluster and for a second site.
+
+        Raises :class:`OSError` if a folder cannot be read.
+        """
+        nodes = sorted((self.state / "nodes").glob("*/bus.pem"))
+        return [*nodes, *self.state.glob("second-site/bus.pem")]
+
     def tls(self, servers: tuple[str, ...] = ()) -> TlsFiles | None:
         """The certificates for connections to ``servers``, by default to those of the bus.
 
