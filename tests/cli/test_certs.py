@@ -194,7 +194,10 @@ class TestRepair:
         path = tls_bus / key
         path.write_bytes((tls_bus / "credentials/clock.key").read_bytes())
         before = everything(tls_bus)
+        told = run(tls_bus, "check").out
+        assert (f"{key}: is not the key of the certificate in bus.pem" in told) is ("bus" in key)
         run(tls_bus, "certs", "init")
+        assert run(tls_bus, "check").out == ""
         changed = {name for name, content in everything(tls_bus).items() if content != before[name]}
         assert changed == {key, key.replace(".key", ".pem")}
         TlsFiles(tls_bus / ".sealbus/ca.pem", path.with_suffix(".pem"), path).context()

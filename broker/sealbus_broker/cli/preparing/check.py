@@ -45,9 +45,9 @@ def check(folder: str | None, as_json: bool) -> int:
     If the folder has credentials, notes name those that do not work on this bus, and those that
     name only ended keys of the bus. Other notes name the bots that have no valid key, or none in
     two weeks, the keys that are older than the limit key_age, a rotation of the bus key that can be
-    finished, and the certificates of the bus, of its nodes and of a second site that are due. The
-    exit code is 0 if a relay would load the folder, and 3 if not. The command starts nothing and
-    changes nothing.
+    finished, the certificates of the bus, of its nodes and of a second site that are due, and a
+    private key that is not that of the bus's certificate. The exit code is 0 if a relay would load
+    the folder, and 3 if not. The command starts nothing and changes nothing.
     """
     bus = BusFolder.find(folder)
     loaded = load(bus.path)
@@ -163,7 +163,7 @@ def _due_certificates(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Probl
     hints |= dict.fromkeys(copies, _RENEW if facts.tls is None else _COPY)
     if not hints:
         return []  # a bus without TLS does not wait for the library
-    from sealbus_broker.certificates import State, read
+    from sealbus_broker.certificates import State, is_pair, read
 
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     due: list[Problem] = []
@@ -174,6 +174,12 @@ def _due_certificates(bus: BusFolder, facts: BusFile, now_ms: int) -> list[Probl
                 what = f"is {told.state(now).value}: it ends at {told.ends:%Y-%m-%dT%H:%M:%SZ}"
                 shown = readable(os.path.relpath(file, bus.path), 300)
                 due.append(Problem(shown, 0, 0, what, hint=hint))
+    if own is not None and own.cert is not None and own.key is not None:
+        with contextlib.suppress(OSError):  # a file that is not here, or not for this user
+            if not is_pair(own.cert.read_bytes(), own.key.read_bytes()):
+                what = f"is not the key of the certificate in {own.cert.name}"
+                shown = readable(os.path.relpath(own.key, bus.path), 300)
+                due.append(Problem(shown, 0, 0, what, hint=hints[own.cert]))
     return due
 
 
