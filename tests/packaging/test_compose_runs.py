@@ -181,6 +181,42 @@ def test_nats_writes_its_log_where_docker_looks_for_it(machine: Machine) -> None
     )
 
 
+def test_steps_of_the_readme_make_a_sound_folder(tmp_path: Path) -> None:
+    """`init` has made keys of its own, and the volume has those of the bus."""
+    assert sealbus("init", "own", cwd=tmp_path).code == 0
+    own, volume = tmp_path / "own", tmp_path / "bus"
+    (volume / ".sealbus").mkdir(mode=0o700, parents=True)
+    for name in ("policy.yaml", "schemas", "keys"):
+        subprocess.run(["cp", "-R", own / name, volume], check=True)
+    (tmp_path / "nats-config").mkdir()
+    assert Machine(tmp_path, free_port(), free_port()).run("prepare").code == 0
+    section = (ROOT / "README.md").read_text().partition("\n## Containers\n")[2]
+    one, two, three, four = re.findall(
+        r"^\d\. .*\n(?: {3}.*\n)*", section.partition("\n## ")[0], re.MULTILINE
+    )
+
+    subprocess.run(["cp", volume / "bus.toml", own], check=True)
+    deleted = re.search(r"[Dd]elete\s+`(\S+)`", one)
+    assert deleted is not None, one
+    (own / deleted[1]).unlink()
+    for name in ("ca.pem", "ca.key"):
+        assert name in two
+        subprocess.run(["cp", "-p", volume / ".sealbus" / name, own / ".sealbus"], check=True)
+    assert "sealbus check" in three
+    named = re.findall(r"^note: (credentials/\S+):", sealbus("check", cwd=own).out, re.MULTILINE)
+    assert named
+    for file in named:
+        (own / file).unlink()
+    assert "sealbus keys new BOT" in four
+    for file in named:
+        assert sealbus("keys", "new", Path(file).stem, cwd=own).code == 0
+    checked = sealbus("check", cwd=own)
+    assert (checked.code, checked.out) == (0, ""), checked.out
+    assert {Path(file).with_suffix(".pem").name for file in named} == {
+        one.name for one in (own / "credentials").glob("*.pem")
+    }
+
+
 def _a_bot_is_heard(machine: Machine) -> bool:
     """Whether a bot of the operator's own folder gets a verdict, as the README describes."""
     own, bus = machine.folder / "own", machine.folder / "bus"
