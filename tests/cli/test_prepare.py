@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sealbus_broker.certificates import read
+from sealbus_broker.server.folder import ServerFolder
 from tests.cli.command import Ran, quickly
 from tests.cli.folders import everything, facts
 
@@ -104,6 +105,27 @@ def test_files_of_another_authority_keep_their_paths(tls_bus: Path, tmp_path: Pa
     refused = prepare(tls_bus, "--tls-name", "a.example")
     assert refused.code == 1
     assert "names certificates of another authority" in refused.err
+
+
+@pytest.mark.parametrize("options", [[], ["--nats-conf", "link/nats.conf"]])
+def test_configuration_of_a_bus_that_runs_is_not_written(bus: Path, options: list[str]) -> None:
+    (bus / "link").symlink_to(bus / ".sealbus")
+    running = ServerFolder(bus / ".sealbus")  # as `sealbus up` has it
+    running.take()
+    running.write_config("its own")
+    before = everything(bus)
+    try:
+        ran = prepare(bus, *options)
+        assert ran.code == 1
+        assert "nats.conf is the configuration of a `sealbus up` that runs" in ran.err
+        assert "--nats-conf" in ran.err
+        assert everything(bus) == before
+        assert prepare(bus, "--nats-conf", "other.conf").code == 0
+        assert config(bus) == "its own"
+    finally:
+        running.release()
+    assert prepare(bus, *options).code == 0
+    assert config(bus) == (bus / "other.conf").read_text()
 
 
 @pytest.mark.parametrize(

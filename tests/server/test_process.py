@@ -126,6 +126,42 @@ async def test_killed_it_comes_back_with_its_messages(tmp_path: Path) -> None:
     await patiently(supervising)
 
 
+async def test_restart_and_reload_use_its_own_configuration(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    """Somebody else writes the file. With another store, all messages would be gone."""
+    file = tmp_path / "state/nats.conf"
+    await server.start()
+    own = file.read_text()
+    file.write_text(own.replace("jetstream", "elsewhere"))
+    assert server._reload()
+    assert file.read_text() == own
+
+    file.write_text(own.replace("jetstream", "elsewhere"))
+    supervising = asyncio.create_task(server.supervise())
+    first = server.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: server.pid not in (None, first), "another process")
+    assert file.read_text() == own
+    await server.stop()
+    await patiently(supervising)
+
+
+async def test_reload_without_its_configuration_does_not_happen(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "state/nats.conf"
+    await server.start()
+    file.unlink()
+    file.mkdir()
+    with capture_logs() as logs:
+        assert not server._reload()
+    assert [entry["event"] for entry in logs] == ["nats-server.not-reloaded"]
+    assert f"{file} cannot be written" in logs[0]["error"]
+    assert server.pid is not None
+
+
 async def test_a_taken_port_is_named(server: NatsServer, config: NatsConfig) -> None:
     with socket.socket() as other:
         other.bind((config.host, config.port))

@@ -21,6 +21,7 @@ from typing import IO, Final
 
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
+from sealbus_broker.policy.replace import replace_file
 from sealbus_broker.server.log import hint_for
 
 log = get_logger(__name__)
@@ -41,7 +42,7 @@ class ServerFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "nats.conf"
-        """The server's configuration, written anew at each start."""
+        """The server's configuration, as the lock's holder writes it before each start."""
         self.log_file = path / "nats.log"
         """The server's log."""
         self._pid_file = path / "nats.pid"
@@ -85,10 +86,28 @@ class ServerFolder:
             self._lock.close()
             self._lock = None
 
-    def write_config(self, text: str) -> None:
-        """Write the server's configuration. Raises :class:`ServerFailed`."""
+    def is_taken(self) -> bool:
+        """Whether somebody holds the lock. Raises ``OSError``: the lock file cannot be read."""
         try:
-            self.config_file.write_text(text)
+            with self._lock_file.open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def write_config(self, text: str) -> None:
+        """Write the server's configuration as a whole, unless it is there already.
+
+        Raises:
+            ServerFailed: The file cannot be written.
+        """
+        file = self.config_file
+        try:
+            # A restart needs no room on a disk that is full.
+            if not file.exists() or file.read_bytes() != text.encode():
+                replace_file(file, text)
         except OSError as error:
             raise _unwritable(self.config_file, error) from None
 

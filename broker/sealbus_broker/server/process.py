@@ -189,6 +189,8 @@ class NatsServer:
         self._log = ServerLog(self._folder.log_file)
         self._process: asyncio.subprocess.Process | None = None
         """The child, or the last one that there was."""
+        self._text = ""
+        """The text of its configuration."""
         self._stopping = asyncio.Event()
         """Set by :meth:`stop`, and never cleared: a stopped server is not started again."""
         self._serves = False
@@ -248,7 +250,6 @@ class NatsServer:
         try:
             await self._folder.end_leftover(binary)
             check_port(self._config.host, self._config.port, self._folder.last_pid())
-            self._folder.write_config(render(self._config))
             await self._spawn(binary)
             await self._wait_until_it_serves()
         except BaseException:
@@ -335,6 +336,11 @@ class NatsServer:
         # One that does not serve yet may not have its handler for the signal.
         if process is None or process.returncode is not None or not self._serves:
             return False
+        try:
+            self._folder.write_config(self._text)
+        except ServerFailed as error:
+            log.warning("nats-server.not-reloaded", error=error.what, hint=error.hint)
+            return False
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGHUP)
         return True
@@ -349,6 +355,8 @@ class NatsServer:
         self._serves = False
         try:
             with self._begin_log() as output:
+                # Before each start, because the file may not be as this process wrote it.
+                self._folder.write_config(self._text)
                 # Output goes to a file, because a pipe that nobody reads stalls the server. The
                 # session is new, because Ctrl-C is for the relay, which stops the server in order.
                 self._process = await start_child(
@@ -366,14 +374,15 @@ class NatsServer:
         self._folder.write_pid(self._process.pid)
 
     def _begin_log(self) -> IO[bytes]:
-        """Return the file for the server's output. A server whose log cannot be written runs
-        without one."""
+        """Render the configuration, and return the file for the server's output. A server whose log
+        cannot be written runs without one."""
+        self._text = render(self._config)
         try:
             return self._log.begin()
         except OSError as error:
             tell_unwritten(self._folder.log_file, error)
         # nats-server would open the file itself, and end.
-        self._folder.write_config(render(replace(self._config, log_file=None)))
+        self._text = render(replace(self._config, log_file=None))
         return Path(os.devnull).open("wb")
 
     async def _watch(self) -> _Ended:

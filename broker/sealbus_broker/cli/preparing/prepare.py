@@ -3,6 +3,7 @@ cluster."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
 from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable
-from sealbus_broker.cli.shared.files import reading, writing
+from sealbus_broker.cli.shared.files import reading
 from sealbus_broker.cli.shared.folder import BusFolder, encrypted
 from sealbus_broker.cli.shared.options import DIGITS, WholeNumber, sync_interval
 from sealbus_broker.cli.tls.embedded_tls import (
@@ -29,6 +30,7 @@ from sealbus_broker.escape import readable
 from sealbus_broker.nats.config import ROUTES_PORT, NatsConfig, ServerTls, render
 from sealbus_broker.nats.sites import LEAF_PORT
 from sealbus_broker.policy.bus_file import BusFile, address
+from sealbus_broker.server.folder import ServerFolder
 
 if TYPE_CHECKING:
     from sealbus_broker.cli.preparing.second_site import Site
@@ -166,7 +168,7 @@ def prepare(
 
     The configuration has no secret in it. The command prints the bus's public key. It writes the
     key into bus.toml, with the address at which bots find the server: --server, or in a new
-    bus.toml --listen.
+    bus.toml --listen. It does not write the configuration on which a `sealbus up` runs.
 
     Where the bus has certificates, the server speaks mutual TLS 1.3 and nothing else. It reads
     them from the paths that they have here, or from --tls-dir under the same names.
@@ -195,6 +197,9 @@ def prepare(
         all_nodes = nodes_of(bus, nodes, routes_port)
     bus.check_before_keys()
     secrets = bus.open_secrets(new_keys=new_keys)
+    target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
+    if not cluster:
+        _check_unused(target)
     policy = bus.policy(secrets.bus.public)
     site = _site(bus, second_site, site_port, site_dir, store, sync)
     if all_nodes is not None:
@@ -206,7 +211,6 @@ def prepare(
         bus.record(prepare_cluster(bus, secrets, policy, options))
         click.echo(secrets.bus.public.text)
         return
-    target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
     known = bus.bus_file() or bus.found_at(policy.bus, secrets.bus.public, host, port)
     known = encrypted(known) if has_tls else known
     if tls_names:
@@ -234,9 +238,7 @@ def prepare(
         tls=tls,
         second_site=None if site is None or tls is None else site.door(host, tls),
     )
-    with writing(target):
-        target.write_text(render(config))
-    click.echo(f"wrote {target}", err=True)
+    _write(target, config)
     if site is not None:
         site.say(site.write(secrets, [(address(known.servers[0])[0], 0)]))
         if is_loopback(host) and not is_loopback(site.host):
@@ -330,6 +332,28 @@ def _place(listen: str) -> tuple[str, int]:
             f"--listen {readable(listen, 80)} is not an address", hint="like 0.0.0.0:4222"
         )
     return host.strip("[]"), int(port)
+
+
+def _check_unused(config: Path) -> None:
+    """Raise :class:`Unusable` if a server of `sealbus up` runs on the file ``config``."""
+    file = Path(os.path.realpath(config))
+    folder = ServerFolder(file.parent)
+    with reading(folder.path):
+        is_used = file == folder.config_file and folder.is_taken()
+    if is_used:
+        raise Unusable(
+            f"{readable(str(config), 300)} is the configuration of a `sealbus up` that runs",
+            hint="stop it before, or name another file with --nats-conf",
+        )
+
+
+def _write(target: Path, config: NatsConfig) -> None:
+    """Write the configuration as a whole. Raises :class:`Unusable`."""
+    # A command line that is refused does not wait for the library of certificates.
+    from sealbus_broker.cli.tls.cert_files import put_new
+
+    for file in put_new(target, render(config).encode(), 0o644):
+        click.echo(f"wrote {file}", err=True)
 
 
 def _certify(bus: BusFolder, facts: BusFile, names: tuple[str, ...]) -> None:
