@@ -132,6 +132,36 @@ async def test_bus_that_has_grown_before_loses_nothing(tmp_path: Path) -> None:
     assert all(file.exists() for file in (folder.config.store_dir / "c", kept, there))
 
 
+async def test_growth_keeps_others_from_the_single_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that another `sealbus up` accepts meanwhile would be lost."""
+    folder = Folder(tmp_path)
+    await folder.fill()
+    steps = []
+
+    def watch(name: str) -> None:
+        step = getattr(cluster_module, name)
+
+        async def watched(*arguments: Any) -> Any:
+            with pytest.raises(ServerFailed, match="runs already"):
+                await NatsServer(folder.config, folder.bus.state).start()
+            steps.append(name)
+            return await step(*arguments)
+
+        monkeypatch.setattr(cluster_module, name, watched)
+
+    for name in ("describe", "_copy", "_adopt"):
+        watch(name)
+    nodes = folder.cluster()
+    await nodes.start()
+    try:
+        assert steps == ["describe", "_copy", "_adopt"]
+        assert not ServerFolder(folder.bus.state).is_taken()
+    finally:
+        await nodes.stop()
+
+
 async def test_node_that_runs_loses_nothing(tmp_path: Path) -> None:
     """Somebody else lets the bus grow at the same time."""
     folder = Folder(tmp_path)

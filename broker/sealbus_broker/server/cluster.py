@@ -20,8 +20,9 @@ grown       the store of the single server has another name      the cluster goe
 Where both names are there, a single server has run after a growth. Then the start fails, and
 nothing is touched.
 
-No relay and no bot can store a message before *grown*, because the nodes listen on other ports
-until then. So nothing is lost that was accepted.
+No relay and no bot can store a message before *grown*. The nodes listen on other ports until then,
+and another `sealbus up` cannot serve the single store, because its folder is locked. So nothing is
+lost that was accepted.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ class LocalCluster:
                 grown once before.
         """
         if self._growth is not None:
-            await _grow(self._growth, self._login)
+            with self._growth.single.held():
+                await _grow(self._growth, self._login)
         try:
             log.info(
                 "cluster.starts",
@@ -215,7 +217,7 @@ async def _wait_for_leader(nc: Client) -> None:
 
 
 async def _grow(growth: Growth, login: Login) -> None:
-    """Give the streams of the single server to the nodes."""
+    """Give the streams of the single server to the nodes. The caller holds its folder."""
     began = time.monotonic()
     single, first = growth.single, growth.nodes[0]
     kept = single.store.with_name(KEPT)

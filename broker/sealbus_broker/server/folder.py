@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -36,7 +37,7 @@ _LOOK_S: Final = 0.02
 class ServerFolder:
     """The private folder of one server: *free*, or *taken* from :meth:`take` to :meth:`release`.
 
-    A process that ends in any way frees it.
+    Within :meth:`held` it stays taken. A process that ends in any way frees it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,6 +53,23 @@ class ServerFolder:
         locked."""
         self._lock: IO[str] | None = None
         """The open lock file, while this process holds the lock."""
+        self._is_held = False
+        """Within :meth:`held`, where :meth:`take` and :meth:`release` do nothing."""
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock for the whole body, in which servers may start and stop.
+
+        Raises:
+            ServerFailed: As :meth:`take`.
+        """
+        self.take()
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self.release()
 
     def take(self) -> None:
         """Lock the folder until :meth:`release`, or until this process ends.
@@ -59,6 +77,8 @@ class ServerFolder:
         Raises:
             ServerFailed: Another process holds the lock, or the folder cannot be written.
         """
+        if self._is_held:
+            return
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = self._lock_file.open("w")
@@ -77,7 +97,7 @@ class ServerFolder:
     def release(self) -> None:
         """Forget the server and release the lock. Do nothing where this process does not hold
         it."""
-        if self._lock is not None:
+        if self._lock is not None and not self._is_held:
             # While the lock is held: the next owner may write its own at once.
             try:
                 self._pid_file.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
@@ -256,6 +257,14 @@ class NatsServer:
             # Also where the start was cancelled: the child and the lock must not stay.
             await self.stop()
             raise
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep the folder from others for the whole body, in which the server may start and stop.
+
+        Raises:
+            ServerFailed: A server runs in the folder.
+        """
+        return self._folder.held()
 
     @contextlib.asynccontextmanager
     async def emptied(self) -> AsyncIterator[None]:
