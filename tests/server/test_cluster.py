@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -180,6 +182,50 @@ async def test_node_that_runs_loses_nothing(tmp_path: Path) -> None:
         other.release()
 
 
+@pytest.mark.parametrize("failing", ["a file", "a folder"])
+async def test_copy_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """It would fill the disk of the single server."""
+    source, target = tmp_path / "store", tmp_path / "copy"
+    (source / "streams").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (source / name).touch()
+    module, name = (shutil, "copy2") if failing == "a file" else (os, "makedirs")
+    do, tried = getattr(module, name), []
+
+    def fail_the_second_time(*arguments: Any, **options: Any) -> Any:
+        tried.append(arguments)
+        if len(tried) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target / "x"))
+        return do(*arguments, **options)
+
+    monkeypatch.setattr(module, name, fail_the_second_time)
+    with pytest.raises(ServerFailed) as told:
+        await cluster_module._copy(source, target)
+    where = f"the store {source} cannot be copied to {target}: "
+    assert told.value.what.startswith(where)
+    assert "No space left on device" in told.value.what
+    assert "[(" not in told.value.what
+    assert told.value.hint == "the disk is full: free space where the bus folder is"
+    assert len(tried) == 2
+    assert not target.exists()
+
+
+async def test_growth_without_room_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    await folder.fill()
+    state = folder.bus.state
+    monkeypatch.setattr(cluster_module, "ROOM_BYTES", 2**62)
+    with pytest.raises(ServerFailed, match=r"node-1 has room for .* MiB, and a growth needs") as no:
+        await folder.cluster().start()
+    assert str(state / "jetstream") in str(no.value.hint)
+    assert (state / "jetstream").exists()
+    assert not (state / "nodes/node-1/jetstream").exists()
+
+
 async def test_cancelled_copy_ends_after_the_file_in_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,8 +234,10 @@ async def test_cancelled_copy_ends_after_the_file_in_hand(
     for name in ("a", "b"):
         (source / name).touch()
     copy2, began, go = shutil.copy2, threading.Event(), threading.Event()
+    copied = []
 
     def copy_slowly(one: str, other: str) -> str:
+        copied.append(one)
         began.set()
         go.wait(PATIENCE_S)
         return copy2(one, other)
@@ -208,5 +256,6 @@ async def test_cancelled_copy_ends_after_the_file_in_hand(
         go.set()
     with pytest.raises(asyncio.CancelledError):
         await patiently(copying)
-    assert len(list(target.iterdir())) == 1
+    assert len(copied) == 1
+    assert not target.exists()
     assert asyncio.all_tasks() == before

@@ -47,7 +47,8 @@ from sealbus_broker.errors import ServerFailed, StreamsAway
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.adoption import Described, adopt, describe
 from sealbus_broker.nats.jetstream import API
-from sealbus_broker.server.process import NatsServer
+from sealbus_broker.server.log import hint_for
+from sealbus_broker.server.process import ROOM_BYTES, Disk, NatsServer
 
 log = get_logger(__name__)
 
@@ -63,6 +64,8 @@ ASK_S: Final = 0.5
 
 AGAIN_S: Final = 0.25
 """The pause before a cluster without a leader is asked again."""
+
+MIB: Final = 1024 * 1024
 
 KEPT: Final = "jetstream.single"
 """The name of the single server's store, once the cluster has its streams."""
@@ -168,17 +171,14 @@ class LocalCluster:
 
 
 async def _copy(source: Path, target: Path) -> None:
-    """Copy a store. A cancellation ends the copying after the file in hand."""
+    """Copy a store, and leave no part of it after a failure. A cancellation ends the copying after
+    the file in hand.
+
+    Raises:
+        ServerFailed: The disk has too little room, or a file cannot be copied.
+    """
     given_up = threading.Event()
-
-    def copy(one: str, other: str) -> str:
-        if given_up.is_set():
-            raise _GivenUp
-        return shutil.copy2(one, other)
-
-    copying = asyncio.create_task(
-        asyncio.to_thread(shutil.copytree, source, target, copy_function=copy)
-    )
+    copying = asyncio.create_task(asyncio.to_thread(_copy_all, source, target, given_up))
     try:
         await asyncio.shield(copying)
     except asyncio.CancelledError:
@@ -189,6 +189,48 @@ async def _copy(source: Path, target: Path) -> None:
                 await asyncio.wait([copying])
         copying.exception()  # it is known, so asyncio has nothing to report
         raise
+
+
+def _copy_all(source: Path, target: Path, given_up: threading.Event) -> None:
+    def copy(one: str, other: str) -> str:
+        if given_up.is_set():
+            raise _GivenUp
+        try:
+            return shutil.copy2(one, other)
+        except OSError as error:
+            # copytree() would try all other files, and raise a list of errors.
+            raise _not_copied(source, target, error) from None
+
+    try:
+        _check_room(source, target)
+        shutil.copytree(source, target, copy_function=copy)
+    except BaseException as error:
+        # It would fill the disk of the single server, which goes on.
+        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _not_copied(source, target, error) from None
+        raise
+
+
+def _check_room(source: Path, target: Path) -> None:
+    files = [file.stat().st_size for file in source.rglob("*") if file.is_file()]
+    needed, free = sum(files) + ROOM_BYTES, Disk(target.parent).free_bytes
+    if free < needed:
+        raise ServerFailed(
+            f"the disk of {target.parent} has room for {free / MIB:,.0f} MiB, and a growth needs"
+            f" {needed / MIB:,.0f} MiB there",
+            hint=f"free space there, and start again; the store of the single server is"
+            f" untouched: {source}",
+        )
+
+
+def _not_copied(source: Path, target: Path, error: OSError) -> ServerFailed:
+    # An error of copytree() is a list of them.
+    why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+    return ServerFailed(
+        f"the store {source} cannot be copied to {target}: {why}",
+        hint=hint_for(str(why)) or f"the store of the single server is untouched: {source}",
+    )
 
 
 class _GivenUp(Exception):
