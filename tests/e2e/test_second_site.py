@@ -180,6 +180,10 @@ async def test_mirror_catches_up_and_becomes_the_bus(sites: Sites) -> None:
     assert heard == [*(f"{number}" for number in range(20)), "new"]
 
 
+async def _is_fed(sites: Sites) -> bool:
+    return (await sites.mirror()).is_fed
+
+
 async def _is_silent(sites: Sites) -> bool:
     return not (await sites.mirror()).is_fed
 
@@ -219,6 +223,106 @@ async def test_lost_second_site_begins_anew(sites: Sites) -> None:
     assert (ran.code, "made the mirror" in ran.err) == (0, True), ran.err
     await until(lambda: sites.has_all_of(4), "the new mirror has all messages")
     assert await sites.accepted(sites.urls[0]) == await sites.accepted(sites.urls[1])
+
+
+async def _end(relay: ForkedProgram) -> None:
+    relay.kill()
+    await relay.wait()
+
+
+async def _publish(sites: Sites, *texts: str) -> None:
+    async with sites.bot("greeter", sites.urls[0]) as bot:
+        for text in texts:
+            await bot.publish(SUBJECT, {"text": text}, timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("is_restored", [True, False], ids=["a backup", "an empty store"])
+async def test_mirror_does_not_follow_another_history(sites: Sites, is_restored: bool) -> None:
+    """It would keep lost messages in the places of new ones, without an error."""
+    sites.start("first", sites.path / ".sealbus/nats.conf")
+    sites.start("second", sites.site / "nats.conf")
+    relay = await sites.relay(sites.urls[0], "relay-1")
+    assert (await sites.command("mirror", "start", sites.urls[1])).code == 0
+    await _publish(sites, "0", "1")
+    assert (await sites.command("backup", "saved")).code == 0
+    await _publish(sites, "lost", "lost", "lost")
+    await until(lambda: sites.has_all_of(6), "the mirror has the probe and all messages")
+    await _end(relay)
+    await end(sites.servers["first"])
+
+    shutil.rmtree(sites.folder / "stores/jetstream")
+    sites.start("again", sites.path / ".sealbus/nats.conf")
+    if is_restored:
+        ran = await sites.command("restore", "saved")
+        assert ran.code == 0, ran.err
+    await sites.relay(sites.urls[0], "relay-2")
+    await _publish(sites, *(f"{number}" for number in range(2, 8)))
+    await until(lambda: _is_silent(sites), "nobody feeds the mirror")
+    assert (await sites.command("mirror", "show", sites.urls[1])).code == 3
+    ran = await sites.command("mirror", "start", sites.urls[1])
+    assert (ran.code, "its last message is not the one that" in ran.err) == (1, True), ran.err
+    assert "the store of the second site away" in ran.err
+    assert (await sites.mirror()).last == 6
+
+    await end(sites.servers["second"])
+    shutil.rmtree(sites.folder / "stores/second-site")
+    sites.start("empty", sites.site / "nats.conf")
+    ran = await sites.command("mirror", "start", sites.urls[1])
+    assert (ran.code, "made the mirror" in ran.err) == (0, True), ran.err
+    here = await sites.accepted(sites.urls[0])
+    await until(lambda: sites.has_all_of(len(here)), "the mirror has all messages")
+    assert await sites.accepted(sites.urls[1]) == here
+
+
+async def test_mirror_of_the_restored_history_goes_on(sites: Sites) -> None:
+    """The backup has all messages that the mirror has."""
+    sites.start("first", sites.path / ".sealbus/nats.conf")
+    sites.start("second", sites.site / "nats.conf")
+    relay = await sites.relay(sites.urls[0], "relay-1")
+    assert (await sites.command("mirror", "start", sites.urls[1])).code == 0
+    await _publish(sites, "0", "1")
+    await until(lambda: sites.has_all_of(3), "the mirror has the probe and both messages")
+    assert (await sites.command("backup", "saved")).code == 0
+    await _end(relay)
+    await end(sites.servers["first"])
+    shutil.rmtree(sites.folder / "stores/jetstream")
+    sites.start("again", sites.path / ".sealbus/nats.conf")
+    assert (await sites.command("restore", "saved")).code == 0
+    await sites.relay(sites.urls[0], "relay-2")
+    await _publish(sites, "2")
+    ran = await sites.command("mirror", "start", sites.urls[1])
+    assert (ran.code, "the mirror is there" in ran.err) == (0, True), ran.err
+    here = await sites.accepted(sites.urls[0])
+    await until(lambda: sites.has_all_of(len(here)), "the mirror has all messages")
+    assert await sites.accepted(sites.urls[1]) == here
+
+
+async def test_show_notices_a_first_site_that_went_back(sites: Sites) -> None:
+    """Somebody gives nats-server an old copy of its store, which has the consumer too."""
+    sites.start("first", sites.path / ".sealbus/nats.conf")
+    sites.start("second", sites.site / "nats.conf")
+    relay = await sites.relay(sites.urls[0], "relay-1")
+    assert (await sites.command("mirror", "start", sites.urls[1])).code == 0
+    await _publish(sites, "0")
+    await end(sites.servers["first"])
+    store = sites.folder / "stores/jetstream"
+    shutil.copytree(store, sites.folder / "old")
+    sites.start("on", sites.path / ".sealbus/nats.conf")
+    await _publish(sites, *["lost"] * 4)
+    await until(lambda: sites.has_all_of(6), "the mirror has the probe and all messages")
+    ran = await sites.command("mirror", "show", sites.urls[1])
+    assert ran.code == 0, ran.err
+    await _end(relay)
+    await end(sites.servers["on"])
+    shutil.rmtree(store)
+    (sites.folder / "old").rename(store)
+    sites.start("back", sites.path / ".sealbus/nats.conf")
+    await sites.relay(sites.urls[0], "relay-2")
+    await _publish(sites, "1")
+    await until(lambda: _is_fed(sites), "the first site feeds the mirror")
+    ran = await sites.command("mirror", "show", sites.urls[1], "--json")
+    told = json.loads(ran.out.splitlines()[0])
+    assert (ran.code, told["problem"]) == (3, mirror.ANOTHER_HISTORY), ran.out
 
 
 async def test_relay_does_not_run_on_a_mirror(sites: Sites) -> None:

@@ -20,6 +20,13 @@ promoted  it is the ACCEPTED of a bus. It never becomes a mirror again
 goes on behind the last message that came. Messages that the first site has dropped meanwhile, by
 their age, are missing in the mirror as well.
 
+**A first site that lost its store**, or went back to an earlier one, gives sequences a second time.
+JetStream ignores each message whose sequence the mirror has, and names no error (2.15.1). So
+:func:`begin` and :func:`has_another_history` compare the last message of the mirror with the one of
+the first site. A consumer that feeds the mirror hides the difference once the first site has
+overtaken it. An empty store has no such consumer, and :mod:`sealbus_broker.nats.snapshots` removes
+the one of a backup. So the mirror stands still until :func:`begin` has compared.
+
 **The ledger of a promoted stream** does not know the messages that were accepted and had not come.
 So it is complete only from the promotion on, as after :mod:`sealbus_broker.nats.snapshots`, and
 relays refuse older nonces.
@@ -58,7 +65,15 @@ a second, more than a bus accepts. JetStream bounds their bytes as well."""
 ALIVE_S: Final = 10.0
 """The first site has spoken within this time, or it is taken for gone. It speaks each second."""
 
+NEARLY_DROPPED_S: Final = 10.0
+"""A message that is to be dropped within this time may be gone at the second site already."""
+
+ANOTHER_HISTORY: Final = "its last message is not the one that the first site has"
+"""The problem of a mirror with :func:`has_another_history`."""
+
 _NS: Final = 1_000_000_000
+
+_FIRST_UNREAD: Final = f"the {ACCEPTED} of the bus cannot be read"
 
 _UNREAD: Final = f"the second site's {ACCEPTED} cannot be read"
 
@@ -94,7 +109,7 @@ class Mirror:
     """How long the first site has said nothing. ``None``: it has not spoken since nats-server has
     started."""
     problem: str | None
-    """The error that JetStream names. ``None``: there is none."""
+    """Why it does not follow, such as an error that JetStream names. ``None``: nothing is known."""
 
     @property
     def is_fed(self) -> bool:
@@ -111,12 +126,10 @@ async def begin(first: Client, second: Client, policy: Policy) -> bool:
         policy: The policy of the bus.
 
     Raises:
-        StreamsUnusable: A site does not answer, the second one has an ACCEPTED of its own, or the
-            first one has a mirror.
+        StreamsUnusable: A site does not answer, the second one has an ACCEPTED of its own, the
+            first one has a mirror, or the mirror has another history.
     """
-    here = await ask_well(
-        first, f"STREAM.INFO.{ACCEPTED}", None, ASK_S, f"the {ACCEPTED} of the bus cannot be read"
-    )
+    here = await ask_well(first, f"STREAM.INFO.{ACCEPTED}", None, ASK_S, _FIRST_UNREAD)
     if here["config"].get("mirror"):
         # Its consumer would feed the mirror with itself.
         raise StreamsUnusable(
@@ -129,6 +142,13 @@ async def begin(first: Client, second: Client, policy: Policy) -> bool:
         raise StreamsUnusable(
             f"the second site has a stream {ACCEPTED} already, which is no mirror",
             hint="name the nats-server of the second site; it begins with an empty store",
+        )
+    if not is_new and await has_another_history(first, second):
+        raise StreamsUnusable(
+            f"the mirror cannot follow: {ANOTHER_HISTORY}, because that site has lost its store, or"
+            " has an earlier one",
+            hint="move the store of the second site away, start nats-server there with an empty"
+            " one, and say this again",
         )
     what = f"the consumer {MIRROR} of {ACCEPTED} cannot be read"
     call = f"CONSUMER.INFO.{ACCEPTED}.{MIRROR}"
@@ -150,6 +170,37 @@ async def begin(first: Client, second: Client, policy: Policy) -> bool:
 async def look(second: Client) -> Mirror:
     """Return how the mirror is. Raises :class:`StreamsUnusable`, also where there is none."""
     return _read(await _mirror(second))
+
+
+async def has_another_history(first: Client, second: Client) -> bool:
+    """Whether the last message of the mirror is not the one that the first site has.
+
+    Args:
+        first: A relay's login at the bus.
+        second: A relay's login at the second site.
+
+    Raises:
+        StreamsUnusable: A site does not answer, or there is no mirror.
+    """
+    # The mirror first: what it has by now, the first site has had before.
+    info = await _mirror(second)
+    last = int(info["state"]["last_seq"])
+    if last == 0:
+        return False
+    here = await ask_well(first, f"STREAM.INFO.{ACCEPTED}", None, ASK_S, _FIRST_UNREAD)
+    if here["state"]["last_seq"] < last:
+        return True
+    call, body = f"STREAM.MSG.GET.{ACCEPTED}", {"seq": last}
+    original = await _if_there(first, call, _FIRST_UNREAD, body)
+    if original is None:
+        # It has dropped that message by its age, and so all messages before. None can be missed.
+        return False
+    copy = await _if_there(second, call, _UNREAD, body)
+    if copy is None:
+        # Unless it was dropped by its age, the mirror has never had it.
+        age_s = (time_ms(info["ts"]) - time_ms(original["message"]["time"])) / 1000
+        return age_s + NEARLY_DROPPED_S < int(info["config"]["max_age"]) / _NS
+    return bool(copy["message"] != original["message"])
 
 
 async def promote(second: Client, policy: Policy) -> int:
@@ -176,9 +227,9 @@ async def promote(second: Client, policy: Policy) -> int:
     return int(made["state"]["last_seq"])
 
 
-async def _if_there(nc: Client, call: str, what: str) -> Json | None:
-    """Make a call of the API. ``None``: there is no such stream or consumer."""
-    found = await ask(nc, call, None, ASK_S)
+async def _if_there(nc: Client, call: str, what: str, body: Json | None = None) -> Json | None:
+    """Make a call of the API. ``None``: there is no such stream, consumer or message."""
+    found = await ask(nc, call, body, ASK_S)
     if is_missing(found):
         return None
     if "error" in found:

@@ -18,6 +18,9 @@ A ledger that comes back from a file has forgotten the messages that were accept
 :func:`restore` writes into its metadata that it is complete only from now on
 (:data:`~sealbus_broker.nats.provision.COMPLETE_SINCE`), and relays refuse older nonces.
 
+A mirror at a second site may have messages that came after the backup. So :func:`restore` ends its
+feeding, and `sealbus mirror start` compares the sites before it begins it again.
+
 When the connection is lost, a call fails. A folder that was not finished is not used: the files
 get their names at the end.
 """
@@ -44,6 +47,7 @@ from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.connections import list_sessions
 from sealbus_broker.nats.jetstream import Json, ask, ask_well, is_missing, refused
 from sealbus_broker.nats.provision import COMPLETE_SINCE, NODES_S, with_replicas
+from sealbus_broker.nats.sites import MIRROR
 from sealbus_broker.nats.streams import STREAMS
 
 log = get_logger(__name__)
@@ -168,6 +172,16 @@ async def restore(
     for stream, facts in known.items():
         await _restore(nc, stream, facts, folder / stream / ARCHIVE, given, nodes_by)
         told(stream, int(facts["state"]["messages"]))
+    await _stop_the_mirror(nc)
+
+
+async def _stop_the_mirror(nc: HardenedClient) -> None:
+    """Remove the consumer that feeds a mirror. The mirror may have messages that came after the
+    backup, and would not notice the new ones in their places (:mod:`sealbus_broker.nats.mirror`).
+    """
+    gone = await ask(nc, f"CONSUMER.DELETE.{ACCEPTED}.{MIRROR}", None, CHUNK_S)
+    if "error" in gone and not is_missing(gone):
+        raise refused(f"the consumer {MIRROR} of {ACCEPTED} cannot be removed", gone["error"])
 
 
 async def _server_time_ms(nc: HardenedClient) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
+from sealbus.errors import ConnectionFailed
 from sealbus.nats.addresses import check_servers
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
@@ -14,7 +15,7 @@ from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
 from sealbus_broker.escape import json_line, readable
-from sealbus_broker.nats.mirror import Mirror, begin
+from sealbus_broker.nats.mirror import ANOTHER_HISTORY, Mirror, begin, has_another_history
 from sealbus_broker.nats.mirror import look as look_at
 from sealbus_broker.nats.mirror import promote as make_stream
 
@@ -38,7 +39,8 @@ _second = click.argument("second", metavar="SECOND")
 def start(second: str, folder: str | None, servers: tuple[str, ...]) -> None:
     """Make the mirror at SECOND. Both sites run.
 
-    Say it again after a change of `retention`, and after the second site has lost its disk.
+    Say it again after a change of `retention`, after the second site has lost its disk, and after
+    `sealbus restore`.
     """
     there = check_servers((second,))
     bus = BusFolder.find(folder)
@@ -61,20 +63,33 @@ def start(second: str, folder: str | None, servers: tuple[str, ...]) -> None:
 @mirror.command()
 @_second
 @dir_option
+@server_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(second: str, folder: str | None, as_json: bool) -> None:
+def show(second: str, folder: str | None, servers: tuple[str, ...], as_json: bool) -> None:
     """Show how far the mirror at SECOND is. The exit code is 3 if the first site does not feed it.
 
-    The number of messages that it is behind is of the last time when the first site spoke.
+    The number of messages that it is behind is of the last time when the first site spoke. The exit
+    code is 3 too if the last message of the mirror is not the one that the first site has.
     """
     there = check_servers((second,))
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
 
     async def work(_: Stop) -> Mirror:
-        tls = bus.tls(there)
-        async with as_relay(there, secrets, "sealbus mirror", CONNECT_S, tls) as nc:
-            return await look_at(nc)
+        name = "sealbus mirror"
+        async with as_relay(there, secrets, name, CONNECT_S, bus.tls(there)) as second_nc:
+            found = await look_at(second_nc)
+            # A first site that does not feed the mirror is told anyway. It may be lost.
+            if not found.is_fed or found.problem is not None:
+                return found
+            here, tls = bus.servers(servers), bus.tls(servers)
+            try:
+                async with as_relay(here, secrets, name, CONNECT_S, tls) as first_nc:
+                    differs = await has_another_history(first_nc, second_nc)
+            except ConnectionFailed as error:
+                bus.talk.note(f"the mirror was not compared with the first site: {error.what}")
+                return found
+            return replace(found, problem=ANOTHER_HISTORY) if differs else found
 
     found = run(work)
     if as_json:
@@ -85,8 +100,9 @@ def show(second: str, folder: str | None, as_json: bool) -> None:
         silent = "since it started" if found.silent_s is None else f"for {found.silent_s:.0f} s"
         raise AnsweredNo(
             f"the first site has not spoken {silent}",
-            hint="look into the logs of both nats-servers; messages that are accepted meanwhile"
-            " are at the first site alone",
+            hint="look into the logs of both nats-servers, and after `sealbus restore` say"
+            " `sealbus mirror start`; messages that are accepted meanwhile are at the first site"
+            " alone",
         )
     if found.problem is not None:
         raise AnsweredNo(
