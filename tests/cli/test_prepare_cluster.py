@@ -108,6 +108,69 @@ def test_nodes_on_one_machine_have_ports_of_their_own(bus: Path) -> None:
     assert ports == [6222, 6223, 6224]
 
 
+def test_nodes_on_one_machine_are_monitored_on_other_ports(bus: Path) -> None:
+    hosts = ("127.0.0.1:5001", "localhost:5002", "n1.example.com")
+    ran = prepare(bus, "--monitor-port", "8222", hosts=hosts)
+    assert ran.code == 0, ran.err
+    found = contents(bus)
+    for name, port in (
+        ("127.0.0.1-5001", 8222),
+        ("localhost-5002", 8223),
+        ("n1.example.com-4222", 8222),
+    ):
+        assert f'http: "127.0.0.1:{port}"' in found[f"{name}/nats.conf"].decode()
+    assert "6223 for the other nodes and 8223 for monitoring" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("hosts", "options", "told"),
+    [
+        (
+            ("a", "a:4223", "b"),
+            ("--monitor-port", "6222"),
+            "--routes-port and --monitor-port both need port 6222 of a",
+        ),
+        (
+            ("a", "a:8222", "b"),
+            ("--monitor-port", "8222"),
+            "--monitor-port and --node both need port 8222 of a",
+        ),
+        (
+            ("a", "a:4223", "b"),
+            ("--routes-port", "4223"),
+            "--routes-port and --node both need port 4223 of a",
+        ),
+        (
+            ("a", "b", "c"),
+            ("--second-site", "d", "--site-port", "6222"),
+            "--routes-port and --site-port both need port 6222 of a",
+        ),
+        (
+            ("localhost", "127.0.0.1", "b"),
+            (),
+            "--node and --node both need port 4222 of 127.0.0.1",
+        ),
+        (
+            ("a", "a:4223", "b"),
+            ("--monitor-port", "65535"),
+            "--monitor-port leads to port 65536 of a; expected 1 to 65535",
+        ),
+    ],
+)
+def test_ports_that_cannot_be_had_together_are_refused(
+    bus: Path, hosts: tuple[str, ...], options: tuple[str, ...], told: str
+) -> None:
+    ran = prepare(bus, *options, hosts=hosts)
+    assert ran.code == 2
+    assert told in ran.err
+    assert not (bus / ".sealbus/nodes").exists()
+
+
+def test_loopback_addresses_may_share_a_port(bus: Path) -> None:
+    ran = prepare(bus, hosts=("127.0.0.1", "127.0.0.2", "127.0.0.3"))
+    assert ran.code == 0, ran.err
+
+
 def test_nodes_have_an_authority_of_their_own(bus: Path) -> None:
     """No certificate of a bot, or of the bus itself, is one of a node."""
     assert prepare(bus).code == 0

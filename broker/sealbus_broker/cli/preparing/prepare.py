@@ -68,7 +68,8 @@ _SITE: Final = frozenset({"site_port", "site_dir"})
 @click.option(
     "--monitor-port",
     type=WholeNumber(1, 65535),
-    help="Port for monitoring over HTTP, on 127.0.0.1 of the server's machine.",
+    help="Port for monitoring over HTTP, on 127.0.0.1 of the server's machine. Of several --node on"
+    " one host, each further one has the next port.",
 )
 @click.option(
     "--sync",
@@ -194,7 +195,9 @@ def prepare(
         # A bus without a cluster does not wait for the library of certificates.
         from sealbus_broker.cli.preparing.cluster import nodes_of
 
-        all_nodes = nodes_of(bus, nodes, routes_port)
+        more = {} if monitor_port is None else {"--monitor-port": monitor_port}
+        more |= {} if second_site is None else {"--site-port": site_port}
+        all_nodes = nodes_of(bus, nodes, routes_port, more)
     bus.check_before_keys()
     secrets = bus.open_secrets(new_keys=new_keys)
     target = Path(nats_conf) if nats_conf else bus.state / "nats.conf"
