@@ -171,6 +171,15 @@ def test_loopback_addresses_may_share_a_port(bus: Path) -> None:
     assert ran.code == 0, ran.err
 
 
+def test_certificate_of_the_bus_keeps_its_names(bus: Path) -> None:
+    names = ("n1.example.com", "bus.example.com")
+    given = [part for name in names for part in ("--name", name)]
+    assert quickly("certs", "init", *given, cwd=bus).code == 0
+    assert prepare(bus).code == 0
+    found = read((bus / ".sealbus/bus.pem").read_bytes()).names
+    assert {*names, "n2.example.com", "10.0.0.3"} <= set(found)
+
+
 def test_nodes_have_an_authority_of_their_own(bus: Path) -> None:
     """No certificate of a bot, or of the bus itself, is one of a node."""
     assert prepare(bus).code == 0

@@ -22,7 +22,7 @@ from sealbus_broker.certificates import check_hosts
 from sealbus_broker.cli.preparing.second_site import Site
 from sealbus_broker.cli.running.nodes import tell_replicas
 from sealbus_broker.cli.shared.folder import BusFolder
-from sealbus_broker.cli.tls.cert_files import Authority, put_new
+from sealbus_broker.cli.tls.cert_files import Authority, facts_of, put_new
 from sealbus_broker.cli.tls.embedded_tls import is_loopback, locked_out
 from sealbus_broker.cli.tls.node_files import (
     ClusterNode,
@@ -136,7 +136,10 @@ def prepare_cluster(
     if known.tls is None:
         authority, written = Authority.open(bus, known, now)
         there = () if options.site is None else (options.site.host,)
-        hosts = tuple(dict.fromkeys((*(node.host for node in nodes), *there)))
+        certificate = bus.state / "bus.pem"
+        # Bots may know the bus by a name of no node.
+        present = facts_of(certificate).names if certificate.exists() else ()
+        hosts = (*present, *(node.host for node in nodes), *there)
         _tell([*written, *authority.certify_bus(known, hosts, now, renew=False)])
     between, written = NodeAuthority.open(bus, known.name, now)
     _tell(written)
