@@ -121,6 +121,29 @@ async def test_handled_message_is_acknowledged(bus: TestBus) -> None:
     assert handler.texts == ["one", "two"]
 
 
+async def test_handler_of_the_last_turn_of_connect_is_served(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task registers it when all others have their subscriptions."""
+    bot = Bot(bus.credentials("listener"))
+    arrive, handlers, states = bot._arrive, list[Handler](), list[BotState]()
+
+    def register() -> None:
+        states.append(bot.state)
+        handlers.append(Handler(bot, start="all"))
+
+    async def arrive_and_let_register() -> Any:
+        placed = await arrive()
+        asyncio.get_running_loop().call_soon(register)
+        return placed
+
+    monkeypatch.setattr(bot, "_arrive", arrive_and_let_register)
+    await bus.connect(bot)
+    assert states == [BotState.CONNECTING]
+    await greet(bus, "one")
+    await until(lambda: handlers[0].texts == ["one"], "it is served")
+
+
 async def test_failing_message_comes_again(bus: TestBus) -> None:
     _, handler = await listener(bus)
     handler.fails = 2

@@ -131,6 +131,9 @@ class Presence(BotParts):
         log.info("%s is connected to the bus %s", self.name, self.credentials.bus)
         for handled, subscription in placed:
             self._start(_of(handled), serve(handled, subscription, self._life.stopping))
+        # Others were registered after the last of these was placed, while the bot still connected.
+        for handled in self._listener.handlers[len(placed) :]:
+            self._start(_of(handled), self._place_and_serve(handled))
         self._call_hooks("connected", self)
         if not self._session.is_up:
             # It was lost before the state was CONNECTED, so _on_lost() has done nothing yet.
