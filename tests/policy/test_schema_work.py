@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sealbus.protocol.limits import MAX_PAYLOADS, MAX_TOGETHER_BYTES
 from sealbus.protocol.together import WIDEST
-from sealbus_broker.gate.schemas import Schema
+from sealbus_broker.gate.schemas import Explaining, Schema
 from sealbus_broker.policy.schemas.costs import pattern_steps
 from sealbus_broker.policy.schemas.growth import Automaton
 from sealbus_broker.policy.schemas.work import PASSES, Work, most_steps, work
@@ -31,6 +31,8 @@ FILE = "schemas/order.v1.json"
 TEXT = {"type": "string"}
 WORDS = [f"w{n:04d}" for n in range(5000)]
 BIG = 1.7e308
+TINY = 5e-324
+"""The float that takes a long time to compare, and the fewest bytes of text."""
 THICKET = "(a{1,50}){1,50}b"
 """Work grows with the text and with 2,500 possible places in the pattern: 30 µs for each byte."""
 
@@ -77,6 +79,35 @@ TOO_EXPENSIVE: dict[str, tuple[Any, str]] = {
     "unique items everywhere": ({"items": {"uniqueItems": True, "maxItems": 15}}, "uniqueItems"),
     "an enum of objects": ({"items": {"enum": [{"a": n} for n in range(100)]}}, "enum"),
     "an enum of floats": ({"items": {"enum": [n + 0.5 for n in range(10)]}}, "enum"),
+    "integers in contains": ({"contains": {"enum": [1, 2, 3, 5, 8]}}, "enum"),
+    "integers in anyOf": ({"items": {"anyOf": [{"enum": [1, 2, 3]}, {"type": "number"}]}}, "enum"),
+    "integers in not": ({"items": {"not": {"enum": [0, 13]}}}, "enum"),
+    "integers in if": ({"items": {"if": {"enum": [0, 13]}, "then": False}}, "enum"),
+    "integers of items that others may evaluate": ({"unevaluatedItems": {"enum": [0, 1]}}, "enum"),
+    "integers of properties that others may evaluate": (
+        {
+            "$defs": {"a": {"unevaluatedProperties": {"enum": [0, 1]}}},
+            "$ref": "#/$defs/a",
+            "unevaluatedProperties": False,
+        },
+        "enum",
+    ),
+    "integers below anyOf": (
+        {"items": {"oneOf": [{"properties": {"a": {"items": {"enum": [1, 2, 3]}}}}, TEXT]}},
+        "enum",
+    ),
+    "kinds by numbers of any type": (
+        {"items": {"oneOf": [{"properties": {"kind": {"const": n}}} for n in range(2)]}},
+        "const",
+    ),
+    "many integers of a type in anyOf": (
+        {"items": {"anyOf": [{"type": "integer", "enum": [*range(12)]}, TEXT]}},
+        "enum",
+    ),
+    "fractions as limits in many branches": (
+        {"items": {"anyOf": [{"minimum": n + 0.5} for n in range(3)]}},
+        "minimum",
+    ),
     "an enum of words and false": ({"items": {"enum": [*WORDS, False]}}, "enum"),
     "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, "multipleOf"),
     "names that need many": (
@@ -120,6 +151,34 @@ SOUND: dict[str, Any] = {
         "additionalProperties": False,
     },
     "a range": {"items": {"type": "number", "minimum": 0, "maximum": 1}},
+    "a range between fractions": {"items": {"type": "number", "minimum": 0.01, "maximum": 99.99}},
+    "integers": {"items": {"enum": [*range(20)]}},
+    "integers and a fraction": {"items": {"enum": [0.5, 1, 2]}},
+    "integers of a type in anyOf": {
+        "items": {"anyOf": [{"type": "integer", "enum": [1, 2, 3, 5, 8]}, {"type": "null"}]}
+    },
+    "an integer or a text": {"items": {"anyOf": [{"const": 0}, TEXT]}},
+    "integers in anyOf, in one place": {
+        "properties": {"a": {"anyOf": [{"enum": [*range(20)]}, TEXT]}}
+    },
+    "kinds by integers": {
+        "items": {
+            "oneOf": [{"properties": {"kind": {"type": "integer", "const": n}}} for n in range(4)]
+        }
+    },
+    "kinds of messages with lists of integers": {
+        "oneOf": [
+            {"properties": {"kind": {"const": n}, "a": {"items": {"enum": [1, 2, 3]}}}}
+            for n in range(5)
+        ]
+    },
+    "integers beside anyOf": {
+        "properties": {"a": {"items": {"enum": [1, 2, 3]}}},
+        "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
+    },
+    "integers that have to be texts": {
+        "items": {"anyOf": [{"type": "string", "enum": [*range(20), "a"]}, {"type": "number"}]}
+    },
     "a tree": {
         "properties": {"of": {"items": {"$ref": "#"}}, "name": TEXT},
         "unevaluatedProperties": False,
@@ -243,6 +302,36 @@ WORST: dict[str, tuple[Any, Any]] = {
     "an enum of words and a number": ({"items": {"enum": [*WORDS, 1]}}, WORDS[-1:] * 1000),
     "an enum of words and a list": ({"items": {"enum": [*WORDS, []]}}, WORDS[-1:] * 1000),
     "an enum of words and an object": ({"items": {"enum": [*WORDS, {}]}}, WORDS[-1:] * 1000),
+    "an enum of integers and a large float": (
+        {"items": {"enum": [*range(50), BIG]}},
+        [BIG] * 1000,
+    ),
+    "an enum of integers and a tiny float": ({"items": {"enum": [*range(50), TINY]}}, [TINY] * 200),
+    "integers in contains": ({"contains": {"enum": [1, 2, 3, 5, 8]}}, [TINY] * 1000),
+    "integers in anyOf": ({"items": {"anyOf": [{"enum": [*range(25)]}, True]}}, [TINY] * 500),
+    "integers in not": ({"items": {"not": {"enum": [*range(25)]}}}, [TINY] * 500),
+    "integers in if": ({"items": {"if": {"enum": [*range(25)]}, "then": False}}, [TINY] * 500),
+    "integers below oneOf": (
+        {"items": {"oneOf": [{"properties": {"a": {"items": {"const": 1}}}}, True]}},
+        [{"a": [TINY]}] * 1000,
+    ),
+    "integers of items that others may evaluate": (
+        {"unevaluatedItems": {"enum": [*range(25)]}},
+        [TINY] * 500,
+    ),
+    "integers in named properties": (
+        {
+            "properties": {
+                f"p{n}": {"anyOf": [{"enum": [*range(50)]}, {"type": "number"}]} for n in range(20)
+            }
+        },
+        {f"p{n}": TINY for n in range(20)},
+    ),
+    "integers of a type in contains": (
+        {"contains": {"type": "integer", "enum": [1, 2, 3, 5, 8]}},
+        [BIG] * 1000,
+    ),
+    "floats in contains": ({"contains": {"enum": [n + 0.5 for n in range(10)]}}, [TINY] * 500),
     "a constant": ({"items": {"const": BIG}}, [BIG] * 5000),
     "a multiple": ({"items": {"multipleOf": 1e-9}}, [BIG] * 5000),
     "a tiny multiple": ({"items": {"multipleOf": 5e-324}}, [BIG] * 2000),
@@ -293,6 +382,9 @@ def test_the_bound_holds(name: str) -> None:
         "pattern",
         "unique lists",
         "an enum of floats",
+        "integers in contains",
+        "integers in anyOf",
+        "integers of items that others may evaluate",
         "a tiny multiple",
         "unevaluated in unevaluated",
     ],
@@ -302,6 +394,32 @@ def test_the_worst_payload_is_really_expensive(name: str) -> None:
     document, payload = WORST[name]
     schema = Schema.compile("a.v1", document)
     assert processor_s(lambda: schema.is_valid(payload)) > 20 * len(json.dumps(payload)) * step_s()
+
+
+def test_search_for_every_violation_is_bounded() -> None:
+    """No mismatch ends it, so each of them has its cost."""
+    document = {"items": {"enum": [*range(30)]}}
+    payload = [TINY] * 300
+    bound = measured(document)
+    # The validator compares each mismatch up to three times then.
+    steps = 3 * bound.unguarded_per_byte * len(json.dumps(payload))
+    each = 1_000  # the cost of a violation itself
+    schema = Schema.compile("a.v1", document, explaining=Explaining(0, 0, alternatives=False))
+    most = 2 * (steps + each * bound.errors_per_value * len(payload)) * step_s()
+    assert processor_s(lambda: schema.explain(payload, most=8)) < most
+
+
+@pytest.mark.parametrize(
+    ("document", "remedy"),
+    [
+        ({"contains": {"enum": [1, 2, 3]}}, 'add "type": "integer" beside enum'),
+        ({"not": {"contains": {"const": 1.5}}}, "name fewer numbers, or write them as text"),
+        ({"items": {"enum": [*WORDS, False]}}, "write all values of the enum as text"),
+    ],
+)
+def test_hint_names_the_form_that_costs_less(bus: Folder, document: Any, remedy: str) -> None:
+    bus.write(FILE, json.dumps(document))
+    assert str(bus.problem().hint).startswith(remedy)
 
 
 @pytest.mark.parametrize(

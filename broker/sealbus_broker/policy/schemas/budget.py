@@ -8,6 +8,7 @@ from typing import Any, Final
 from sealbus.protocol.together import WIDEST, Together
 from sealbus_broker.policy.document import Document
 from sealbus_broker.policy.problems import Problem
+from sealbus_broker.policy.schemas.costs import is_number, number_types
 from sealbus_broker.policy.schemas.faults import walk
 from sealbus_broker.policy.schemas.growth import Automaton, TooMany, doubling
 from sealbus_broker.policy.schemas.work import Work, most_steps, work
@@ -51,11 +52,10 @@ class Measured:
         found = self._work(self.automaton, values)
         if not found.is_too_dear(size, values):
             return None
-        place = next(
-            (path for path, schema in walk(self.document.value) if id(schema) == found.dearest),
-            None,
+        place, schema = next(
+            (one for one in walk(self.document.value) if id(one[1]) == found.dearest), (None, {})
         )
-        hint = _CHEAPER.get(found.keyword, "name fewer alternatives, values and patterns")
+        hint = _cheaper(found.keyword, schema)
         return self.document.problem(
             () if place is None else (*place, found.keyword),
             f"to judge one payload of {subject} by this schema could take too long",
@@ -90,6 +90,18 @@ def measure(document: Document, resolver: Any, problems: list[Problem]) -> Measu
         problems.append(document.problem(place, what, hint=hint))
         return Measured(document, None, _NOTHING)
     return Measured(document, automaton, work(automaton))
+
+
+def _cheaper(keyword: str, schema: dict[str, Any]) -> str:
+    """A form of ``keyword`` in ``schema`` that costs less."""
+    if keyword in ("const", "enum"):
+        entries = schema.get("enum", [schema.get("const")])
+        numbers = [entry for entry in entries if is_number(entry)]
+        if "number" in number_types(schema) and any(isinstance(number, int) for number in numbers):
+            return f'add "type": "integer" beside {keyword}, or write the numbers as text'
+        if numbers:
+            return "name fewer numbers, or write them as text"
+    return _CHEAPER.get(keyword, "name fewer alternatives, values and patterns")
 
 
 def _short(steps: int) -> str:

@@ -18,11 +18,38 @@ from sealbus.protocol.limits import MAX_ENVELOPE_BYTES, MAX_NODES
 LIMIT_STEPS: Final = 250
 """``minimum`` and its like: 2.1 microseconds for 1e308, which is compared as a large integer."""
 
+FRACTION_LIMIT_STEPS: Final = 390
+"""A limit that is a fraction. It takes 14 to 17 microseconds beside a float like 2.2e-308, and this
+is a quarter of that.
+
+The whole cost would refuse each list of numbers between two such limits. ADR 22 has the figures.
+"""
+
 NUMBER_STEPS: Final = 400
 """Two numbers, one of which may be a float: up to 4 microseconds."""
 
 INTEGER_STEPS: Final = 20
 """An integer of an ``enum``, beside a float; 200 ns."""
+
+FLOAT_STEPS: Final = 110
+"""A float of an ``enum`` beside any small number, or an integer of it beside 0.5; 1.1
+microseconds."""
+
+TINY_STEPS: Final = 1200
+"""A number of an ``enum``, beside a float like 2.2e-308: 11 to 19 microseconds.
+
+Such a float is a mismatch, and a mismatch ends the pass. So this counts only where a mismatch is
+tolerated, as in ``anyOf``, and where every violation is looked for.
+"""
+
+WHOLE_STEPS: Final = 200
+"""An integer of an ``enum``, beside a float like 1e300; 1.5 to 4 microseconds.
+
+That float is an integer. It is the worst number that ``"type": "integer"`` lets through.
+"""
+
+TINY: Final = 1e-30
+"""Floats below this are compared for so long."""
 
 SMALL_STEPS: Final = 40
 """A small integer beside a limit or ``multipleOf``; up to 340 ns."""
@@ -108,6 +135,8 @@ class Cost:
     long_text: int
     """For each byte of a text whose length is not bounded beside it."""
     text: int
+    unguarded: int
+    """The same, if every violation is looked for."""
     errors: int
     """Violations that one value can have."""
     dearest: str
@@ -120,14 +149,24 @@ class Cost:
         return self.once + self.under_once * MAX_NODES + self.long_text * MAX_ENVELOPE_BYTES
 
 
-def cost_of(schema: dict[str, Any], times: int = 1, values: int = MAX_NODES) -> Cost:
+def cost_of(
+    schema: dict[str, Any], times: int = 1, values: int = MAX_NODES, *, tolerated: bool = False
+) -> Cost:
     """The cost of a schema object itself, ``times`` over, in a payload of so many values.
 
-    It leaves out the schemas inside.
+    It leaves out the schemas inside. ``tolerated`` says that the pass goes on after a mismatch.
     """
-    parts = {keyword: _keyword(keyword, value, schema, values) for keyword, value in schema.items()}
+
+    def by_keyword(*, tolerated: bool) -> dict[str, tuple[int, int, int, int, int, int]]:
+        return {
+            keyword: _keyword(keyword, value, schema, values, tolerated=tolerated)
+            for keyword, value in schema.items()
+        }
+
+    parts = by_keyword(tolerated=tolerated)
     sums = [sum(part[at] for part in parts.values()) * times for at in range(6)]
     once, each, under_once, under_each, long_text, text = sums
+    unguarded = sum(part[-1] for part in by_keyword(tolerated=True).values()) * times
     bound = (
         max(4 * schema["maxLength"], LARGE_BYTES) if "maxLength" in schema else MAX_ENVELOPE_BYTES
     )
@@ -136,24 +175,27 @@ def cost_of(schema: dict[str, Any], times: int = 1, values: int = MAX_NODES) -> 
         long_text = 0
     errors = sum(map(_errors, schema, schema.values()))
     dearest = max(parts, key=lambda keyword: max(parts[keyword][1:]), default="")
-    return Cost(once, each, under_once, under_each, long_text, text, errors, dearest)
+    return Cost(once, each, under_once, under_each, long_text, text, unguarded, errors, dearest)
 
 
 def _keyword(
-    keyword: str, value: Any, schema: dict[str, Any], values: int
+    keyword: str, value: Any, schema: dict[str, Any], values: int, *, tolerated: bool
 ) -> tuple[int, int, int, int, int, int]:  # one branch a keyword
     """Once, each, under once, under each, long text, text."""
     own = 1
     under = NAME_STEPS if keyword in _LOOKED_UP else 0
     text = 0
     if keyword in _LIMITS:
-        return _of_large(LIMIT_STEPS)
+        is_whole = isinstance(value, int) or value.is_integer()
+        takes_fractions = "number" in number_types(schema)
+        return _of_large(LIMIT_STEPS if is_whole or not takes_fractions else FRACTION_LIMIT_STEPS)
     if keyword == "multipleOf":
         if value >= SMALL_MULTIPLE:
             return _of_large(MULTIPLE_STEPS)
         own = SMALL_MULTIPLE_STEPS
     elif keyword in ("const", "enum"):
-        own, under = _values([value] if keyword == "const" else value)
+        entries = [value] if keyword == "const" else value
+        return _values(entries, number_types(schema), tolerated=tolerated)
     elif keyword == "dependentRequired":
         own = len(value)
         under = NAME_STEPS * (1 + max(map(len, value.values()), default=0))
@@ -190,31 +232,62 @@ def _unique(items: int, values: int) -> tuple[int, int, int, int, int, int]:
     return pairs, 1, each, each + -(-pairs // max(few, 1)), 0, 0
 
 
-def _values(entries: list[Any]) -> tuple[int, int]:
-    """The values with which a value is compared, and each value inside them."""
+def _values(
+    entries: list[Any], types: frozenset[str], *, tolerated: bool
+) -> tuple[int, int, int, int, int, int]:
+    """The cost of the values with which a value is compared.
+
+    ``types`` are those of the numbers that reach the comparison.
+    """
     if all(entry is None or isinstance(entry, str) for entry in entries):
-        return 1, 0
-    own = under = 0
+        return 1, 1, 0, 0, 0, 0
+    own = 1
+    under = 0
     for entry in entries:
         if isinstance(entry, dict | list):
             under += NUMBER_STEPS if _has_number(entry) else COMPOSITE_STEPS
-        elif isinstance(entry, float) or (len(entries) == 1 and _is_number(entry)):
-            own += NUMBER_STEPS
-        elif _is_number(entry):
+        elif types and isinstance(entry, float):
+            own += FLOAT_STEPS
+        elif types and is_number(entry):
             own += INTEGER_STEPS
         else:
             own += MIXED_STEPS
-    return own + 1, under
+    large = _large([entry for entry in entries if is_number(entry)], types, tolerated=tolerated)
+    return own + large, own, under, under, 0, -(-large // LARGE_BYTES)
 
 
-def _is_number(value: object) -> bool:
+def _large(numbers: list[float], types: frozenset[str], *, tolerated: bool) -> int:
+    """The cost of the numbers of an ``enum``, beside the worst number that a payload may repeat.
+
+    Where a mismatch ends the pass, it may repeat only a number of the ``enum`` itself.
+    """
+    if not types:
+        return 0
+    # A tiny float is no integer.
+    if "number" in types and (tolerated or any(0 < abs(number) < TINY for number in numbers)):
+        return len(numbers) * TINY_STEPS
+    floats = sum(isinstance(number, float) for number in numbers)
+    beside = WHOLE_STEPS if tolerated else FLOAT_STEPS if floats else 0
+    return floats * NUMBER_STEPS + (len(numbers) - floats) * beside
+
+
+def number_types(schema: dict[str, Any]) -> frozenset[str]:
+    """The types of the numbers that the ``type`` of a schema lets through.
+
+    The validator looks at it before any other keyword.
+    """
+    types = schema.get("type", "number")
+    return frozenset([types] if isinstance(types, str) else types) & {"number", "integer"}
+
+
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _has_number(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_has_number, value.values()))
-    return any(map(_has_number, value)) if isinstance(value, list) else _is_number(value)
+    return any(map(_has_number, value)) if isinstance(value, list) else is_number(value)
 
 
 def _errors(keyword: str, value: Any) -> int:

@@ -56,7 +56,11 @@ N = TypeVar("N", bound=Hashable)
 
 _HERE: Final = ("if", "then", "else", "not")
 _HERE_LISTS: Final = ("allOf", "anyOf", "oneOf")
+_TOLERANT: Final = frozenset({"anyOf", "oneOf", "not", "if"})
+"""The keywords whose schemas may fail at a value that is valid all the same."""
+
 _UNEVALUATED: Final = frozenset({"unevaluatedItems", "unevaluatedProperties"})
+"""The validator asks their schemas about all members, to find those that others evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class Step:
     """The members that are left out."""
     rest: bool = False
     """Whether it takes the members that the patterns beside it leave."""
+    tolerated: bool = False
+    """Whether the pass goes on to the next member after a mismatch of one."""
 
     def meets(self, other: Step) -> bool:
         """Whether both can lead to the same member."""
@@ -106,6 +112,11 @@ class Way:
 
     It is 2 if ``unevaluatedItems`` or ``unevaluatedProperties`` beside it asks again, 4 under two
     of them, and so on.
+    """
+    tolerated: bool
+    """Whether the value may be valid although this schema object does not fit it.
+
+    It is so in the branches of ``anyOf`` and the like.
     """
 
 
@@ -135,8 +146,8 @@ class Automaton:
         """By state: its schema, the resolver of references in it, and its dynamic scope."""
         self.edges: dict[int, list[tuple[Step, int]]] = {}
         """By state: the steps from it, each with the state to which it leads."""
-        self.times: dict[int, list[int]] = {}
-        """By state: how often each of its edges is taken for one value."""
+        self.begins: dict[int, list[Way]] = {}
+        """By state: the way in which each of its edges begins."""
         self.ways: dict[int, list[Way]] = {}
         """By state: the schema objects that look at the same value, its own first."""
         self.root = self._state(root, resolver, frozenset())
@@ -147,10 +158,10 @@ class Automaton:
             if state is None or state in self.edges:
                 continue
             ways = self._ways(state)
-            self.ways[state] = [Way(self._known[here][0], times) for here, times in ways]
-            edges = [(edge, times) for here, times in ways for edge in self._down(here)]
+            self.ways[state] = [way for _, way in ways]
+            edges = [(edge, way) for here, way in ways for edge in self._down(here)]
             self.edges[state] = [edge for edge, _ in edges]
-            self.times[state] = [times for _, times in edges]
+            self.begins[state] = [way for _, way in edges]
             waiting += [target for _, target in self.edges[state]]
 
     def _state(self, schema: Any, resolver: Any, scope: Scope) -> int | None:
@@ -207,31 +218,37 @@ class Automaton:
             self._anchors[uri, name] = anchor.resource.contents if is_dynamic else None
         return self._anchors[uri, name]
 
-    def _ways(self, state: int) -> list[tuple[int, int]]:
-        """The schema objects that look at the same value as ``state``, each as often as it does."""
-        found: list[tuple[int, int]] = []
-        stack: list[tuple[int, int, frozenset[int]]] = [(state, 1, frozenset())]
+    def _ways(self, state: int) -> list[tuple[int, Way]]:
+        """The schema objects that look at the same value as ``state``, and the state of each."""
+        found: list[tuple[int, Way]] = []
+        stack: list[tuple[int, int, bool, frozenset[int]]] = [(state, 1, False, frozenset())]
         while stack:
-            here, times, above = stack.pop()
+            here, times, tolerated, above = stack.pop()
             if here in above:
                 continue  # a circle that takes no step: the validator ends it too
-            found.append((here, times))
+            schema = self._known[here][0]
+            found.append((here, Way(schema, times, tolerated)))
             if len(found) > MAX_WAYS:
                 raise TooMany(f"more than {MAX_WAYS} ways in which it looks at one value")
-            again = 1 if _UNEVALUATED.isdisjoint(self._known[here][0]) else 2
+            again = 1 if _UNEVALUATED.isdisjoint(schema) else 2
             # A set for each path: a schema that is reached in two ways is looked at twice, and
             # counts twice.
-            stack += [(inner, times * again, above | {here}) for inner in self._here(here)]
+            stack += [
+                (inner, times * again, tolerated or may_fail, above | {here})
+                for inner, may_fail in self._here(here)
+            ]
         return found
 
-    def _here(self, state: int) -> Iterator[int]:
+    def _here(self, state: int) -> Iterator[tuple[int, bool]]:
+        """The schemas in that of ``state`` for the same value, and whether they may fail."""
         schema = self._known[state][0]
-        inner = [schema[keyword] for keyword in _HERE if keyword in schema]
-        inner += [one for keyword in _HERE_LISTS for one in schema.get(keyword, [])]
-        inner += schema.get("dependentSchemas", {}).values()
-        for one in inner:
+        inner: list[tuple[str, Any]]
+        inner = [(keyword, schema[keyword]) for keyword in _HERE if keyword in schema]
+        inner += [(keyword, one) for keyword in _HERE_LISTS for one in schema.get(keyword, [])]
+        inner += [("dependentSchemas", one) for one in schema.get("dependentSchemas", {}).values()]
+        for keyword, one in inner:
             if (found := self._inner(state, one)) is not None:
-                yield found
+                yield found, keyword in _TOLERANT
         for keyword in ("$ref", "$dynamicRef"):
             if keyword in schema:
                 try:
@@ -239,31 +256,39 @@ class Automaton:
                 except (referencing.exceptions.Unresolvable, ValueError):
                     continue  # told of elsewhere
                 if found is not None:
-                    yield found
+                    yield found, False
 
     def _down(self, state: int) -> Iterator[tuple[Step, int]]:
         schema = self._known[state][0]
         origin = id(schema)
         properties = schema.get("properties", {})
         prefix = schema.get("prefixItems", [])
+        named = frozenset(properties)
+        places = frozenset(range(len(prefix)))
         steps = [(Step("property", name, origin), inner) for name, inner in properties.items()]
         steps += [
             (Step("property", None, origin), inner)
             for inner in schema.get("patternProperties", {}).values()
         ]
         steps += [
-            (Step("property", None, origin, frozenset(properties), rest=True), schema[keyword])
+            (
+                Step("property", None, origin, named, rest=True, tolerated=keyword in _UNEVALUATED),
+                schema[keyword],
+            )
             for keyword in ("additionalProperties", "unevaluatedProperties")
             if keyword in schema
         ]
         steps += [(Step("item", at, origin), inner) for at, inner in enumerate(prefix)]
         steps += [
-            (Step("item", None, origin, frozenset(range(len(prefix)))), schema[keyword])
+            (
+                Step("item", None, origin, places, tolerated=keyword in _UNEVALUATED),
+                schema[keyword],
+            )
             for keyword in ("items", "unevaluatedItems")
             if keyword in schema
         ]
         if "contains" in schema:
-            steps.append((Step("item", None, origin), schema["contains"]))
+            steps.append((Step("item", None, origin, tolerated=True), schema["contains"]))
         if "propertyNames" in schema:
             steps.append((Step("name", None, origin), schema["propertyNames"]))
         for step, inner in steps:

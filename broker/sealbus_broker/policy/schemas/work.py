@@ -64,7 +64,7 @@ class Work:
     unguarded_per_byte: int
     """Steps a byte if every violation is looked for.
 
-    Then ``maxLength`` does not keep a long text from a ``pattern``.
+    Then ``maxLength`` does not keep a long text from a ``pattern``, and no mismatch ends the pass.
     """
     alternatives: bool
     """Whether the schema has ``anyOf`` or ``oneOf``.
@@ -114,8 +114,12 @@ def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
         {state: [target for _, target in out] for state, out in automaton.edges.items()}
     )
     visits = _visits(automaton, circles)
+    tolerated = _tolerated(automaton, visits)
     costs = {
-        state: [cost_of(way.schema, way.times, values) for way in ways]
+        state: [
+            cost_of(way.schema, way.times, values, tolerated=way.tolerated or state in tolerated)
+            for way in ways
+        ]
         for state, ways in automaton.ways.items()
     }
     rates = _Rates(automaton, circles)
@@ -153,7 +157,7 @@ def work(automaton: Automaton, values: int = MAX_NODES) -> Work:
         ),
         per_byte=rate(lambda cost, many: cost.text if many else cost.long_text, nothing),
         errors_per_value=rate(lambda cost, _: cost.errors, nothing),
-        unguarded_per_byte=rate(lambda cost, _: cost.text, nothing),
+        unguarded_per_byte=rate(lambda cost, _: cost.unguarded, nothing),
         alternatives=any(
             not _ALTERNATIVES.isdisjoint(way.schema)
             for ways in automaton.ways.values()
@@ -175,15 +179,38 @@ def _visits(automaton: Automaton, circles: dict[int, int]) -> dict[int, int | No
         if any(circles[target] == circles[state] for _, target in automaton.edges[state]):
             visits[state] = None
         mine = visits[state]
-        for (step, target), times in zip(
-            automaton.edges[state], automaton.times[state], strict=True
+        for (step, target), way in zip(
+            automaton.edges[state], automaton.begins[state], strict=True
         ):
             theirs = visits[target]
             if mine is None or step.name is None or circles[target] == circles[state]:
                 visits[target] = None
             elif theirs is not None:
-                visits[target] = theirs + mine * times
+                visits[target] = theirs + mine * way.times
     return visits
+
+
+def _tolerated(automaton: Automaton, visits: dict[int, int | None]) -> set[int]:
+    """The states at which the pass goes on after a mismatch, as often as they look at a value."""
+
+    def goes_on(state: int, target: int) -> bool:
+        # A list in a branch of anyOf is left at its first mismatch. One mismatch for each such list
+        # is not counted.
+        return visits[state] is None or visits[target] is not None
+
+    waiting = [
+        target
+        for state, edges in automaton.edges.items()
+        for (step, target), way in zip(edges, automaton.begins[state], strict=True)
+        if step.tolerated or (way.tolerated and goes_on(state, target))
+    ]
+    found: set[int] = set()
+    while waiting:
+        state = waiting.pop()
+        if state not in found:
+            found.add(state)
+            waiting += [target for _, target in automaton.edges[state] if goes_on(state, target)]
+    return found
 
 
 class _Rates:
@@ -194,8 +221,8 @@ class _Rates:
         self._fans = {
             state: _Fan(
                 # The validator remembers a schema that comes back to itself, and asks it once.
-                (step, target, 1 if circles[target] == circles[state] else times)
-                for (step, target), times in zip(edges, automaton.times[state], strict=True)
+                (step, target, 1 if circles[target] == circles[state] else way.times)
+                for (step, target), way in zip(edges, automaton.begins[state], strict=True)
             )
             for state, edges in automaton.edges.items()
         }
