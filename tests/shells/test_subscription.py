@@ -23,6 +23,7 @@ from sealbus.receiving.parking import Parking
 from sealbus.testing import TestBus
 from sealbus_broker.memory import wire
 from sealbus_broker.memory.accounts import Target
+from sealbus_broker.memory.errors import ApiError
 from sealbus_broker.memory.outstanding import Outstanding
 from sealbus_broker.memory.wire import Message as WireMessage
 from sealbus_broker.relay.services import consumers as consumers_module
@@ -110,6 +111,28 @@ async def test_busy_relay_is_asked_again(
     monkeypatch.setattr(FairQueue, "put", put_but_one)
     _, handler = await patiently(listener(bus, start="all"))
     assert asked[busy_at + 1] - asked[busy_at] >= pause_s
+    await greet(bus, "one")
+    await until(lambda: handler.texts == ["one"])
+
+
+async def test_bot_starts_once_jetstream_has_a_leader_again(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster without a leader answers with an error. LIVE may have its own leader meanwhile."""
+    for module in (grants_module, listener_module):
+        monkeypatch.setattr(module, "BUSY_PAUSE_S", 0.1)
+    calls = bus._server.jetstream._api._calls
+    create, refused = calls["CONSUMER.CREATE"], list[str]()
+
+    def refuse_once(place: str, wanted: Any) -> Any:
+        if place.startswith("ACCEPTED") and not refused:
+            refused.append(place)
+            raise ApiError(503, 10008, "JetStream system temporarily unavailable")
+        return create(place, wanted)
+
+    monkeypatch.setitem(calls, "CONSUMER.CREATE", refuse_once)
+    _, handler = await patiently(listener(bus, start="all"))
+    assert len(refused) == 1
     await greet(bus, "one")
     await until(lambda: handler.texts == ["one"])
 

@@ -22,7 +22,7 @@ from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.errors import NotServed
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API, request, time_ms
+from sealbus_broker.nats.jetstream import API, is_missing, refused, request, time_ms
 from sealbus_broker.nats.sites import MIRROR
 from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS
 
@@ -52,9 +52,6 @@ was asked with another start."""
 
 _TOO_MANY: Final = 10026
 """JetStream's error for a stream that has as many consumers as it may have."""
-
-_NOT_FOUND: Final = 10014
-"""JetStream's error for a consumer that does not exist."""
 
 
 class ConsumersUnheard(NatsError):
@@ -104,11 +101,13 @@ class Subscriptions:
             forget_s: After this many seconds without use JetStream removes the consumer.
 
         Raises:
-            NotServed: The bot or the bus has too many, or JetStream refuses the consumer.
+            NotServed: The bot or the bus has too many.
+            StreamsUnusable: JetStream answers with another error, as while it has no leader.
+            nats.errors.Error: It does not answer.
         """
         name = consumer_name(bot, pattern, durable)
         async with self._making[bot]:
-            if "error" not in await _api(self._nc, f"CONSUMER.INFO.{ACCEPTED}.{name}", None):
+            if await _info(self._nc, name) is not None:
                 return name
             # No bot's name contains ``_``, so no other bot's consumer begins like this.
             count = sum(one.startswith(f"{bot}_") for one in await _names(self._nc))
@@ -138,7 +137,7 @@ class Subscriptions:
         # Under this name only the start can differ: the name is a hash of pattern and durable name.
         if error and error.get("err_code") != _EXISTS:
             log.error("consumer.refused", consumer=name, error=error.get("description"))
-            raise NotServed("JetStream refused the consumer; the relay's log says why")
+            raise refused(f"the consumer {name} cannot be made", error)
         return name
 
     async def withdraw(self, consumer: str) -> None:
@@ -182,7 +181,7 @@ class Subscriptions:
             raise NotServed(f"there is no durable subscription {consumer}")
         gone = await _api(self._nc, f"CONSUMER.DELETE.{ACCEPTED}.{consumer}", None)
         # JetStream may have removed it meanwhile, after its time without use.
-        if "error" in gone and gone["error"].get("err_code") != _NOT_FOUND:
+        if "error" in gone and not is_missing(gone):
             raise NotServed(f"JetStream did not remove it: {gone['error'].get('description')}")
         row = _row(info)
         log.warning(
@@ -276,7 +275,7 @@ async def remove_ungranted(nc: Client, policy: Policy) -> int:
 async def _delete(nc: Client, consumer: str) -> None:
     """Remove a consumer. Raises ``nats.errors.Error`` if JetStream keeps it."""
     gone = await _api(nc, f"CONSUMER.DELETE.{ACCEPTED}.{consumer}", None)
-    if "error" in gone and gone["error"].get("err_code") != _NOT_FOUND:
+    if "error" in gone and not is_missing(gone):
         raise NatsError(f"{consumer} cannot be removed: {gone['error'].get('description')}")
 
 
@@ -299,10 +298,27 @@ async def _follow(nc: Client, info: dict[str, Any], config: dict[str, Any]) -> N
     )
 
 
+async def _info(nc: Client, consumer: str) -> dict[str, Any] | None:
+    """Return JetStream's facts about a consumer, or ``None`` if it does not exist.
+
+    Raises:
+        StreamsUnusable: JetStream answers with another error. The consumer may exist.
+    """
+    info: dict[str, Any] = await _api(nc, f"CONSUMER.INFO.{ACCEPTED}.{consumer}", None)
+    if is_missing(info):
+        return None
+    if "error" in info:
+        raise refused(f"the consumer {consumer} cannot be looked at", info["error"])
+    return info
+
+
 async def _names(nc: Client) -> list[str]:
+    """Return the names of all consumers. Raises ``StreamsUnusable`` for an error of JetStream's."""
     found: list[str] = []
     while True:
         page = await _api(nc, f"CONSUMER.NAMES.{ACCEPTED}", {"offset": len(found)})
+        if "error" in page:
+            raise refused("the consumers cannot be listed", page["error"])
         found.extend(page.get("consumers") or [])
         if not page.get("consumers") or len(found) >= page["total"]:
             return found
