@@ -16,6 +16,8 @@ from nats.aio.client import Client
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.errors import StreamsAway
 from sealbus_broker.relay.services.consumers import Subscriptions
+from sealbus_broker.relay.services.in_hand import ConsumersInHand
+from sealbus_broker.relay.services.quarantine_reader import read_records
 
 NAME = consumer_name("inventory", "orders.placed", "d")
 NO_LEADER = {"code": 503, "err_code": 10008, "description": "temporarily unavailable"}
@@ -61,3 +63,19 @@ async def test_subscription_is_not_refused_for_good(answers: Mapping[str, Any]) 
 async def test_subscription_that_another_relay_has_made_counts_as_made() -> None:
     answers = {INFO: {"error": NO_CONSUMER}, NAMES: {"total": 0, "consumers": []}}
     assert await make({**answers, CREATE: {"error": EXISTS}}) == NAME
+
+
+async def test_subscription_to_remove_is_not_called_missing() -> None:
+    with pytest.raises(StreamsAway, match="temporarily unavailable"):
+        await Subscriptions(cast(Client, cluster())).remove(NAME, "operator")
+
+
+async def test_subscription_of_a_held_message_is_not_called_missing() -> None:
+    policy: Any = None  # it is not asked for
+    with pytest.raises(StreamsAway, match="temporarily unavailable"):
+        await ConsumersInHand(cluster(), policy).held("inventory", NAME, 3)
+
+
+async def test_listing_of_the_quarantine_is_no_mistake_of_the_relay() -> None:
+    with pytest.raises(StreamsAway, match="temporarily unavailable"):
+        await read_records(cluster(), reason=None, session=None, subject=None, before=None, limit=5)

@@ -175,9 +175,11 @@ class Subscriptions:
 
         Raises:
             NotServed: It does not exist, or JetStream does not remove it.
+            StreamsUnusable: JetStream cannot say whether it exists.
+            nats.errors.Error: JetStream does not answer.
         """
-        info = await _api(self._nc, f"CONSUMER.INFO.{ACCEPTED}.{consumer}", None)
-        if "error" in info or not _is_subscription(info):
+        info = await _info(self._nc, consumer)
+        if info is None or not _is_subscription(info):
             raise NotServed(f"there is no durable subscription {consumer}")
         gone = await _api(self._nc, f"CONSUMER.DELETE.{ACCEPTED}.{consumer}", None)
         # JetStream may have removed it meanwhile, after its time without use.

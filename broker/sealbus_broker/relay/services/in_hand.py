@@ -12,7 +12,7 @@ from sealbus.protocol.streams import ACCEPTED
 from sealbus.protocol.subjects import consumer_owner
 from sealbus_broker.errors import NotGranted, NotServed
 from sealbus_broker.gate.policy import Policy
-from sealbus_broker.nats.jetstream import API, request_over_reload
+from sealbus_broker.nats.jetstream import API, is_missing, refused, request_over_reload
 
 READ_S: Final = 5.0
 """How long JetStream may take to find a consumer or a message."""
@@ -43,6 +43,7 @@ class ConsumersInHand:
             NotServed: The consumer is not the bot's, does not exist, or does not have the message,
                 as far as its last acknowledged and last delivered sequence tell.
             NotGranted: The policy does not let the bot subscribe to it any more.
+            StreamsUnusable: JetStream answers with another error, as while it has no leader.
             nats.errors.Error: JetStream does not answer.
         """
         if consumer_owner(consumer) != bot:
@@ -51,8 +52,10 @@ class ConsumersInHand:
             self._nc, f"{API}.CONSUMER.INFO.{ACCEPTED}.{consumer}", b"", READ_S
         )
         info = json.loads(answer.data)
-        if "error" in info:
+        if is_missing(info):
             raise NotServed(f"there is no subscription {consumer}")
+        if "error" in info:
+            raise refused(f"the consumer {consumer} cannot be looked at", info["error"])
         place: dict[str, Any] = info["config"].get("metadata") or {}
         # The consumer outlives a grant that was taken away, until the next start of a relay.
         rule = self._policy().bots.get(bot)

@@ -74,7 +74,7 @@ class ParkingService:
 
         Raises:
             NotServed: The message is not the bot's to give up.
-            StreamsUnusable: JetStream cannot read the message now.
+            StreamsUnusable: JetStream cannot look at the subscription, or read the message, now.
             nats.errors.Error: JetStream does not answer.
         """
         consumer = asked["consumer"]

@@ -79,6 +79,7 @@ class ProgressService:
         Raises:
             NotServed: The delivery is not the bot's, its note cannot be read, or the bot has filled
                 its share.
+            StreamsUnusable: JetStream cannot look at the subscription now.
             nats.errors.Error: JetStream does not answer.
         """
         consumer = asked["consumer"]

@@ -18,7 +18,7 @@ from sealbus.nats.acks import read_ack
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.pull import next_subject
 from sealbus.protocol.streams import QUARANTINE
-from sealbus_broker.nats.jetstream import API, request_over_reload, stored_message
+from sealbus_broker.nats.jetstream import API, refused, request_over_reload, stored_message
 from sealbus_broker.relay.store import quarantine
 from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 
@@ -65,6 +65,10 @@ async def read_records(
         ``{"records": [{"sequence": …, …}], "next": sequence, "total": int}``. ``next`` is
         the ``before`` of the next page. ``total`` counts all records that match ``reason`` and
         ``session``.
+
+    Raises:
+        StreamsUnusable: JetStream answers with an error, as while it has no leader.
+        nats.errors.Error, TimeoutError: It does not answer.
     """
     wanted = quarantine.subject(reason, session)
     state = await _state(nc, wanted)
@@ -109,7 +113,10 @@ async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
         json.dumps({"subjects_filter": wanted}).encode(),
         READ_TIMEOUT_S,
     )
-    state: dict[str, Any] = json.loads(answer.data)["state"]
+    info = json.loads(answer.data)
+    if "error" in info:
+        raise refused("the quarantine cannot be read", info["error"])
+    state: dict[str, Any] = info["state"]
     return state
 
 
