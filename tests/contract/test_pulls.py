@@ -290,6 +290,20 @@ async def test_consumer_begins_where_it_is_told(
     assert (await puller.fetch())[0].data == first
 
 
+async def test_new_consumer_is_told_with_the_number_of_its_messages(ground: Ground) -> None:
+    await ground.a_stream("OWN", max_msgs_per_subject=2)
+    for subject in ("own.a", "own.b", "own.b", "own.b", "own.a", "own.b"):
+        await ground.store(subject)
+    for start, count in ((1, 2), (5, 1), (6, 1), (7, 0)):
+        config = {"filter_subject": "own.b", "opt_start_seq": start}
+        body = {
+            "stream_name": "OWN",
+            "config": {"deliver_policy": "by_start_sequence", "ack_policy": "none"} | config,
+        }
+        made = await ground.done(f"CONSUMER.CREATE.OWN.from-{start}.own.b", body)
+        assert made["num_pending"] == count, start
+
+
 async def test_consumer_may_bring_headers_alone(ground: Ground) -> None:
     await ground.a_stream("OWN")
     await ground.store("own.a", b"12345", Nats_Msg_Id="one")

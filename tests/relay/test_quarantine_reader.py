@@ -6,14 +6,17 @@ The number of records does not matter.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
 from nats.errors import Error as NatsError
 
+from sealbus.nats.client import HardenedClient
 from sealbus_broker.relay.services import quarantine_reader
-from sealbus_broker.relay.services.quarantine_reader import read_records
+from sealbus_broker.relay.services.quarantine_reader import _Scan, read_records
 from sealbus_broker.relay.store.quarantine import Record
 from tests.scene import Scene
 from tests.waiting import until
@@ -46,11 +49,18 @@ def a_record(number: int) -> Record:
     )
 
 
-async def fill(scene: Scene, most: int) -> list[dict[str, Any]]:
-    """Store ``most`` records, and return them as rows, the newest first."""
+async def fill(
+    scene: Scene, most: int, session: Callable[[int], str] | None = None
+) -> list[dict[str, Any]]:
+    """Store ``most`` records, and return them as rows, the newest first.
+
+    ``session``: gives another session to each, by its number.
+    """
     rows = []
     for sequence in range(1, most + 1):
         record = a_record(sequence)
+        if session is not None:
+            record = replace(record, session=session(sequence))
         entry = record.entry(b"raw", f"{sequence}")
         scene.relay.write([entry.frame(b"nowhere")])
         rows.append({"sequence": sequence, **json.loads(entry.headers["Sealbus-Record"])})
@@ -118,6 +128,55 @@ async def test_one_answer_reads_a_bounded_span_and_says_where_to_go_on(
     rows, pages = await read(streams, subject="nowhere")
     assert rows == []
     assert pages > 1
+
+
+class Spans:
+    """Notes the spans that are looked at, and the records that each of them read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, relay: HardenedClient) -> None:
+        self.made = 0
+        """How many consumers were made."""
+        self.read: list[int] = []
+        """How many records each span had that was read."""
+        request, run = relay.request, _Scan.run
+
+        async def noting_request(subject: str, *arguments: Any, **options: Any) -> Any:
+            self.made += subject.startswith("$JS.API.CONSUMER.CREATE.")
+            return await request(subject, *arguments, **options)
+
+        async def noting_run(scan: _Scan, *arguments: Any) -> None:
+            await run(scan, *arguments)
+            self.read.append(scan.read)
+
+        monkeypatch.setattr(relay, "request", noting_request)
+        monkeypatch.setattr(_Scan, "run", noting_run)
+
+
+async def test_records_that_are_far_apart_take_few_spans(
+    streams: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bot fails for weeks, and the records of others lie far behind its own."""
+    monkeypatch.setattr(quarantine_reader, "_SPAN", 1)
+    monkeypatch.setattr(quarantine_reader, "_SPAN_MOST", 4)
+    rows = await fill(streams, 400, lambda number: "order" if number in (1, 200) else "noisy")
+    spans = Spans(monkeypatch, streams.relay)
+    found, pages = await read(streams, session="order")
+    assert (found, pages) == ([row for row in rows if row["sequence"] in (1, 200)], 1)
+    # The spans of 1, 2, 4, …, 256 sequences have 400 together.
+    assert spans.made == 9
+
+
+async def test_long_span_with_many_records_is_halved(
+    streams: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long span reaches from the end of the stream to where a bot's records are dense."""
+    monkeypatch.setattr(quarantine_reader, "_SPAN", 1)
+    monkeypatch.setattr(quarantine_reader, "_SPAN_MOST", 4)
+    rows = await fill(streams, 400, lambda number: "order" if number <= 100 else "noisy")
+    spans = Spans(monkeypatch, streams.relay)
+    for limit in (3, 200):
+        assert (await read(streams, limit, session="order"))[0] == rows[300:]
+    assert max(spans.read) == 4
 
 
 async def test_an_empty_quarantine_has_one_page(streams: Scene) -> None:

@@ -3,12 +3,19 @@
 The stream is read in spans of sequences from its end. A consumer of its own gives the headers of a
 span, oldest first, and goes with it. Where a connection is lost, the reading fails, and whoever
 asked asks again.
+
+Matching records may be millions of sequences apart: records of other bots came between them, and
+most of those are no longer stored. So each span is twice as long as the one before, without a
+bound, and a page takes few spans. A long span may have too many records, so it is halved until it
+has :data:`_SPAN_MOST`. JetStream tells their number when it makes the consumer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -29,11 +36,10 @@ _PAGE: Final = 200
 """How many records one answer has: about 120 KiB of JSON."""
 
 _SPAN: Final = 1024
-"""How many sequences the first span has. Each further span is twice as long, so that a rare reason
-is found in few steps."""
+"""How many sequences the first span has."""
 
 _SPAN_MOST: Final = 32_768
-"""How many sequences the longest span has."""
+"""About how many matching records a span has at most."""
 
 _MOST_READ: Final = 65_536
 """How many records are read for one answer, which takes a second or two. The next page goes on
@@ -80,14 +86,21 @@ async def read_records(
     found: list[dict[str, Any]] = []
     span = _SPAN
     read = 0
+    behind = await _count_from(nc, wanted, end) if total and end <= last else 0
     while len(found) < limit and end > first and total and read < _MOST_READ:
         start = max(first, end - span)
-        scan = _Scan(end, subject)
-        await scan.run(nc, wanted, start)
+        scan = _Scan(nc, end, subject)
+        async with _consumer(nc, scan.name, wanted, start) as count:
+            # Records come and go between two counts, so this is only about right.
+            if min(count - behind, end - start) > _SPAN_MOST:
+                span = (end - start) // 2
+                continue
+            await scan.run()
         found.extend(reversed(scan.rows))
         read += scan.read
+        behind = count
         end = start
-        span = min(span * 2, _SPAN_MOST)
+        span *= 2
     if len(found) > limit:
         found = found[:limit]
         end = found[-1]["sequence"]
@@ -120,15 +133,57 @@ async def _state(nc: HardenedClient, wanted: str) -> dict[str, Any]:
     return state
 
 
+async def _count_from(nc: HardenedClient, wanted: str, start: int) -> int:
+    """Return the number of records from the sequence ``start`` on whose subject in NATS matches
+    ``wanted``."""
+    name = nc.new_inbox().rsplit(".", 1)[-1]
+    async with _consumer(nc, name, wanted, start) as count:
+        return count
+
+
+@asynccontextmanager
+async def _consumer(nc: HardenedClient, name: str, wanted: str, start: int) -> AsyncIterator[int]:
+    """Have a consumer of the records from the sequence ``start`` on whose subject in NATS matches
+    ``wanted``. Yield their number."""
+    config = {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": start,
+        "filter_subject": wanted,
+        # The records are only looked at, so none is in hand, and none comes again.
+        "ack_policy": "none",
+        "headers_only": True,
+        "mem_storage": True,
+        "inactive_threshold": _IDLE_NS,
+        "num_replicas": 1,
+    }
+    create = json.dumps({"stream_name": QUARANTINE, "config": config}).encode()
+    try:
+        answer = await request_over_reload(
+            nc, f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S
+        )
+        made = json.loads(answer.data)
+        if "error" in made:
+            # A pull would get the status 503, which looks like the end of the records.
+            raise NatsError("JetStream makes no consumer on the quarantine")
+        yield made["num_pending"]
+    finally:
+        await nc.request(f"{API}.CONSUMER.DELETE.{QUARANTINE}.{name}", b"", READ_TIMEOUT_S)
+
+
 class _Scan:
     """Reads the headers of one span of records, oldest first. No body is read."""
 
-    def __init__(self, end: int, subject: str | None) -> None:
+    def __init__(self, nc: HardenedClient, end: int, subject: str | None) -> None:
         """``end``: the sequence behind the span. ``subject``: of the envelope, ``None`` for any."""
         self.rows: list[dict[str, Any]] = []
         """The records that match."""
         self.read = 0
         """How many records were read."""
+        self._nc = nc
+        self._inbox = nc.new_inbox()
+        self.name = self._inbox.rsplit(".", 1)[-1]
+        """The name of the consumer that gives the records."""
         self._end = end
         """The sequence behind the span."""
         self._subject = subject
@@ -143,44 +198,21 @@ class _Scan:
         self._changed = asyncio.Event()
         """Set when anything has come."""
 
-    async def run(self, nc: HardenedClient, wanted: str, start: int) -> None:
-        """Read the records from the sequence ``start`` on whose subject in NATS matches
-        ``wanted``."""
-        inbox = nc.new_inbox()
-        name = inbox.rsplit(".", 1)[-1]
-        config = {
-            "name": name,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": start,
-            "filter_subject": wanted,
-            # The records are only looked at, so none is in hand, and none comes again.
-            "ack_policy": "none",
-            "headers_only": True,
-            "mem_storage": True,
-            "inactive_threshold": _IDLE_NS,
-            "num_replicas": 1,
-        }
-        create = json.dumps({"stream_name": QUARANTINE, "config": config}).encode()
-        subscription = await nc.subscribe_direct(inbox, self._receive)
+    async def run(self) -> None:
+        """Read all records of the consumer :attr:`name` before the end of the span."""
+        subscription = await self._nc.subscribe_direct(self._inbox, self._receive)
         try:
-            made = await request_over_reload(
-                nc, f"{API}.CONSUMER.CREATE.{QUARANTINE}.{name}.{wanted}", create, READ_TIMEOUT_S
-            )
-            if "error" in json.loads(made.data):
-                # A pull would get the status 503, which looks like the end of the records.
-                raise NatsError("JetStream makes no consumer on the quarantine")
             while not self._over:
                 self._left = _BATCH
                 # Without waiting: at the end of the stream a status comes at once.
                 ask = json.dumps({"batch": _BATCH, "no_wait": True}).encode()
-                await nc.publish(next_subject(QUARANTINE, name), ask, reply=inbox)
+                await self._nc.publish(next_subject(QUARANTINE, self.name), ask, reply=self._inbox)
                 while self._left and not self._over:
                     self._changed.clear()
                     async with asyncio.timeout(READ_TIMEOUT_S):
                         await self._changed.wait()
         finally:
             await subscription.unsubscribe()
-            await nc.request(f"{API}.CONSUMER.DELETE.{QUARANTINE}.{name}", b"", READ_TIMEOUT_S)
 
     def _receive(self, _: bytes, reply: bytes, headers: bytes, __: bytes) -> None:
         if self._over:
