@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from sealbus import Bot, BotState, ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
-from sealbus_broker.nats.connections import Listing, list_sessions
+from sealbus_broker.nats.connections import Listing, count_sessions, list_sessions
 from tests.cli.command import sealbus_beside
 from tests.e2e.edits import report
 from tests.e2e.nodes import NODES, ClusterShop
@@ -74,6 +74,7 @@ async def test_list_has_the_sessions_of_all_nodes(spread: Spread) -> None:
     assert listing.unheard == ()
     # The key of a session is its node and its number there, because nodes count alike.
     assert len({(one.node, one.number) for one in listing.sessions}) == NODES
+    assert await count_sessions(spread.nc) == NODES
 
 
 async def test_one_node_answers_for_its_own_clients_alone(spread: Spread) -> None:

@@ -7,27 +7,49 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from nats.aio.client import Client
 from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
 
 from sealbus.grants import MAX_SPREAD_MS
+from sealbus.nats.client import HardenedClient
 from sealbus.supervision import Supervisor
+from sealbus_broker.nats.config import CONNECTIONS_SUBJECT, routes_subject
 from sealbus_broker.relay.services.crowd import ASK_AGAIN_S, LOGIN_MS, MEMORY_S, Crowd
 
 
 class Server:
     """The part of a connection that is asked. It answers with the number of sessions."""
 
+    server_id = "A"
+    server_name = "node-a"
+
     def __init__(self) -> None:
         self.total: int | None = 0
+        self.others: dict[str, int | None] = {}
+        """The numbers of the other nodes of its cluster. ``None``: the node is silent."""
         self.asked = 0
         self.now = 0.0
 
-    async def request(self, *_: Any) -> Any:
+    @property
+    def cluster(self) -> str:
+        return "shop" if self.others else ""
+
+    async def request(self, subject: str, data: bytes, *_: Any) -> Any:
         self.asked += 1
         if self.total is None:
             raise NoRespondersError
-        return SimpleNamespace(data=json.dumps({"data": {"total": self.total}}).encode())
+        if subject == routes_subject(self.server_id):
+            routes = [{"remote_id": name.upper(), "remote_name": name} for name in self.others]
+            return self._answer({"routes": 2 * routes})
+        assert subject == CONNECTIONS_SUBJECT
+        # Without a name, the answer of this node comes first.
+        total = self.others.get(json.loads(data).get("server_name"), self.total)
+        if total is None:
+            raise NatsTimeoutError
+        return self._answer({"total": total})
+
+    def _answer(self, data: Any) -> SimpleNamespace:
+        return SimpleNamespace(data=json.dumps({"data": data}).encode())
 
 
 @pytest.fixture
@@ -37,7 +59,7 @@ def server() -> Server:
 
 @pytest.fixture
 def crowd(server: Server) -> Crowd:
-    return Crowd(cast("Client", server), Supervisor("test"), lambda: server.now)
+    return Crowd(cast("HardenedClient", server), Supervisor("test"), lambda: server.now)
 
 
 async def test_spread_is_the_time_of_all_logins(server: Server, crowd: Crowd) -> None:
@@ -70,3 +92,16 @@ async def test_without_an_answer_the_last_number_holds(server: Server, crowd: Cr
     server.now += ASK_AGAIN_S
     server.total = None
     assert await crowd.spread_ms() == 7 * LOGIN_MS
+
+
+async def test_sessions_on_all_nodes_of_a_cluster_count(server: Server, crowd: Crowd) -> None:
+    """After the loss of all nodes, the bots of all nodes come back together."""
+    server.total = 10
+    server.others = {"node-b": 200, "node-c": 300}
+    assert await crowd.spread_ms() == 510 * LOGIN_MS
+
+
+async def test_silent_node_keeps_no_other_from_counting(server: Server, crowd: Crowd) -> None:
+    server.total = 10
+    server.others = {"node-b": None, "node-c": 300}
+    assert await crowd.spread_ms() == 310 * LOGIN_MS

@@ -128,12 +128,7 @@ async def list_sessions(
     if not nc.cluster:
         node, at, sessions = await _ask_node(nc, "", timeout_s, certificates)
         return Listing({node: at}, sessions)
-    routes = await _ask(nc, routes_subject(nc.server_id), {}, timeout_s)
-    try:
-        # There are several routes to each node.
-        others = {one["remote_id"]: one["remote_name"] for one in routes["routes"] or []}
-    except (KeyError, TypeError):
-        raise NatsError(_NOT_TOLD) from None
+    others = await _ask_others(nc, timeout_s)
     own, answers, peers = await asyncio.gather(
         _ask_node(nc, nc.server_name, timeout_s, certificates),
         asyncio.gather(*(_ask_other(nc, name, certificates) for name in others.values())),
@@ -149,6 +144,52 @@ async def list_sessions(
         silent,
         peers - names - {*others.values()},
     )
+
+
+async def count_sessions(nc: HardenedClient, *, timeout_s: float = ASK_S) -> int:
+    """Ask all nodes for the number of the sessions of bots. Those of a silent node do not count.
+
+    Args:
+        nc: A connection that is logged in as the relay.
+        timeout_s: How long the server of this connection may take for one answer.
+
+    Raises:
+        nats.errors.Error, OSError: The connection is lost, or this server does not answer.
+    """
+    if not nc.cluster:
+        return await _count_on(nc, "", timeout_s)
+    others = await _ask_others(nc, timeout_s)
+    own, counts = await asyncio.gather(
+        _count_on(nc, nc.server_name, timeout_s),
+        asyncio.gather(*(_count_on_other(nc, name) for name in others.values())),
+    )
+    return own + sum(counts)
+
+
+async def _count_on_other(nc: HardenedClient, name: str) -> int:
+    try:
+        return await _count_on(nc, name, NODE_S)
+    except NatsTimeoutError:
+        return 0
+
+
+async def _count_on(nc: HardenedClient, name: str, timeout_s: float) -> int:
+    """Ask the node ``name`` for its number of sessions. Without a name, each server answers."""
+    data = await _ask(nc, CONNECTIONS_SUBJECT, {"limit": 1} | _only(name), timeout_s)
+    try:
+        return int(data["total"])
+    except (ValueError, KeyError, TypeError):
+        raise NatsError(_NOT_TOLD) from None
+
+
+async def _ask_others(nc: HardenedClient, timeout_s: float) -> dict[str, str]:
+    """Ask for the nodes to which this server has a route. Return their names, by id."""
+    routes = await _ask(nc, routes_subject(nc.server_id), {}, timeout_s)
+    try:
+        # There are several routes to each node.
+        return {one["remote_id"]: one["remote_name"] for one in routes["routes"] or []}
+    except (KeyError, TypeError):
+        raise NatsError(_NOT_TOLD) from None
 
 
 _Answer = tuple[str, ListedNode, tuple[LiveSession, ...]]
@@ -185,13 +226,11 @@ async def _ask_node(nc: HardenedClient, name: str, timeout_s: float, certificate
     found: dict[int, LiveSession] = {}
     offset = 0
     first: dict[str, Any] | None = None
-    # Every node takes the question, and only the one that it names answers.
-    named = {"server_name": name, "exact_match": True} if name else {}
     # Otherwise without "auth": it tells the certificates of each client, of any size.
     limit = CERTIFICATES_PAGE if certificates else PAGE
     told = {"auth": True} if certificates else {}
     while True:
-        ask = {"limit": limit, "offset": offset} | named | told
+        ask = {"limit": limit, "offset": offset} | _only(name) | told
         data = await _ask(nc, CONNECTIONS_SUBJECT, ask, timeout_s)
         try:
             page = data["connections"] or []  # nats-server writes null where there is none
@@ -205,6 +244,14 @@ async def _ask_node(nc: HardenedClient, name: str, timeout_s: float, certificate
         except (ValueError, KeyError, TypeError):
             raise NatsError(_NOT_TOLD) from None
         offset += limit - OVERLAP
+
+
+def _only(name: str) -> dict[str, object]:
+    """Return the fields of a question that only the node ``name`` answers.
+
+    Every node takes the question. Without a name they all answer it.
+    """
+    return {"server_name": name, "exact_match": True} if name else {}
 
 
 _NOT_TOLD: Final = "nats-server does not say who is connected"

@@ -7,26 +7,25 @@ took 34 s. So each bot is told with its grants over how long to spread its retur
 so only when a server is away.
 
 How it works. :meth:`Crowd.spread_ms` asks nats-server for the number of sessions, at most once in
-:data:`ASK_AGAIN_S`. It remembers the largest number of the last ten minutes, because a bot that
-comes back early asks while most others are still away. Without an answer the last one holds. A
-relay that starts knows nothing, and learns it with the first question. A lost connection changes
-nothing.
+:data:`ASK_AGAIN_S`. In a cluster it asks each node, because the bots of all nodes may come back
+together. It remembers the largest number of the last ten minutes, because a bot that comes back
+early asks while most others are still away. Without an answer the last one holds. A relay that
+starts knows nothing, and learns it with the first question. A lost connection changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from sealbus.grants import MAX_SPREAD_MS
+from sealbus.nats.client import HardenedClient
 from sealbus.supervision import Supervisor
-from sealbus_broker.nats.config import CONNECTIONS_SUBJECT
+from sealbus_broker.nats.connections import count_sessions
 
 LOGIN_MS: Final = 4
 """How long one return takes a bus. A thousand logins, each with the question about grants, took 3.3
@@ -46,7 +45,9 @@ otherwise."""
 class Crowd:
     """Knows how many sessions bots have. The module says how."""
 
-    def __init__(self, nc: Client, supervisor: Supervisor, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, nc: HardenedClient, supervisor: Supervisor, monotonic: Callable[[], float]
+    ) -> None:
         """
         Args:
             nc: The relay's connection.
@@ -77,9 +78,8 @@ class Crowd:
 
     async def _ask(self) -> None:
         try:
-            answer = await self._nc.request(CONNECTIONS_SUBJECT, b'{"limit": 1}', ASK_S)
-            count = int(json.loads(answer.data)["data"]["total"])
-        except (NatsError, OSError, ValueError, KeyError, TypeError):
+            count = await count_sessions(self._nc, timeout_s=ASK_S)
+        except (NatsError, OSError):
             return  # the last number holds
         while self._counts and self._counts[-1][1] <= count:
             self._counts.pop()
