@@ -157,6 +157,7 @@ async def test_reload_without_its_configuration_does_not_happen(
     file.mkdir()
     with capture_logs() as logs:
         assert not server._reload()
+        assert not server._reload(), "it is tried again, and the log has it once"
     assert [entry["event"] for entry in logs] == ["nats-server.not-reloaded"]
     assert f"{file} cannot be written" in logs[0]["error"]
     assert server.pid is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import pytest
 from sealbus.supervision import end, spawn
 from sealbus_broker.certificates import make_authority, make_bus
 from sealbus_broker.nats.config import ServerTls
+from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server import renewal
+from sealbus_broker.server.process import NatsServer
+from tests.scene import a_config
 from tests.waiting import patiently, until
 
 AUTHORITY = make_authority("shop", datetime.now(UTC))
@@ -36,18 +40,27 @@ def tls(tmp_path: Path) -> ServerTls:
 
 @asynccontextmanager
 async def following(
-    tls: ServerTls, monkeypatch: pytest.MonkeyPatch, answers: Sequence[bool] = (True,)
+    tls: ServerTls,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: Sequence[bool] = (True,),
+    serves: Sequence[bool] = (True,),
 ) -> AsyncIterator[list[bytes]]:
-    """Yield the keys that the server was told to read. ``answers``: whether a relay does."""
+    """Yield the keys that the server was told to read.
+
+    ``answers``: whether a relay does. ``serves``: whether the server can be told.
+    """
     monkeypatch.setattr(renewal, "LOOK_S", 0.01)
     told: list[bytes] = []
 
     def reload() -> bool:
-        told.append(tls.key.read_bytes())
-        return True
+        if serves[0]:
+            told.append(tls.key.read_bytes())
+        return serves[0]
 
     stopping = asyncio.Event()
-    task = spawn(renewal.follow(tls, reload, stopping, may_reload=lambda: answers[0]), "following")
+    loaded = renewal.signature(tls)
+    work = renewal.follow(tls, reload, stopping, loaded=loaded, may_reload=lambda: answers[0])
+    task = spawn(work, "following")
     await asyncio.sleep(0)
     yield told
     stopping.set()
@@ -97,9 +110,47 @@ async def test_renewal_waits_for_a_relay(tls: ServerTls, monkeypatch: pytest.Mon
         await until(lambda: told == [tls.key.read_bytes()], "the server was told")
 
 
+async def test_renewal_waits_for_a_server_that_serves(
+    tls: ServerTls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that starts may have read the files before they changed, and takes no signal yet."""
+    waits: list[str] = []
+    monkeypatch.setattr(renewal.log, "warning", lambda event, **_: waits.append(event))
+    serves = [False]
+    async with following(tls, monkeypatch, serves=serves) as told:
+        renew(tls)
+        await until(lambda: waits == ["certificates.waiting"], "the log says so")
+        serves[0] = True
+        await until(lambda: told == [tls.key.read_bytes()], "the server was told")
+    assert waits == ["certificates.waiting"], "it says so once"
+
+
+async def test_renewal_during_the_first_start_is_loaded(
+    tls: ServerTls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start takes long. Nobody looks at the files before it is over."""
+    monkeypatch.setattr(renewal, "LOOK_S", 0.01)
+    config = replace(a_config(tmp_path, BusSecrets.generate()), tls=tls)
+    server = NatsServer(config, tmp_path / "state")
+    told = asyncio.Event()
+
+    def reload() -> bool:
+        told.set()
+        return True
+
+    monkeypatch.setattr(server, "_reload", reload)
+    renew(tls)
+    task = spawn(server.follow_certificates(lambda: True), "following")
+    await patiently(told.wait())
+    await server.stop()
+    await task
+
+
 async def test_stop_ends_the_look_at_once(tls: ServerTls) -> None:
     stopping = asyncio.Event()
-    task = spawn(renewal.follow(tls, lambda: True, stopping, may_reload=lambda: True), "following")
+    loaded = renewal.signature(tls)
+    work = renewal.follow(tls, lambda: True, stopping, loaded=loaded, may_reload=lambda: True)
+    task = spawn(work, "following")
     stopping.set()
     async with asyncio.timeout(renewal.LOOK_S):
         await task

@@ -196,6 +196,12 @@ class NatsServer:
         """Set by :meth:`stop`, and never cleared: a stopped server is not started again."""
         self._serves = False
         """Whether the child has come into the state *serving*."""
+        self._not_reloaded = ""
+        """Why the last reload did not happen, as the log has it."""
+        between = None if config.cluster is None else config.cluster.tls
+        files = [tls for tls in (config.tls, between) if tls is not None]
+        self._certificates = [(tls, renewal.signature(tls)) for tls in files]
+        """The files of certificates, and their signature from before the first child reads them."""
 
     @property
     def stopping(self) -> asyncio.Event:
@@ -330,17 +336,15 @@ class NatsServer:
             may_reload: Whether a relay answers logins: see
                 :func:`sealbus_broker.server.renewal.follow`.
         """
-        between = None if self._config.cluster is None else self._config.cluster.tls
-        files = [tls for tls in (self._config.tls, between) if tls is not None]
         following = (
-            renewal.follow(tls, self._reload, self._stopping, may_reload=may_reload)
-            for tls in files
+            renewal.follow(tls, self._reload, self._stopping, loaded=loaded, may_reload=may_reload)
+            for tls, loaded in self._certificates
         )
         await asyncio.gather(self._stopping.wait(), *following)
 
     def _reload(self) -> bool:
         """Have the server read its configuration and its certificates again. Return whether it
-        runs."""
+        could be told."""
         process = self._process
         # One that does not serve yet may not have its handler for the signal.
         if process is None or process.returncode is not None or not self._serves:
@@ -348,8 +352,12 @@ class NatsServer:
         try:
             self._folder.write_config(self._text)
         except ServerFailed as error:
-            log.warning("nats-server.not-reloaded", error=error.what, hint=error.hint)
+            # It is tried again each second.
+            if error.what != self._not_reloaded:
+                log.warning("nats-server.not-reloaded", error=error.what, hint=error.hint)
+            self._not_reloaded = error.what
             return False
+        self._not_reloaded = ""
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGHUP)
         return True

@@ -25,52 +25,63 @@ LOOK_S: Final = 1.0
 who renews a certificate sees the effect at once."""
 
 
+Signature = tuple[tuple[int, int, int] | None, ...]
+"""What changes when one of the files is replaced or written."""
+
+
 async def follow(
     tls: ServerTls,
     reload: Callable[[], bool],
     stopping: asyncio.Event,
     *,
+    loaded: Signature,
     may_reload: Callable[[], bool],
 ) -> None:
     """Have the server read its certificates again whenever they change. Return at ``stopping``.
 
     Files that cannot be used, such as a certificate whose key is written a moment later, are
-    reported once, and looked at again when they change. Files that are good wait for a relay.
+    reported once, and looked at again when they change. Files that are good wait for a relay, and
+    for a server that serves.
 
     Args:
-        tls: The files, as the server has read them before this call.
-        reload: Tells the server, and returns whether it runs. A server that does not will read the
-            files at its start.
+        tls: The files.
+        reload: Tells the server, and returns whether it could. A server that starts may have read
+            the files before they changed. So it is told again until it could be told.
         stopping: The end.
+        loaded: The signature of the files before the server read them.
         may_reload: Whether a relay answers logins. At a reload, nats-server asks again for each
             session. It waits two seconds for each answer, and ends the session if there is none.
     """
-    loaded = seen = _signature(tls)
+    seen = signature(tls)
     waits = False
     while not stopping.is_set():
         await pause(LOOK_S, until=stopping)
-        now = _signature(tls)
+        now = signature(tls)
         # Not at the first sight of a change: whoever writes several files is done a second later.
         is_settled, seen = now == seen, now
         if now == loaded or not is_settled:
             continue
-        if not may_reload():
-            if not waits:
-                log.warning("certificates.waiting", because="no relay answers logins")
-            waits = True
-            continue
-        loaded, waits = now, False
         try:
             TlsFiles(tls.ca, tls.cert, tls.key).context()
         except UnusableTls as error:
+            loaded, waits = now, False
             log.warning("certificates.unusable", error=error.what, hint=error.hint)
             continue
-        if reload():
+        if not may_reload():
+            because = "no relay answers logins"
+        elif reload():
+            loaded, waits = now, False
             log.info("certificates.renewed", certificate=str(tls.cert))
+            continue
+        else:
+            because = "nats-server cannot be told to read them yet"
+        if not waits:
+            log.warning("certificates.waiting", because=because)
+        waits = True
 
 
-def _signature(tls: ServerTls) -> tuple[tuple[int, int, int] | None, ...]:
-    """Return what changes when a file is replaced or written."""
+def signature(tls: ServerTls) -> Signature:
+    """Return the signature of the files as they are now."""
     return tuple(_of(path) for path in (tls.ca, tls.cert, tls.key))
 
 
