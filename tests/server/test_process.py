@@ -10,7 +10,7 @@ import socket
 import stat
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -335,6 +335,75 @@ async def test_one_that_keeps_dying_is_given_up(
     await server.start()
     with pytest.raises(ServerFailed, match=r"keeps dying:\n .*the store is corrupt"):
         await patiently(server.supervise())
+
+
+def events(logs: Sequence[Mapping[str, object]]) -> list[object]:
+    """The names of the events, in order."""
+    return [entry["event"] for entry in logs]
+
+
+async def test_disk_that_fills_up_again_is_waited_out_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    """A stop because of it is no death, however soon it comes after the start."""
+    full: list[int] = []
+    looks = 0
+
+    def room(server: NatsServer) -> int:
+        nonlocal looks
+        if server.pid is not None:
+            looks = 0
+            full.append(server.pid)
+            return 0
+        looks += 1
+        return 0 if looks <= 2 else 2**40
+
+    monkeypatch.setattr(server_module, "find_binary", lambda: a_fake(tmp_path))
+    monkeypatch.setattr(server_module, "_LOOK_S", 0.01)
+    await server.start()
+    monkeypatch.setattr(NatsServer, "free_bytes", property(room))
+    with capture_logs() as logs:
+        supervising = asyncio.create_task(server.supervise())
+        enough = server_module.MOST_QUICK_DEATHS + 2
+        await until(lambda: len(set(full)) == enough or supervising.done(), "it was full often")
+        await server.stop()
+        await patiently(supervising)
+    assert events(logs).count("disk.filled") >= enough - 1
+    assert "nats-server.died" not in events(logs)
+
+
+async def test_server_that_a_full_disk_ends_at_its_start_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    room = 2**40
+    is_filling = False
+    good = a_fake(tmp_path)
+    ends = tmp_path / "ends"
+    ends.write_text(f"#!{sys.executable}\nraise SystemExit(1)\n")
+    ends.chmod(0o755)
+
+    def find() -> Path:
+        nonlocal room
+        if is_filling:
+            room = 0
+        return ends if is_filling else good
+
+    monkeypatch.setattr(server_module, "find_binary", find)
+    monkeypatch.setattr(server_module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(NatsServer, "free_bytes", property(lambda _: room))
+    await server.start()
+    supervising = asyncio.create_task(server.supervise())
+    with capture_logs() as logs:
+        is_filling = True
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        await until(lambda: "disk.filled" in events(logs) or supervising.done(), "it waits")
+        is_filling = False
+        room = 2**40
+        await until(lambda: server.pid is not None or supervising.done(), "it runs again")
+        await server.stop()
+        await patiently(supervising)
+    assert events(logs).count("nats-server.died") == 1
 
 
 @pytest.mark.parametrize(

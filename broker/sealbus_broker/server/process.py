@@ -11,7 +11,7 @@ starting     yes   it reads back its streams, and greets   serving; or ``start``
 serving      yes   it greets whoever connects              died, out of space
 died         no    it ended by itself; a pause follows     starting; after four quick deaths
                                                            ``supervise`` fails
-out of space no    its disk is full, and a notice tells    died, once there is room
+out of space no    its disk is full, and a notice tells    starting, once there is room
                    whoever connects
 ============ ===== ======================================= =========================================
 
@@ -301,20 +301,25 @@ class NatsServer:
         quick_deaths = 0
         started = time.monotonic()
         while True:
-            if await self._watch() is _Ended.OUT_OF_SPACE:
-                await self._wait_for_space()
+            is_out_of_space = await self._watch() is _Ended.OUT_OF_SPACE
+            # A quota or a lack of inodes is such an end too, although the disk has room. No look at
+            # the disk tells when that is over, so it counts as a death.
+            is_death = not (is_out_of_space and await self._wait_for_space())
             if self._stopping.is_set():
                 return
-            is_quick = time.monotonic() - started < QUICK_DEATH_S
-            # After a while of good service this death is the first of a new row.
-            quick_deaths = quick_deaths + 1 if is_quick else 1
-            exit_code = self._process and self._process.returncode
-            log.error("nats-server.died", exit_code=exit_code, restarts=quick_deaths)
-            if quick_deaths > MOST_QUICK_DEATHS:
-                raise self._log.failure("nats-server keeps dying")
-            await pause(RESTART_S * quick_deaths, until=self._stopping)
-            if self._stopping.is_set():
-                return
+            if is_death:
+                is_quick = time.monotonic() - started < QUICK_DEATH_S
+                # After a while of good service this death is the first of a new row.
+                quick_deaths = quick_deaths + 1 if is_quick else 1
+                exit_code = self._process and self._process.returncode
+                log.error("nats-server.died", exit_code=exit_code, restarts=quick_deaths)
+                if quick_deaths > MOST_QUICK_DEATHS:
+                    raise self._log.failure("nats-server keeps dying")
+                await pause(RESTART_S * quick_deaths, until=self._stopping)
+                if self._stopping.is_set():
+                    return
+            else:
+                quick_deaths = 0
             # Before the start: a server that needs long for its streams, and then dies, is no quick
             # death.
             started = time.monotonic()
@@ -409,7 +414,7 @@ class NatsServer:
             ServerFailed: It cannot write although its disk has room. It is ended.
         """
         process = self._process
-        while process is not None and process.returncode is None and not self._stopping.is_set():
+        while process is not None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await process.wait()
@@ -424,10 +429,18 @@ class NatsServer:
             if is_stuck:
                 await self._end_child()
                 raise self._log.failure("nats-server cannot write its streams any more")
+            if process.returncode is not None:
+                break
         return _Ended.BY_ITSELF
 
-    async def _wait_for_space(self) -> None:
-        """Wait until the disk has room again, or for :meth:`stop`. Tell it to whoever connects."""
+    async def _wait_for_space(self) -> bool:
+        """Wait until the disk has room again, or for :meth:`stop`. Tell it to whoever connects.
+
+        Returns:
+            Whether the disk had too little.
+        """
+        if self.free_bytes >= ROOM_BYTES:
+            return False
         spoken = -SAY_AGAIN_S
         tls = None if self._config.tls is None else server_context(self._config.tls)
         async with notice(self._config.host, self._config.port, STORES_NOTHING, tls):
@@ -443,6 +456,7 @@ class NatsServer:
                         "disk.filled", text=f"red: {what}\nhint: {hint}", folder=folder, hint=hint
                     )
                 await pause(_LOOK_S, until=self._stopping)
+        return True
 
     async def _wait_until_it_serves(self) -> None:
         process = self._process
