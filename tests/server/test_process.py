@@ -43,6 +43,11 @@ def runs(pid: int) -> bool:
         return False
 
 
+def events(logs: Sequence[Mapping[str, object]]) -> list[object]:
+    """The names of the events, in order."""
+    return [entry["event"] for entry in logs]
+
+
 def contents(*files: Path) -> bytes:
     """The contents of the files, one after the other."""
     return b"".join(file.read_bytes() for file in files)
@@ -289,15 +294,21 @@ async def test_a_stop_is_heard_while_the_disk_is_full(
 
 
 def a_fake(
-    folder: Path, version: str = "2.15.1", says: str = "", then: str = "time.sleep(60)"
+    folder: Path,
+    version: str = "2.15.1",
+    says: str = "",
+    then: str = "time.sleep(60)",
+    first: str = "",
 ) -> Path:
-    """A nats-server that greets, writes ``says`` to its log, and then does ``then``."""
+    """A nats-server that does ``first``, greets, writes ``says`` to its log, and then does
+    ``then``."""
     script = folder / "nats-server"
     script.write_text(
         f"#!{sys.executable}\n"
         + textwrap.dedent(
             f"""
-            import json, re, socket, sys, time
+            import json, os, re, socket, sys, time
+            {first}
             conf = open(sys.argv[2]).read()
             port = int(re.search(r'listen: "127.0.0.1:(\\d+)"', conf)[1])
             name = re.search(r'server_name: "(.*)"', conf)[1]
@@ -327,6 +338,80 @@ async def test_one_that_is_too_old(
     assert server.pid is None
 
 
+def slow(folder: Path) -> tuple[Path, Path]:
+    """A nats-server that listens only once a file exists, and that file."""
+    read = folder / "read"
+    first = f"while not os.path.exists({str(read)!r}): time.sleep(0.01)"
+    return a_fake(folder, first=first), read
+
+
+async def test_slow_start_is_waited_for_and_told_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    """A server that is ended would begin again to read its streams back."""
+    fake, read = slow(tmp_path)
+    monkeypatch.setattr(server_module, "find_binary", lambda: fake)
+    monkeypatch.setattr(server_module, "SLOW_START_S", 0.05)
+    with capture_logs() as logs:
+        starting = asyncio.create_task(server.start())
+        await until(lambda: len(logs) >= 3 or starting.done(), "the log says so again and again")
+        pid = server.pid
+        read.touch()
+        await patiently(starting)
+    assert set(events(logs)) == {"nats-server.starts-slowly"}
+    assert str(server._folder.log_file) in logs[0]["hint"]
+    assert server.pid == pid
+
+
+async def test_start_that_is_cancelled_while_slow_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    fake, _ = slow(tmp_path)
+    monkeypatch.setattr(server_module, "find_binary", lambda: fake)
+    starting = asyncio.create_task(server.start())
+    await until(lambda: server.pid is not None or starting.done(), "it is started")
+    pid = server.pid
+    assert pid is not None
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await patiently(starting)
+    assert not runs(pid)
+
+
+async def test_stop_ends_a_slow_restart_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    fake, read = slow(tmp_path)
+    monkeypatch.setattr(server_module, "find_binary", lambda: fake)
+    read.touch()
+    await server.start()
+    read.unlink()
+    first = server.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    supervising = asyncio.create_task(server.supervise())
+    with capture_logs() as logs:
+        await until(lambda: server.pid not in (None, first), "another process")
+        await server.stop()
+        await patiently(supervising)
+    assert server.pid is None
+    assert events(logs) == ["nats-server.died"]
+
+
+async def test_one_that_listens_and_does_not_greet_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
+) -> None:
+    """It has read its streams back, so more time does not help."""
+    silent = tmp_path / "nats-server"
+    a_fake(tmp_path)
+    silent.write_text(silent.read_text().replace("there.sendall(", "repr("))
+    monkeypatch.setattr(server_module, "find_binary", lambda: silent)
+    monkeypatch.setattr(server_module, "UNGREETED_S", 0.0)
+    with pytest.raises(ServerFailed, match="listens, and has not greeted for 0 s"):
+        await patiently(server.start())
+    assert server.pid is None
+
+
 async def test_one_that_keeps_dying_is_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: NatsServer
 ) -> None:
@@ -335,11 +420,6 @@ async def test_one_that_keeps_dying_is_given_up(
     await server.start()
     with pytest.raises(ServerFailed, match=r"keeps dying:\n .*the store is corrupt"):
         await patiently(server.supervise())
-
-
-def events(logs: Sequence[Mapping[str, object]]) -> list[object]:
-    """The names of the events, in order."""
-    return [entry["event"] for entry in logs]
 
 
 async def test_disk_that_fills_up_again_is_waited_out_again(

@@ -6,8 +6,8 @@ The server is in one of these states. Its child process exists in those that are
 state        child meaning                                 left for
 ============ ===== ======================================= =========================================
 stopped      no    before ``start`` and after ``stop``     starting
-starting     yes   it reads back its streams, and greets   serving; or ``start`` fails
-                   nobody
+starting     yes   it reads back its streams, however      serving; died; or ``start`` fails
+                   long that takes, and greets nobody
 serving      yes   it greets whoever connects              died, out of space
 died         no    it ended by itself; a pause follows     starting; after four quick deaths
                                                            ``supervise`` fails
@@ -59,9 +59,13 @@ from sealbus_broker.server.notice import notice, server_context
 
 log = get_logger(__name__)
 
-START_S: Final = 20.0
-"""How long a start may take: JetStream reads its streams back, and rebuilds indexes after a
-crash."""
+SLOW_START_S: Final = 20.0
+"""A start that takes longer is told in the log, and again each time that this long has passed.
+JetStream reads its streams back, and rebuilds indexes after a crash. Large streams on a slow disk
+take minutes. An end of the server would only make it begin again."""
+
+UNGREETED_S: Final = 20.0
+"""How long a server that listens may go on without a greeting. It has its streams by then."""
 
 STOP_S: Final = 10.0
 """How long a server may take to end in order: it writes its indexes."""
@@ -251,7 +255,11 @@ class NatsServer:
         return reached_at(self._config.host)
 
     async def start(self) -> None:
-        """Start the server and wait until it serves. Raises :class:`ServerFailed`."""
+        """Start the server and wait until it serves, or has ended. Cancel it to stop it.
+
+        Raises:
+            ServerFailed: It cannot be started, has ended, or listens and does not greet.
+        """
         binary = find_binary()
         self._folder.take()
         try:
@@ -331,6 +339,8 @@ class NatsServer:
                     return
                 await self._wait_until_it_serves()
             except ServerFailed as error:
+                if self._stopping.is_set():
+                    return
                 log.warning("nats-server.not-started", error=error.what)
                 await self._end_child()
 
@@ -460,25 +470,52 @@ class NatsServer:
 
     async def _wait_until_it_serves(self) -> None:
         process = self._process
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            if process is None or process.returncode is not None:
-                raise self._log.failure("nats-server ended at once")
+        began = time.monotonic()
+        told_at, listens_at = began, began
+        while process is not None and process.returncode is None:
             greeting = await self._greeting()
+            now = time.monotonic()
             # nats-server listens only after JetStream has read back its streams.
-            if greeting.get("server_name") == self._config.server_name:
+            if greeting is None:
+                listens_at = now
+                if now - told_at >= SLOW_START_S:
+                    told_at = now
+                    self._tell_slow(now - began)
+            elif greeting.get("server_name") == self._config.server_name:
                 self._serves = True
                 return check_version(greeting.get("version"))
+            elif now - listens_at >= UNGREETED_S:
+                what = f"nats-server listens, and has not greeted for {UNGREETED_S:g} s"
+                raise self._log.failure(what)
             await asyncio.sleep(_PROBE_S)
-        raise self._log.failure(f"nats-server did not answer within {START_S:g} s")
+        took_s = time.monotonic() - began
+        when = "at once" if took_s < SLOW_START_S else f"{took_s:.0f} s after its start"
+        raise self._log.failure(f"nats-server ended {when}")
 
-    async def _greeting(self) -> dict[str, object]:
-        """Return the INFO with which the server on the port greets, or nothing."""
+    def _tell_slow(self, seconds: float) -> None:
+        what = f"nats-server has been starting for {seconds:.0f} s: it reads its streams back"
+        hint = (
+            "after a crash this may take minutes, so wait; its log and the load of the disk show"
+            f" whether it goes on: {self._folder.log_file}"
+        )
+        log.warning(
+            "nats-server.starts-slowly",
+            text=f"warning: {what}\nhint: {hint}",
+            seconds=round(seconds),
+            log=str(self._folder.log_file),
+            hint=hint,
+        )
+
+    async def _greeting(self) -> dict[str, object] | None:
+        """Return the INFO with which the server on the port greets: empty if it does not, and
+        ``None`` if nobody listens."""
         try:
             async with asyncio.timeout(GREETING_S):
                 reader, writer = await asyncio.open_connection(
                     self._address, self._config.port, ssl=self._ssl()
                 )
+        except ConnectionRefusedError:
+            return None
         except (OSError, TimeoutError):
             return {}
         try:
