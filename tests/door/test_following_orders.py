@@ -25,6 +25,7 @@ from tests.waiting import PATIENCE_S, patiently, until
 PROCESS = """
 import json, sys
 how, seen = sys.argv[1:3]
+answers = ""
 for number, line in enumerate(sys.stdin.buffer):
     digest = json.loads(line)["digest"]
     with open(seen, "a") as file:
@@ -35,6 +36,10 @@ for number, line in enumerate(sys.stdin.buffer):
         break
     elif how == "obeys":
         print("follows " + digest, flush=True)
+    elif how == "answers two at once":
+        answers += "follows " + digest + "\\n"
+        if number == 2:
+            print(answers, end="", flush=True)
 """
 
 
@@ -136,6 +141,29 @@ async def test_orders_are_followed_before_it_returns(alone: Scene, tmp_path: Pat
             await doors.follow(number)
             assert doors.seen.endswith(str(number))
     assert doors.seen == "1 2 3 2"
+
+
+async def test_orders_with_the_same_policy_are_followed_too(alone: Scene, tmp_path: Path) -> None:
+    """They may have another session-issuer key."""
+    doors = Doors(alone, "obeys", tmp_path)
+    async with running(doors) as door:
+        door.open()
+        await patiently(door.opened.wait())
+        for seen in ("1 2", "1 2 2", "1 2 2 2"):
+            await doors.follow(2)
+            assert doors.seen == seen
+
+
+async def test_two_changes_at_once_leave_the_process_alone(alone: Scene, tmp_path: Path) -> None:
+    """The answer to the second is read together with the answer to the first."""
+    doors = Doors(alone, "answers two at once", tmp_path)
+    async with running(doors) as door:
+        door.open()
+        await patiently(door.opened.wait())
+        pid = door.pid
+        await asyncio.gather(doors.follow(2), doors.follow(3))
+        assert door.pid == pid
+    assert doors.seen == "1 2 3"
 
 
 async def test_process_that_does_not_follow_is_replaced(

@@ -56,8 +56,9 @@ LOST: Final = b"lost\n"
 """The line by which it says that none can, because its connection to NATS is lost."""
 
 FOLLOWS: Final = b"follows "
-"""Begins the line by which the process says that it decides by its latest orders. The policy's
-digest in hex follows."""
+"""Begins the line by which the process says that it decides by the next of the orders that it was
+given anew. It says one line for each, in their order. The policy's digest in hex follows, which a
+relay of an earlier version compares. Such a relay starts the doors of this one after an upgrade."""
 
 FOLLOW_S: Final = 2.0
 """How long the process may take to say so. It takes milliseconds for a thousand bots. A process
@@ -137,8 +138,10 @@ class Door:
         """The process, or the last one that there was."""
         self._is_told = False
         """Whether the process has orders."""
-        self._follows = b""
-        """The digest in hex of the policy that the process has said last that it goes by."""
+        self._given = 0
+        """How often the process was given its orders anew."""
+        self._followed = 0
+        """How many of these it has said that it goes by."""
         self._said = asyncio.Event()
         """Set when the process has said something, or has ended."""
         self.opened = asyncio.Event()
@@ -216,7 +219,8 @@ class Door:
         # A process that dies before is noticed only afterwards. Until then nobody needs it. A stop
         # that comes before does not end this wait: the relay cancels it.
         await self._allowed.wait()
-        self._follows = b""  # which the process before has said
+        self._given = 0
+        self._followed = 0  # by the process before
         self._is_told = True
         with contextlib.suppress(OSError):  # it has ended, as its exit code will say
             await _give(process, self._orders())
@@ -226,8 +230,8 @@ class Door:
                 self.opened.set()
             elif said == LOST:
                 self.opened.clear()
-            else:
-                self._follows = said.removeprefix(FOLLOWS).strip()
+            elif said.startswith(FOLLOWS):
+                self._followed += 1
                 self._said.set()
         return was_open, await process.wait()
 
@@ -235,17 +239,18 @@ class Door:
         """Give the process its orders anew, and return when it goes by them.
 
         A process that has no orders yet is given the new ones when it gets them. One that does not
-        follow is ended, and the next one begins with the new orders.
+        follow is ended, and the next one begins with the new orders. Several calls may be under
+        way, because the policy and the session-issuer key change by themselves.
         """
         process = self._process
         if process is None or not self._is_told:
             return
-        orders = self._orders()
-        digest = orders.policy.digest.hex().encode()
+        self._given += 1
+        given = self._given
         try:
             async with asyncio.timeout(FOLLOW_S):
-                await _give(process, orders)
-                while self._follows != digest and self._process is process and self._is_told:
+                await _give(process, self._orders())
+                while self._followed < given and self._process is process and self._is_told:
                     self._said.clear()
                     await self._said.wait()
         except TimeoutError:
