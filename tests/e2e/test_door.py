@@ -141,6 +141,21 @@ class TestAProcessOfItsOwn:
         await relay.wait()
         await until(lambda: not runs(door))
 
+    async def test_signals_for_the_relay_do_not_end_it(self, shop: Shop) -> None:
+        """systemd sends SIGTERM to each process of a service. The relay ends the door in order."""
+        relay = shop.relays[0]
+        door = door_of(relay)
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(door, one)
+        client = await log_in(shop)
+        assert client.is_connected
+        await client.close()
+        assert door_of(relay) == door
+        # And it still goes with its relay.
+        relay.kill()
+        await relay.wait()
+        await until(lambda: not runs(door))
+
     async def test_no_seed_is_where_others_can_read_it(self, shop: Shop) -> None:
         process = Path(f"/proc/{door_of(shop.relays[0])}")
         told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()

@@ -1,6 +1,6 @@
 """The process that admits bots. A relay starts it (:mod:`sealbus_broker.door.process`).
 
-It ignores signals, and ends with its relay.
+It ignores SIGTERM, SIGINT and SIGHUP, and ends with its relay.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 gc.disable()  # nothing that an import makes is garbage: see sealbus_broker.__main__
 
 import asyncio
+import signal
+from typing import Final
 
 from sealbus.errors import SealbusError
 from sealbus_broker.cli.running.logs import logging_to_stderr
@@ -18,6 +20,10 @@ from sealbus_broker.door.keeper import keep
 from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
+
+_FOR_THE_RELAY: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that stop the relay in order. systemd sends one to each process of a service. The relay
+closes standard input when the door is to end, and a door that ended before would owe answers."""
 
 
 def main() -> int:
@@ -27,6 +33,8 @@ def main() -> int:
     """
     gc.freeze()
     gc.enable()
+    for one in _FOR_THE_RELAY:
+        signal.signal(one, signal.SIG_IGN)
     relay, signs = map(int, sys.argv[1:])
     with logging_to_stderr():
         try:
