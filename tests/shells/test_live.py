@@ -27,6 +27,7 @@ from sealbus_broker.relay.live import waiting as live_waiting
 from sealbus_broker.relay.live import worker as live
 from sealbus_broker.relay.live.worker import LiveWorker
 from sealbus_broker.relay.problems import Level
+from sealbus_broker.relay.services.listening import Asked, Listening
 from tests.made import made
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, patiently, until
@@ -138,18 +139,54 @@ async def test_requests_go_past_a_process_that_stops(hello: TestBus) -> None:
         return str(answer.payload["time"])
 
     listener, slow = await hello.bot("listener"), await clock(is_slow=True)
+    (subscription,) = slow._listener._live
     client = await slow._session.client()
-    subscribed = len(client._subs)
     first = asyncio.create_task(ask())
     await patiently(began.wait())
     await clock(is_slow=False)
     closing = asyncio.create_task(slow.close(timeout=PATIENCE_S))
-    await until(lambda: len(client._subs) < subscribed, "it subscribes no more")
+    await until(lambda: not subscription._attached, "it subscribes no more")
     await client.flush()
     assert [await ask() for _ in range(20)] == [NOON] * 20
     assert not first.done()
     go.set()
     assert await patiently(first) == NOON
+    await closing
+
+
+async def test_request_in_hand_at_a_stop_has_a_listener(
+    hello: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay asks whether anybody listens behind the request, and perhaps behind the stop."""
+    probes: list[tuple[HardenedClient, bytes]] = []
+    probe = Listening.probe
+
+    def later(listening: Listening, asked: Asked) -> bytes:
+        probes.append((listening._nc, probe(listening, asked)))
+        return b""
+
+    monkeypatch.setattr(Listening, "probe", later)
+    clock, go = Bot(hello.credentials("clock")), asyncio.Event()
+
+    @clock.reply("clock.ask")
+    async def tell(_: Message) -> dict[str, str]:
+        await go.wait()
+        return {"time": NOON}
+
+    await hello.connect(clock)
+    (subscription,) = clock._listener._live
+    client = await clock._session.client()
+    listener = await hello.bot("listener")
+    asking = asyncio.create_task(listener.request("clock.ask", {"zone": "UTC"}, timeout=PATIENCE_S))
+    await until(lambda: len(probes) == 1, "the request is accepted")
+    closing = asyncio.create_task(clock.close(timeout=PATIENCE_S))
+    await until(lambda: not subscription._attached, "it takes no more requests")
+    await client.flush()
+    ((relay, frame),) = probes
+    relay.write([frame])
+    await relay.flush()
+    go.set()
+    assert (await patiently(asking)).payload["time"] == NOON
     await closing
 
 

@@ -81,6 +81,8 @@ class LiveSubscription:
         self._attached: dict[HardenedClient, Subscription | None] = {}
         """Connections that it is attached to. ``None`` while it is being attached. Closed ones are
         dropped when another one comes."""
+        self._listening: list[Subscription] = []
+        """Subscriptions that receive nothing: see :meth:`_leave`."""
         self.closed = False
         """Whether it has ended: new connections leave it out, and nothing is received."""
 
@@ -175,14 +177,29 @@ class LiveSubscription:
     async def _end_after(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
         self.stop()
-        # While handlers still work. The server would go on giving requests to this process, and
-        # other processes of the bot could have answered them.
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Receive nothing more while handlers still work.
+
+        Otherwise the server would go on giving requests to this process, and other processes of the
+        bot could have answered them. But this process still counts as one that listens. A relay
+        asks for that just behind a request, and would tell the asker of a request in hand that
+        nobody does.
+        """
+        for client in list(self._attached) if self._queue else ():
+            with contextlib.suppress(NatsError, OSError):
+                self._listening.append(
+                    await client.subscribe_direct(f"{BUS}.{self.pattern}", _ignore)
+                )
         await self.detach()
 
     async def _end(self, watching: asyncio.Task[None]) -> None:
         await end(watching)
         self.stop()
         await self.detach()
+        for subscription in self._listening:
+            await _unsubscribe(subscription)
 
     async def detach(self) -> None:
         """Subscribe no more, on any connection, and forget the messages that wait."""
@@ -196,8 +213,7 @@ class LiveSubscription:
         while self._attached:
             _, subscription = self._attached.popitem()
             if subscription is not None:
-                with contextlib.suppress(NatsError, OSError):
-                    await subscription.unsubscribe()
+                await _unsubscribe(subscription)
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -219,3 +235,12 @@ class LiveSubscription:
             self._changed.clear()
             await self._changed.wait()
         return None
+
+
+async def _unsubscribe(subscription: Subscription) -> None:
+    with contextlib.suppress(NatsError, OSError):
+        await subscription.unsubscribe()
+
+
+def _ignore(*_: bytes) -> None:
+    """Receive nothing."""
