@@ -161,7 +161,7 @@ async def test_denied_handler_is_not_asked_for_before_its_time(
     await shop.bus.connect(inventory)
     monkeypatch.setattr(listener.Listener, "_ask_for_place", deny)
     await shop.follow("subscribe: [orders.placed]", "subscribe: []")
-    await until(lambda: len(denied) == 2, "it is denied twice")
+    await until(lambda: len(denied) >= 2, "it is denied twice")
     assert denied[1] - denied[0] >= 0.99 * pause_s
 
 
