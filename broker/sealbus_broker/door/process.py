@@ -245,11 +245,12 @@ class Door:
         process = self._process
         if process is None or not self._is_told:
             return
+        orders = self._orders()
         self._given += 1
         given = self._given
         try:
             async with asyncio.timeout(FOLLOW_S):
-                await _give(process, self._orders())
+                await _give(process, orders)
                 while self._followed < given and self._process is process and self._is_told:
                     self._said.clear()
                     await self._said.wait()
