@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 from nats.errors import ConnectionClosedError, ProtocolError
 
+from sealbus.nats import client as client_module
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import read_headers
 from sealbus.nats.transport import Transport
@@ -285,6 +287,120 @@ async def test_cancelled_close_leaves_no_open_connection(
     await end(task)
     assert client.is_closed
     assert vars(client._transport)["_io_writer"].is_closing()
+
+
+class Taker(Talker):
+    """A nats-server that takes any bytes once it has answered the first PING."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        writer.write(b'INFO {"server_id":"N","version":"2.15.1","max_payload":1048576}\r\n')
+        while data := await reader.read(65536):
+            # The client sends its PINGs alone, or as the last line of several.
+            if data.endswith(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+
+@asynccontextmanager
+async def taking(**options: Any) -> AsyncIterator[tuple[Taker, HardenedClient]]:
+    """Such a server, and a client that is connected to it."""
+    server, client = Taker(), HardenedClient()
+    async with listening(server.serve) as port:
+        await client.connect(f"nats://127.0.0.1:{port}", **options)
+        yield server, client
+        await client.close()
+
+
+@pytest.fixture
+def leaving(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """The bytes of clients leave only while it is set, as it is at first."""
+    may_leave = asyncio.Event()
+    may_leave.set()
+
+    async def drain(_: TcpTransport) -> None:
+        await may_leave.wait()
+
+    # A client that is closed would wait for its last bytes.
+    monkeypatch.setattr(client_module, "CLOSE_S", 0.01)
+    monkeypatch.setattr(TcpTransport, "drain", drain)
+    return may_leave
+
+
+async def wait_behind_unsent_bytes(client: HardenedClient) -> list[asyncio.Task[Any]]:
+    """Tasks that wait until bytes have left: one that publishes, and more that subscribe than have
+    room in the queue of nats-py's flusher."""
+    await client.publish("a", b"x")  # the flusher takes this, and waits
+    await until(lambda: client._pending == [])
+
+    async def send() -> None:
+        # Whoever passes the limit of 2 MiB waits.
+        for _ in range(3):
+            await client.publish("a", bytes(1_000_000))
+
+    assert client._flush_queue is not None
+    room = client._flush_queue.maxsize
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(send())]
+    tasks += [asyncio.create_task(client.subscribe(f"b.{n}")) for n in range(3 * room)]
+    await until(client._flush_queue.full)
+    assert not any(task.done() for task in tasks[-room:])
+    assert not tasks[0].done()
+    return tasks
+
+
+async def close(_: Taker, client: HardenedClient) -> None:
+    await client.close()
+
+
+async def abort(_: Taker, client: HardenedClient) -> None:
+    client.abort()
+
+
+async def lose(server: Taker, client: HardenedClient) -> None:
+    assert server.writer is not None
+    server.writer.transport.abort()
+    await until(lambda: client.is_closed or client.is_reconnecting)
+
+
+End = Callable[[Taker, HardenedClient], Awaitable[None]]
+
+
+@pytest.mark.parametrize("end_it", [close, abort, lose], ids=lambda call: call.__name__)
+async def test_end_of_a_connection_leaves_nobody_waiting(
+    leaving: asyncio.Event, end_it: End
+) -> None:
+    async with taking(allow_reconnect=False) as (server, client):
+        leaving.clear()
+        waiting = await wait_behind_unsent_bytes(client)
+        await end_it(server, client)
+        await patiently(asyncio.gather(*waiting))
+
+
+@pytest.mark.parametrize("end_it", [close, abort], ids=lambda call: call.__name__)
+async def test_end_while_reconnecting_leaves_nobody_waiting(
+    leaving: asyncio.Event, end_it: End
+) -> None:
+    """A relay's client connects again by itself, and is closed before it can."""
+    async with taking(max_reconnect_attempts=-1, reconnect_time_wait=PATIENCE_S) as taken:
+        server, client = taken
+        leaving.clear()
+        waiting = await wait_behind_unsent_bytes(client)
+        await lose(server, client)
+        await end_it(server, client)
+        await patiently(asyncio.gather(*waiting))
+
+
+async def test_reconnection_leaves_nobody_waiting(leaving: asyncio.Event) -> None:
+    async def lost() -> None:
+        leaving.set()
+
+    async with taking(reconnect_time_wait=0.01, disconnected_cb=lost) as (server, client):
+        leaving.clear()
+        waiting = await wait_behind_unsent_bytes(client)
+        assert server.writer is not None
+        server.writer.transport.abort()
+        await patiently(asyncio.gather(*waiting))
+        assert client.is_connected
 
 
 @pytest.mark.parametrize(

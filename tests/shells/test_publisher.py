@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from nats.aio.client import DEFAULT_PENDING_SIZE
 
 from sealbus import Refused, Stamp, Unresolved
 from sealbus.life import connecting
 from sealbus.nats.client import HardenedClient
-from sealbus.protocol.codec import pack_json
-from sealbus.protocol.envelope import Header
+from sealbus.protocol.codec import is_bundle, pack_json, split_bundle
+from sealbus.protocol.envelope import Envelope, Header
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.seal import Verifier
 from sealbus.sending import sender as sender_module
@@ -19,8 +20,9 @@ from sealbus.sending.publisher import Publisher
 from sealbus.sending.sender import Sender as BurstSender
 from sealbus.supervision import Supervisor, end
 from sealbus_broker.relay.secrets import BusSecrets
+from tests.contract.ground import Inbox
 from tests.shells.stage import Judge, Kept, Stage
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 HEADER = Header("shop", "order", "orders.placed", bytes(16), 0, 30_000)
 
@@ -49,11 +51,13 @@ class Sender:
     def _receive(self, _: bytes, __: bytes, ___: bytes, data: bytes) -> None:
         self.publisher.receive(data)
 
-    def publish(self, timeout_s: float = PATIENCE_S) -> asyncio.Task[Stamp]:
+    def publish(
+        self, timeout_s: float = PATIENCE_S, *, payload: object = None
+    ) -> asyncio.Task[Stamp]:
         """Publish one message."""
         sending = self.publisher.publish(
             HEADER,
-            pack_json({}),
+            pack_json({} if payload is None else payload),
             live=False,
             resumed=False,
             timeout_s=timeout_s,
@@ -129,6 +133,27 @@ async def test_lost_connection_has_it_sent_at_once(
     assert first.header.nonce == second.header.nonce
     await judge.accept(second)
     await publishing
+
+
+async def test_connection_lost_with_unsent_bytes_is_survived(
+    stage: Stage, sender: Sender, soon_again: None
+) -> None:
+    """A server takes nothing more, and its connection ends while 4 MB wait to be sent."""
+    inbox = await Inbox(stage.relay, "send.*").open()
+    client = await sender.kept.session.client()
+    stage.server.stall()
+    publishing = [sender.publish(payload="x" * 100_000) for _ in range(40)]
+    await until(lambda: client.unsent_bytes > DEFAULT_PENDING_SIZE, "the publisher waits")
+    stage.server.cut("order")
+    stage.server.stall(False)
+    await until(lambda: len(sender.kept.attached) >= 2, "it is back")
+    sender.publisher.resend()
+    nonces = set[bytes]()
+    while len(nonces) < len(publishing):
+        data = (await patiently(inbox.next())).data
+        sealed = split_bundle(data) if is_bundle(data) else [data]
+        nonces.update(Envelope.decode(one).header.nonce for one in sealed)
+    await end(*publishing)
 
 
 async def test_message_waits_for_a_connection(

@@ -23,6 +23,9 @@ More promises that it keeps:
   passes without effect.
 * After ``close()`` nothing goes on connecting, and ``close()`` itself ends, also after a failed TLS
   handshake.
+* Once it is closed or aborted, nobody waits in ``publish()``, ``subscribe()`` or ``unsubscribe()``
+  until bytes leave. In nats-py, those who are not the first in the queue of its flusher wait for
+  ever.
 * To a server named as ``tls://`` nothing is sent before TLS is there. nats-py goes on in the clear
   where the server's first, unprotected line does not ask for TLS, and whoever sits on the wire can
   take that word out of the line. With certificates of one's own (:class:`TlsFiles`), TLS comes
@@ -282,6 +285,7 @@ class HardenedClient(WatchedClient):
             if self._ended:
                 # A reconnection that lost its cancellation may have set another one meanwhile.
                 self._status = status
+                self._release_writers()
                 _tell(self.when_closed)
 
     def abort(self) -> None:
@@ -300,7 +304,24 @@ class HardenedClient(WatchedClient):
             if task is not None:
                 task.cancel()
         self._cut()
+        self._release_writers()
         _tell(self.when_closed)
+
+    def _release_writers(self) -> None:
+        """Let everybody go on who waits until bytes have left: nobody writes them any more.
+
+        nats-py cancels its flusher, which settles the one future that it holds and leaves those in
+        its queue.
+        """
+        queue = self._flush_queue
+        if queue is None or queue.empty():
+            return
+        while not queue.empty():
+            waited_for = queue.get_nowait()
+            if not waited_for.done():
+                waited_for.set_result(None)
+        # The queue was full perhaps. Those who waited for a place in it take it in this turn.
+        asyncio.get_running_loop().call_soon(self._release_writers)
 
     def renew(self) -> None:
         """Cut the connection, with all that has come and was not read. nats-py connects again."""
