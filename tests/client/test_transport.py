@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import socket
 import threading
+import warnings
+from multiprocessing.connection import Connection
 from urllib.parse import urlparse
 
 import pytest
 
 from sealbus.looking_up import addresses_of
 from sealbus.nats.transport import Stage, Transport, Unreachable
+from sealbus.supervision import in_thread
 from tests.listening import listening
 from tests.ports import free_port
 from tests.waiting import PATIENCE_S, patiently, until
@@ -92,3 +97,48 @@ async def test_later_caller_takes_the_answer_of_a_slow_look_up(
     go.set()
     assert await patiently(second) == ["127.0.0.1"]
     assert asked == ["slow.example"]
+
+
+async def test_look_up_without_a_thread_holds_up_no_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    resolve(monkeypatch, "127.0.0.1")
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", full)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await addresses_of("crowded.example", 4222)
+    assert await patiently(addresses_of("crowded.example", 4222)) == ["127.0.0.1"]
+
+
+async def test_look_up_of_the_parent_holds_up_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of fork() has the parent's look-ups, and none of its threads."""
+    go = threading.Event()
+
+    def slow(_: str, port: int, **__: object) -> list[tuple[object, ...]]:
+        if os.getpid() == parent:
+            go.wait(PATIENCE_S)
+        return [(socket.AF_INET, STREAM, 6, "", ("127.0.0.1", port))]
+
+    def look_up(answers: Connection) -> None:
+        answers.send(asyncio.run(addresses_of("slow.example", 4222)))
+
+    parent = os.getpid()
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    first = asyncio.create_task(addresses_of("slow.example", 4222))
+    await asyncio.sleep(0)
+    forking = multiprocessing.get_context("fork")
+    answers, theirs = forking.Pipe(duplex=False)
+    child = forking.Process(target=look_up, args=(theirs,), daemon=True)
+    with warnings.catch_warnings():
+        # Python 3.12 warns of a fork beside a thread, which is the case here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    came = await in_thread("waiting for a child", lambda: answers.poll(PATIENCE_S))
+    assert came
+    assert answers.recv() == ["127.0.0.1"]
+    child.join()
+    go.set()
+    assert await patiently(first) == ["127.0.0.1"]

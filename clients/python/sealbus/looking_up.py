@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from concurrent.futures import Future
 from typing import Any, Final
@@ -16,6 +17,9 @@ from sealbus.supervision import start_thread
 
 _UNDER_WAY: Final[dict[tuple[str, int | None], Future[list[str]]]] = {}
 """The look-ups of this process that have no answer yet, by host and port."""
+
+# The threads that look up stay in the parent. Nobody would settle their answers in the child.
+os.register_at_fork(after_in_child=_UNDER_WAY.clear)
 
 
 async def addresses_of(host: str, port: int | None) -> list[str]:
@@ -57,7 +61,12 @@ def _look_up(host: str, port: int | None) -> Future[list[str]]:
         return False
 
     # Not by the event loop, whose threads the end of a process waits for.
-    start_thread("name look-up", look_up, failed)
+    try:
+        start_thread("name look-up", look_up, failed)
+    except BaseException:
+        # Nobody settles it, so that no later caller may wait for it.
+        del _UNDER_WAY[key]
+        raise
     return answer
 
 
