@@ -21,7 +21,7 @@ from sealbus.protocol.exchange import ExchangeRecord
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.tokens import TokenFunction
 from tests.oidc.issuer import encode
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 ISSUER: Final = SigningKey.generate(KeyKind.BOT)
 BUS_KEY: Final = SigningKey.generate(KeyKind.BUS).public.text
@@ -204,6 +204,52 @@ async def test_source_that_hangs_is_asked_once(bus: Bus, monkeypatch: pytest.Mon
     released.set()
     await bus.session_key(SERVER)
     assert calls == 1
+
+
+@pytest.mark.parametrize(("pause_s", "calls"), [(59, 1), (61, 2)])
+async def test_token_that_comes_between_attempts_is_taken(
+    bus: Bus, clock: Clock, monkeypatch: pytest.MonkeyPatch, pause_s: int, calls: int
+) -> None:
+    """The source takes longer than an attempt. A token that has waited for a minute is dropped."""
+    numbers = count()
+    released = asyncio.Event()
+
+    async def slow() -> str:
+        number = next(numbers)
+        await released.wait()
+        return a_token(number)
+
+    give(bus, slow)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(exchanging, "TOKEN_S", 0.01)
+        with pytest.raises(CredentialsError, match="has not come within"):
+            await bus.session_key(SERVER)
+    released.set()
+    await until(lambda: bus._getting is not None and bus._getting.done())
+    clock.passed += pause_s
+    await bus.session_key(SERVER)
+    assert next(numbers) == calls
+
+
+async def test_source_that_failed_between_attempts_is_told(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = asyncio.Event()
+
+    async def slow() -> str:
+        await released.wait()
+        return fails()
+
+    give(bus, slow)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(exchanging, "TOKEN_S", 0.01)
+        with pytest.raises(CredentialsError, match="has not come within"):
+            await bus.session_key(SERVER)
+    released.set()
+    with pytest.raises(CredentialsError, match="no token today"):
+        await bus.session_key(SERVER)
+    give(bus, lambda: a_token(1))
+    await bus.session_key(SERVER)
 
 
 async def test_errors_of_an_attempt_are_sentences(bus: Bus) -> None:

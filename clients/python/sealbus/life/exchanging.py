@@ -20,8 +20,9 @@ the bot goes on with the key that it has, while it lasts, and says so in the log
 renewed in half of the time that is left, so the next attempt comes early enough.
 
 A token is exchanged once. When the connection is lost before the answer, the same token is
-exchanged again with the same new key, and gives the same certificate. A source that hangs is asked
-once: the next attempt waits for the same answer.
+exchanged again with the same new key, and gives the same certificate. A source that is slow or
+hangs is asked once: the next attempt takes the same answer, unless that is older than
+:data:`LATE_S`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ TOKEN_S: Final = 6.0
 
 KEY_S: Final = TOKEN_S + EXCHANGE_S
 """How long a key may take in all."""
+
+LATE_S: Final = 60.0
+"""The longest time between an answer of the source and its use. A token may live for a few minutes
+only. The pause between two attempts is shorter."""
 
 LEAST_S: Final = 5.0
 """A key that lasts for less is not used any more. It is also the shortest time between two renewals
@@ -86,7 +91,9 @@ class Exchanger:
         self._kept: _Kept | None = None
         self._is_doubted = False
         self._getting: asyncio.Task[str] | None = None
-        """A call of the source that is under way."""
+        """A call of the source whose answer was not taken yet."""
+        self._answered_at = 0.0
+        """When the last call of the source ended, by the monotonic clock."""
         self._pending: tuple[str, SigningKey] | None = None
         """The token (by its digest) of an exchange without an answer, and the key for it."""
         self._used: str | None = None
@@ -147,16 +154,25 @@ class Exchanger:
         )
 
     async def _token(self) -> str:
-        if self._getting is None or self._getting.done():
-            self._getting = spawn(self._source.get(), f"token of {self._credentials.bot}")
-        # Not cancelled with this attempt: the next one takes the answer.
-        done, _ = await asyncio.wait([self._getting], timeout=TOKEN_S)
-        if not done:
-            raise CredentialsError(
-                f"{self._source.name} has not come within {TOKEN_S:g} s",
-                hint="does its source answer?",
-            )
-        return self._getting.result()
+        while True:
+            if self._getting is None:
+                self._getting = spawn(self._get(), f"token of {self._credentials.bot}")
+            # Not cancelled with this attempt: the next one takes the answer.
+            done, _ = await asyncio.wait([self._getting], timeout=TOKEN_S)
+            if not done:
+                raise CredentialsError(
+                    f"{self._source.name} has not come within {TOKEN_S:g} s",
+                    hint="does its source answer?",
+                )
+            getting, self._getting = self._getting, None
+            if time.monotonic() - self._answered_at <= LATE_S:
+                return getting.result()
+
+    async def _get(self) -> str:
+        try:
+            return await self._source.get()
+        finally:
+            self._answered_at = time.monotonic()
 
     async def _exchange(self, server: str) -> _Kept:
         """Exchange a new token at ``server``."""
