@@ -11,11 +11,20 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, InvalidInput, Message, NotConnected, SubscriptionDenied, Unresolved
+from sealbus import (
+    Bot,
+    InvalidInput,
+    Message,
+    NotConnected,
+    RequestFailed,
+    SubscriptionDenied,
+    Unresolved,
+)
+from sealbus.protocol.answer import ANSWER_REFUSED
 from sealbus.receiving.parking import Parking
 from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
-from tests.waiting import patiently, until
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +152,41 @@ async def test_answer_without_verdict_may_have_arrived(
     await asyncio.wait([asking])
     assert isinstance(asking.exception(), Exception)
     assert "the asker may not have got the answer: no verdict on reply.x" in caplog.text
+
+
+NO_TEXT: Any = ValueError("no zone")
+"""In place of a text, which is a mistake that authors make."""
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "message"),
+    [
+        (
+            {"time": "x" * 600_000},
+            ANSWER_REFUSED,
+            "a payload of 600011 bytes makes an envelope of more than 524288 bytes",
+        ),
+        (RequestFailed("no file \udcff", error="lost\udcff"), "lost?", "no file ?"),
+        (RequestFailed(NO_TEXT), "failed", "no zone"),
+    ],
+    ids=["too large", "surrogate", "exception"],
+)
+async def test_answer_that_cannot_be_sent_is_told_at_once(
+    bus: TestBus, made: Any, error: str, message: str
+) -> None:
+    clock = await bus.bot("clock")
+
+    async def answer(_: Message) -> Any:
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    clock.reply("clock.ask")(answer)
+    await until(lambda: any(live.placed for live in clock._listener._live))
+    listener = await bus.bot("listener")
+    with pytest.raises(RequestFailed) as failed:
+        await listener.request("clock.ask", {"zone": "UTC"}, timeout=PATIENCE_S)
+    assert (failed.value.error, failed.value.message) == (error, message)
 
 
 async def _say(_: Message) -> dict[str, str]:

@@ -54,15 +54,25 @@ BUSY_PAUSE_S: Final = 1.0
 """How long a client waits before it asks again."""
 
 ANSWER_REFUSED: Final = "answer-refused"
-"""A bot's: the relay refused the answer that its handler gave."""
+"""A bot's: the answer that its handler gave was refused, by the relay or before it was sent."""
 
 
 def error_payload(error: str, message: str) -> bytes:
-    """The packed payload of an answer that says that the request failed. Texts that are too long
-    are cut."""
+    """The packed payload of an answer that says that the request failed.
+
+    Texts that are too long are cut. A surrogate becomes a question mark, because it cannot be sent.
+    """
     return pack_json(
-        {"error": error[:MAX_ERROR_CHARS] or "error", "message": message[:MAX_MESSAGE_CHARS]}
+        {
+            "error": _clean(error)[:MAX_ERROR_CHARS] or "error",
+            "message": _clean(message)[:MAX_MESSAGE_CHARS],
+        }
     )
+
+
+def _clean(text: str) -> str:
+    # Python has surrogates for bytes of a file name that are not UTF-8.
+    return text.encode("utf-8", "replace").decode()
 
 
 def read_error(payload: Any) -> tuple[str, str]:

@@ -229,7 +229,8 @@ class Speaker:
         error = await outcome(work())
         if isinstance(error, RequestFailed) and error.bot is None:
             log.info("%s was answered with %s", who, error.error)
-            data = error_payload(error.error, error.message)
+            # An author may have given an exception in place of a text.
+            data = error_payload(str(error.error), str(error.message))
         elif error is not None:
             log.exception(error, "the handler failed for %s; the asker is told so", who)
             data = error_payload(type(error).__name__, "the handler failed")
@@ -258,17 +259,20 @@ class Speaker:
                 return
             # Without the traceback, which shows nothing more.
             log.error("the answer was refused: %s", refused.what)
-            # The asker waits, and is told at least that there will be no answer.
             if not failed and refused.reason in (Reason.SCHEMA, Reason.PAYLOAD, Reason.SIZE):
-                said = error_payload(
-                    ANSWER_REFUSED,
-                    "; ".join([refused.reason.meaning, *refused.faults]),
-                )
-                await self._answer(request, said, failed=True)
+                await self._refuse(request, "; ".join([refused.reason.meaning, *refused.faults]))
         except Unresolved as error:
             log.error("the asker may not have got the answer: %s", error.what)  # likewise
-        except (NotConnected, InvalidInput) as error:
+        except InvalidInput as error:
             log.error("the answer was not sent: %s", error.what)  # likewise
+            if not failed:
+                await self._refuse(request, error.what)
+        except NotConnected as error:
+            log.error("the answer was not sent: %s", error.what)  # likewise
+
+    async def _refuse(self, request: Message, why: str) -> None:
+        """Tell the asker, who waits, that the answer of the handler was refused."""
+        await self._answer(request, error_payload(ANSWER_REFUSED, why), failed=True)
 
     def draft(self, subject: str, payload: Any, schema: str | None = None) -> tuple[Header, bytes]:
         """The header and the packed payload of a request."""
