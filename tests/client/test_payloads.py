@@ -302,6 +302,19 @@ def test_the_first_type_of_a_union_that_fits_is_used() -> None:
     assert [type(read([text], one)[0]) for one in lists] == [str, UUID]
 
 
+@pytest.mark.parametrize("number", [2, -3, 0, 2**53 - 1, 1 - 2**53])
+def test_a_float_without_a_fraction_is_read_as_an_int(number: int) -> None:
+    """JSON Schema takes it for an integer, so a relay accepts it."""
+    made = read({"number": float(number)}, Number)
+    assert (made.number, type(made.number)) == (number, int)
+
+
+@pytest.mark.parametrize("number", [2.5, 2.0**53, -(2.0**53), 1e300, math.inf, math.nan, True, "2"])
+def test_a_value_that_is_no_integer_is_not_rounded(number: object) -> None:
+    with pytest.raises(Malformed, match=r"/number: expected an integer"):
+        read({"number": number}, Number)
+
+
 @pytest.mark.parametrize("payload", [None, [], "x", 1])
 def test_a_value_that_is_no_map_is_no_order(payload: object) -> None:
     with pytest.raises(Malformed, match=r"\(root\): expected a map"):
@@ -322,6 +335,11 @@ def test_a_refusal_by_the_class_is_told_without_the_value() -> None:
     ) as refused:
         read({"number": 3}, Even)
     assert isinstance(refused.value.__cause__, ValueError)
+
+
+@dataclass
+class Number:
+    number: int
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 Reads what :mod:`sealbus.payloads` writes, for dataclasses, attrs classes and pydantic models, with
 fields of any type that :func:`reader` knows. It is strict: a missing field without default, a field
-that the class does not have and a value of another type are faults, each with its place. A reader
-is made once for each class.
+that the class does not have and a value of another type are faults, each with its place. An ``int``
+may come as a float without a fraction, such as 2.0, as in JSON Schema. A reader is made once for
+each class.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from uuid import UUID
 
 from sealbus.errors import InvalidInput, Malformed
 from sealbus.payloads import escaped, is_model
+from sealbus.protocol.limits import MAX_INTEGER
 
 T = TypeVar("T")
 Read = Callable[[Any, str], Any]
@@ -29,7 +31,6 @@ Read = Callable[[Any, str], Any]
 _PLAIN: Final = {
     str: "text",
     bool: "true or false",
-    int: "an integer",
     dict: "a map",
     list: "an array",
 }
@@ -88,6 +89,8 @@ def _reader(kind: Any, _: Any) -> Read:  # noqa: C901  # one branch a kind of ty
         return _read_none
     if kind in _PLAIN:
         return _plain_reader(kind)
+    if kind is int:
+        return _read_int
     if kind is float:
         return _read_float
     if kind in _FROM_TEXT:
@@ -145,6 +148,15 @@ def _plain_reader(kind: type) -> Read:
         return value
 
     return read_plain
+
+
+def _read_int(value: Any, pointer: str) -> int:
+    # JSON Schema takes 2.0 for an integer, so the relay accepts it.
+    if type(value) is float and value.is_integer() and abs(value) <= MAX_INTEGER:
+        return int(value)
+    if type(value) is not int:
+        raise Fault(pointer, "expected an integer")
+    return value
 
 
 def _read_float(value: Any, pointer: str) -> float:

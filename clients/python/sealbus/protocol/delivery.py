@@ -56,6 +56,8 @@ class Message:
     def as_(self, kind: type[T]) -> T:
         """The payload as a ``kind``: a dataclass, an attrs class or a pydantic model.
 
+        An ``int`` may have come as a float without a fraction, such as 2.0.
+
         Raises :class:`Malformed` with the place of a misfit: a missing or unknown field, a
         value of another type.
         """
