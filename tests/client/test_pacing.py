@@ -184,6 +184,29 @@ def test_another_rate_holds_from_then_on() -> None:
     run(scene())
 
 
+def test_raised_rate_holds_no_debt_of_the_slow_one() -> None:
+    """A burst at one a minute is an hour's allowance, and one at ten a second is that of 6 s."""
+
+    async def scene() -> None:
+        slow, quick = GrantedRate(1 / 60, 60), GrantedRate(10, 60)
+        seen = Sent(quick, wanted=80)
+        pace = Pace(slow, seen.take, Supervisor("test"))
+        for order in range(80):
+            pace.submit(Item(order))
+        before = len(seen.items)
+        raised_at = asyncio.get_running_loop().time()
+        pace.set_rate(quick)
+        await seen.done.wait()
+        assert seen.at[-1] - raised_at < (80 - before) / 10 + JITTER_S
+        meters = RateMeters()
+        for number, at in enumerate(seen.at):
+            rate = slow if number < before else quick
+            allowed = policy.Rate(rate.per_second, rate.burst)
+            assert meters.allow("a", "b", allowed, int(at * 1000))
+
+    run(scene())
+
+
 def test_an_item_that_waits_already_waits_once() -> None:
     async def scene() -> None:
         seen = Sent(GrantedRate(1, 1), wanted=3)

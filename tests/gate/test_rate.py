@@ -114,6 +114,43 @@ def test_a_clock_that_steps_back_gives_nothing_away() -> None:
     ]
 
 
+MINUTE_MS = 60_000
+
+
+def test_raised_rate_holds_no_debt_of_the_slow_one() -> None:
+    """A burst at one a minute is an hour's allowance, and one at ten a second is that of 6 s."""
+    meters = RateMeters()
+    allow = partial(meters.allow, "a", "x")
+    assert all(allow(Rate(1 / 60, 60), NOW) for _ in range(60))
+    assert not allow(Rate(10, 60), NOW + 99)
+    assert [allow(Rate(10, 60), NOW + 199) for _ in range(2)] == [True, False]
+    assert not allow(Rate(10, 60), NOW + 5_000, count=50)
+    assert allow(Rate(10, 60), NOW + 5_000, count=49)
+
+
+def test_raised_rate_refuses_nothing_that_the_slow_one_allows() -> None:
+    slow, quick = RateMeters(), RateMeters()
+    for meters in (slow, quick):
+        assert all(meters.allow("a", "x", Rate(1 / 60, 60), NOW) for _ in range(60))
+    assert slow.allow("a", "x", Rate(1 / 60, 60), NOW + MINUTE_MS)
+    assert quick.allow("a", "x", Rate(10, 60), NOW + MINUTE_MS)
+
+
+def test_raised_rate_holds_for_copies_too() -> None:
+    meters = RateMeters()
+    allow = partial(meters.allow, "a", "x", digest=b"first")
+    assert all(allow(Rate(1 / 60, 60), NOW) for _ in range(61))
+    assert [allow(Rate(10, 60), NOW + 100) for _ in range(2)] == [True, False]
+
+
+def test_smaller_burst_holds_at_once_and_leaves_no_debt() -> None:
+    meters = RateMeters()
+    allow = partial(meters.allow, "a", "x")
+    assert all(allow(Rate(1, 60), NOW) for _ in range(60))
+    times = [NOW + 999, NOW + 1_000, NOW + 1_000]
+    assert [allow(Rate(1, 2), at) for at in times] == [False, True, False]
+
+
 @given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 400), max_size=80))
 def test_burst_and_rate_bound_any_stretch_of_time(
     per_second: int, burst: int, gaps: list[int]

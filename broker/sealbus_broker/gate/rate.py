@@ -60,6 +60,10 @@ class RateMeters:
         used_until, newest = self._used_until.get(meter, (0, 0))
         at = max(at_ms * 1_000_000, newest)
         interval = round(1e9 / rate.per_second)
+        # The policy may have another rate now. At this one, the messages until the newest have used
+        # the whole burst at most. Otherwise a burst at a slow rate would be held against a quick
+        # one. It changes nothing while the rate is the same.
+        used_until = min(used_until, newest + interval * rate.burst)
         used_until = max(used_until, at)
         allowed = used_until - at <= interval * (rate.burst - count)
         self._used_until[meter] = (used_until + interval * count if allowed else used_until), at

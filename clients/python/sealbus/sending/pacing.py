@@ -96,6 +96,9 @@ class Pace(Generic[Waiter]):
         self._turn_s = min(TURN_S, self._tolerance_s)
         if rate.burst == 1:
             self._interval_s *= SPARE
+        # A burst at a slow rate is not held against a quick one. The relay does the same.
+        now = asyncio.get_running_loop().time()
+        self._used_until = min(self._used_until, self._whole_burst(now))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -121,10 +124,11 @@ class Pace(Generic[Waiter]):
         self._refused_at = now
         # As if the whole burst were used up: whoever shares the allowance has used it.
         # A timer that is set stays. A turn that comes too early takes nothing, and sets the next.
-        self._used_until = max(
-            self._used_until,
-            now + self._tolerance_s + self._interval_s * self._slower,
-        )
+        self._used_until = max(self._used_until, self._whole_burst(now))
+
+    def _whole_burst(self, now: float) -> float:
+        """The time up to which the allowance is used where the whole burst was sent just now."""
+        return now + self._tolerance_s + self._interval_s * self._slower
 
     def _take(self, weight: int, now: float) -> bool:
         """Whether ``weight`` more may go now; if so, they are counted."""
