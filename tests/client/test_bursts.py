@@ -396,6 +396,35 @@ async def test_an_envelope_takes_a_quarter_of_a_rate_at_most(
         task.cancel()
 
 
+async def test_an_envelope_follows_a_rate_that_appears(
+    publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of many messages comes in smaller envelopes. A sent one cannot become smaller."""
+    monkeypatch.setattr(publishing_module, "MANY", 16)
+    many = asyncio.create_task(
+        publisher.publish_many(
+            HEADER,
+            map(pack_json, range(24)),
+            live=False,
+            timeout_s=PATIENCE_S,
+            declared=replace(PACED, rate=None),
+        )
+    )
+    (large,) = await taken(wire)
+    (pace,) = publisher._paces.values()
+    pace.set_rate(GrantedRate(1000, 8))
+    await receive(publisher, large, Reason.RATE)
+    sizes: list[int] = []
+    while sum(sizes) < 8:
+        for envelope in await taken(wire):
+            sizes.append(len(Envelope.decode(envelope).payloads))
+            await receive(publisher, envelope, None)
+    assert len(Envelope.decode(large).payloads) == 16
+    assert max(sizes) == 2
+    ends = await patiently(many)
+    assert [type(one) for one in ends] == [Refused] * 16 + [Stamp] * 8
+
+
 async def test_many_messages_may_have_an_envelope_each(publisher: Publisher, wire: Wire) -> None:
     """Without a declaration they may be requests, or cost much to judge."""
     many = asyncio.create_task(

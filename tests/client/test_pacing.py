@@ -207,6 +207,53 @@ def test_raised_rate_holds_no_debt_of_the_slow_one() -> None:
     run(scene())
 
 
+def test_items_that_wait_go_in_order_when_the_rate_is_gone() -> None:
+    async def scene() -> None:
+        seen = Sent(GrantedRate(0.001, 1), wanted=10)
+        pace = Pace(seen.rate, seen.take, Supervisor("test"))
+        for order in range(9):
+            pace.submit(Item(order))
+        gone_at = asyncio.get_running_loop().time()
+        pace.set_rate(None)
+        pace.submit(Item(9))
+        await patiently(seen.done.wait())
+        assert seen.items == list(range(10))
+        assert seen.at[-1] == gone_at
+
+    run(scene())
+
+
+def test_a_rate_that_appears_holds_from_then_on() -> None:
+    async def scene() -> None:
+        seen = Sent(GrantedRate(10, 1), wanted=105)
+        pace = Pace(None, seen.take, Supervisor("test"))
+        for order in range(100):
+            pace.submit(Item(order))
+        assert len(seen.items) == 100
+        pace.set_rate(seen.rate)
+        for order in range(100, 105):
+            pace.submit(Item(order))
+        await patiently(seen.done.wait())
+        assert seen.at[-1] - seen.at[99] >= 0.4
+
+    run(scene())
+
+
+def test_an_item_above_the_burst_takes_no_turn() -> None:
+    """The relay refuses it whenever it comes. It must not hold up the others."""
+
+    async def scene() -> None:
+        seen = Sent(GrantedRate(1, 10), wanted=3)
+        pace = Pace(seen.rate, seen.take, Supervisor("test"))
+        pace.submit(Item(0, weight=11))
+        pace.submit(Item(1))
+        pace.submit(Item(2, weight=11))
+        assert seen.items == [0, 1, 2]
+        assert seen.at[0] == seen.at[2]
+
+    run(scene())
+
+
 def test_an_item_that_waits_already_waits_once() -> None:
     async def scene() -> None:
         seen = Sent(GrantedRate(1, 1), wanted=3)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from sealbus.errors import InvalidInput, NotConnected
-from sealbus.grants import Declared, GrantedRate
+from sealbus.grants import GRANTS, Declared, GrantedRate, Grants, PolicyLimits
 from sealbus.outcomes import Refused, Unresolved
+from sealbus.own import OWN
 from sealbus.protocol.codec import is_bundle, pack_bundle, pack_json
 from sealbus.protocol.envelope import Envelope
 from sealbus.protocol.keys import KeyKind, SigningKey
@@ -390,6 +391,99 @@ async def test_copy_of_a_refusal_changes_nothing(publisher: Publisher, wire: Wir
     assert burst.kind.pace is not None
     assert len(burst.kind.pace._waiting) == 1, "it waits for one turn"
     task.cancel()
+
+
+QUICK, FREE = GrantedRate(1000, 1000), replace(SLOW, rate=None)
+
+
+def grants(*declared: Declared, complete: bool = True) -> Grants:
+    """The grants of a bot with these declarations."""
+    return Grants(
+        policy=bytes(32),
+        relay="relay",
+        publish=("orders.*",),
+        subscribe=(),
+        declared=declared,
+        limits=PolicyLimits(1000, 1000, 1000, 1000, 10, 10),
+        spread_ms=0,
+        complete=complete,
+    )
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [grants(replace(SLOW, rate=QUICK)), grants(FREE), grants()],
+    ids=["another rate", "no rate", "no declaration"],
+)
+async def test_messages_that_wait_follow_newer_grants(
+    publisher: Publisher, wire: Wire, newer: Grants
+) -> None:
+    first, second = (publishing_on(publisher, SLOW) for _ in range(2))
+    await receive(publisher, await wire.sent.get(), None)
+    await first
+    publisher.follow(newer)
+    await receive(publisher, await patiently(wire.sent.get()), None)
+    assert (await second).verdict is Verdict.ACCEPTED
+
+
+@pytest.mark.parametrize("newer", [grants(SLOW), grants(complete=False)], ids=["same", "partial"])
+async def test_grants_that_tell_no_other_rate_change_none(
+    publisher: Publisher, wire: Wire, newer: Grants
+) -> None:
+    tasks = [publishing_on(publisher, SLOW) for _ in range(2)]
+    await wire.sent.get()
+    publisher.follow(newer)
+    ((pattern, pace),) = publisher._paces.items()
+    assert (pattern, pace.rate, len(pace._waiting)) == (SLOW.pattern, SLOW.rate, 1)
+    for task in tasks:
+        task.cancel()
+
+
+async def test_grants_leave_the_rates_of_the_bus_itself(publisher: Publisher, wire: Wire) -> None:
+    own = OWN[GRANTS]
+    header = replace(HEADER, subject=GRANTS)
+    task = asyncio.create_task(
+        publisher.publish(
+            header, pack_json({}), live=True, resumed=False, timeout_s=20, declared=own
+        )
+    )
+    await wire.sent.get()
+    publisher.follow(grants())
+    assert publisher._paces[GRANTS].rate == own.rate
+    task.cancel()
+
+
+async def test_a_rate_that_appears_refuses_no_message_under_way(
+    publisher: Publisher, wire: Wire
+) -> None:
+    """The relay has the new policy, and the bot learns the rate after the refusal."""
+    task = publishing_on(publisher, FREE)
+    for _ in range(2):
+        await receive(publisher, await patiently(wire.sent.get()), Reason.RATE)
+    publisher.follow(grants(replace(FREE, rate=QUICK)))
+    await receive(publisher, await patiently(wire.sent.get()), Reason.RATE)
+    await receive(publisher, await patiently(wire.sent.get()), None)
+    assert (await task).verdict is Verdict.ACCEPTED
+
+
+async def test_a_rate_that_nobody_tells_refuses_in_the_end(
+    publisher: Publisher, wire: Wire
+) -> None:
+    task = publishing_on(publisher, FREE)
+    await receive(publisher, await wire.sent.get(), Reason.RATE)
+    assert len(publisher.verdicts()) == 1, "it is sent again until its time is over"
+    end_time(publisher)
+    with pytest.raises(Refused, match="rate"):
+        await task
+
+
+def publishing_on(publisher: Publisher, declared: Declared) -> asyncio.Task[Stamp]:
+    """Publish a message on a subject that is declared so."""
+    return asyncio.create_task(
+        publisher.publish(
+            HEADER, pack_json({}), live=False, resumed=False, timeout_s=20, declared=declared
+        )
+    )
 
 
 async def test_a_new_connection_sends_no_message_that_waits_its_turn(

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed, InvalidInput, Message, SubscriptionDenied
+from sealbus import Bot, ConnectionFailed, InvalidInput, Message, Stamp, SubscriptionDenied
+from sealbus import grants as grants_module
 from sealbus.grants import KnownGrants
 from sealbus.nats import pull
 from sealbus.nats.client import HardenedClient
@@ -58,6 +59,35 @@ async def test_live_message_is_judged_by_the_new_policy(shop: Shop) -> None:
         await shop.follow(GRANTED, "publish: []")
         with expect_refused("not-granted"):
             await order.publish("ticks.now", ORDER)
+
+
+SLOW = "  orders.placed:\n    rate: 0.001/s burst 1\n"
+
+
+async def test_messages_that_wait_follow_a_rate_that_goes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants_module, "ASK_AGAIN_S", 0.0)
+    await shop.follow("  orders.placed:\n", SLOW)
+    order = await shop.bus.bot("order")
+    many = asyncio.create_task(order.publish_many("orders.placed", [ORDER] * 5))
+    await until(lambda: len(order._publisher.verdicts()) == 4, "four messages wait for their turn")
+    await shop.follow(SLOW, "  orders.placed:\n")
+    await order.publish("ticks.now", ORDER)  # its stamp names the new policy
+    assert [type(one) for one in await patiently(many)] == [Stamp] * 5
+
+
+async def test_messages_under_way_follow_a_rate_that_appears(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants_module, "ASK_AGAIN_S", 0.0)
+    order = await shop.bus.bot("order")
+    await order.grants()
+    await shop.follow("  orders.placed:\n", "  orders.placed:\n    rate: 5/s burst 1\n")
+    stamps = await asyncio.gather(
+        *(order.publish("orders.placed", ORDER, alone=True, timeout=PATIENCE_S) for _ in range(4))
+    )
+    assert [stamp.policy for stamp in stamps] == [shop.newest] * 4
 
 
 async def test_new_grant_to_subscribe_needs_no_reconnect(shop: Shop) -> None:

@@ -5,7 +5,7 @@ function that it was given, which is a method here:
 
 * **session**: ``_attach`` for every new connection, ``_on_lost``, ``_on_back``, and the listener's
   ``deny`` for a refused subscription. It is told the bus's notices.
-* **grants**: tell the session over how long to spread its return.
+* **grants**: tell the session over how long to spread its return, and the publisher the rates.
 * **publisher**: the policy in each stamp goes to the grants
 (:class:`~sealbus.grants.KnownGrants`), which
   are asked for again when it is another. The times of each verdict go to the clock
@@ -30,7 +30,7 @@ from typing import Self
 from sealbus.arguments import RENEW_LEAST_S, check_seconds
 from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
-from sealbus.grants import GRANTS, KnownGrants
+from sealbus.grants import GRANTS, Grants, KnownGrants
 from sealbus.life.clock import Clock
 from sealbus.life.keyring import KeyringReader
 from sealbus.life.session import RENEW_S, Session, Watchers
@@ -98,7 +98,7 @@ class BotParts(ABC):
         self._known = KnownGrants(
             self._ask_grants,
             self._supervisor,
-            lambda grants: self._session.spread(grants.spread_ms / 1000),
+            self._on_grants,
         )
         self._publisher = Publisher(
             sender=Sender(
@@ -212,6 +212,10 @@ class BotParts(ABC):
         self._publisher.resend()
 
     # ---- reports ---------------------------------------------------------------------------------
+
+    def _on_grants(self, grants: Grants) -> None:
+        self._session.spread(grants.spread_ms / 1000)
+        self._publisher.follow(grants)
 
     @abstractmethod
     def _on_lost(self, why: str) -> None:

@@ -172,7 +172,7 @@ class Kind:
     live: bool
     """Whether it is judged at once, or stored first."""
     most: int = MAX_PAYLOADS
-    """The most messages of one envelope. 1: each is alone."""
+    """The most messages of one envelope, whatever the rate. 1: each is alone."""
     most_bytes: int = MAX_TOGETHER_BYTES
     """The most bytes of several payloads in it. A larger payload is alone. Salts count here, and
     not at the relay."""
@@ -181,7 +181,7 @@ class Kind:
     resumed: bool = False
     """Whether attempts of an earlier call or process may have been accepted under the nonce."""
     pace: Pace[BurstItem | Burst] | None = None
-    """Gives messages their turn, where the subject has a rate."""
+    """Gives messages their turn by the subject's rate. ``None``: its declaration is not known."""
     on_named: Callable[[Header], None] | None = None
     """Told of each nonce that the envelope gets, because it is a request. ``None``: it is none."""
 
@@ -243,8 +243,10 @@ class Burst:
 
     def takes(self, item: BurstItem) -> bool:
         """Whether one more message, on the same subject, may share the envelope."""
+        pace = self.kind.pace
         return (
             len(self.items) < self.kind.most
+            and (pace is None or len(self.items) < pace.most)
             and self.size + len(item.payload) <= self.kind.most_bytes
             and self.kind.header == item.kind.header
         )
@@ -361,8 +363,10 @@ class Burst:
         if reason is Reason.CERTIFICATE_NOT_VALID:
             # It is about the session key. The next attempt may have another one.
             return Then.LATER
-        if reason is Reason.RATE and self.kind.pace is not None:
-            return Then.IN_TURN
+        pace = self.kind.pace
+        if reason is Reason.RATE and pace is not None and pace.has_turn(self.weight):
+            # A rate that is not known here is new. The bot is told soon, and keeps to it then.
+            return Then.LATER if pace.rate is None else Then.IN_TURN
         if reason not in _FINAL and (
             self.has_open_attempt or (self.kind.resumed and reason in _CHANGING | _ABOUT_TIME)
         ):

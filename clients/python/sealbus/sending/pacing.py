@@ -7,6 +7,10 @@ A :class:`Pace` does the same beforehand, and keeps a message that is too early 
 leaves a little of the burst unused, because the network delays some messages more than others, and
 they then arrive closer together than they were sent.
 
+The policy may change the rate, take it away, or give a subject one. The pace follows, also with the
+messages that wait. An envelope that was sent cannot be divided. If it has more messages than a new
+burst, waiting does not help, and the relay refuses it.
+
 The allowance is the bot's, and other processes of the same bot use it too. Nobody here knows of
 them; but then the relay refuses, and a pace that hears of a refusal goes slower for a time.
 """
@@ -19,6 +23,7 @@ from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from sealbus.grants import GrantedRate
+from sealbus.protocol.limits import MAX_PAYLOADS
 from sealbus.supervision import Supervisor
 
 JITTER_S: Final = 0.5
@@ -38,6 +43,11 @@ SLOWEST: Final = 16.0
 
 RECOVERY_S: Final = 1.0
 """After this time without a refusal the pace goes a quarter faster again."""
+
+SHARE: Final = 4
+"""An envelope takes at most this part of a rate's burst: a quarter. A relay counts all messages of
+an envelope at once, so one that took the whole burst would find it unused too seldom, where other
+processes use the same rate."""
 
 
 class Paced(Protocol):
@@ -63,9 +73,9 @@ class Pace(Generic[Waiter]):
     """The pace of this process on the subjects of one declaration."""
 
     def __init__(
-        self, rate: GrantedRate, release: Callable[[Waiter], None], supervisor: Supervisor
+        self, rate: GrantedRate | None, release: Callable[[Waiter], None], supervisor: Supervisor
     ) -> None:
-        """``release`` is called with each item in its turn."""
+        """``rate``: see :meth:`set_rate`. ``release`` is called with each item in its turn."""
         self._supervisor = supervisor
         self._release = release
         self._waiting: list[tuple[int, Waiter]] = []
@@ -74,6 +84,12 @@ class Pace(Generic[Waiter]):
         """The items in the heap. An item that waits is not added again."""
         self._timer: asyncio.TimerHandle | None = None
         """Runs out at the turn of the first one; ``None`` while nothing waits."""
+        self._interval_s = 0.0
+        """The time that one message uses."""
+        self._tolerance_s = 0.0
+        """How far ahead of now the used time may be."""
+        self._turn_s = 0.0
+        """The shortest wait for a turn."""
         self._used_until = 0.0
         """The relay's "theoretical arrival time", by the loop's clock: each message moves it by an
         interval, and it may be ahead of now by the tolerance."""
@@ -82,19 +98,32 @@ class Pace(Generic[Waiter]):
         too."""
         self._refused_at = 0.0
         """When the relay last refused a message for its rate, or the pace last became faster."""
+        self.rate: GrantedRate | None = None
         self.set_rate(rate)
 
-    def set_rate(self, rate: GrantedRate) -> None:
-        """Keep to another rate from now on."""
+    @property
+    def most(self) -> int:
+        """The most messages of an envelope."""
+        return MAX_PAYLOADS if self.rate is None else max(1, self.rate.burst // SHARE)
+
+    def has_turn(self, weight: int) -> bool:
+        """Whether the relay accepts so many messages at once at any time."""
+        return self.rate is None or weight <= self.rate.burst
+
+    def set_rate(self, rate: GrantedRate | None) -> None:
+        """Keep to another rate from now on. ``None``: to no rate, so that no item waits."""
+        if rate == self.rate:
+            return
         self.rate = rate
-        self._interval_s = 1 / rate.per_second
-        tolerance_s = (rate.burst - 1) * self._interval_s
+        # Without a rate, a message uses nothing.
+        self._interval_s = 0.0 if rate is None else 1 / rate.per_second
+        tolerance_s = 0.0 if rate is None else (rate.burst - 1) * self._interval_s
         # Messages that were sent evenly may arrive closer together. The unused part of the burst
         # takes that up.
         self._tolerance_s = tolerance_s - min(JITTER_S, tolerance_s / 2)
         # A longer turn than the tolerance would leave a part of the rate unused.
         self._turn_s = min(TURN_S, self._tolerance_s)
-        if rate.burst == 1:
+        if rate is not None and rate.burst == 1:
             self._interval_s *= SPARE
         # A burst at a slow rate is not held against a quick one. The relay does the same.
         now = asyncio.get_running_loop().time()
@@ -132,6 +161,9 @@ class Pace(Generic[Waiter]):
 
     def _take(self, weight: int, now: float) -> bool:
         """Whether ``weight`` more may go now; if so, they are counted."""
+        if not self.has_turn(weight):
+            # Waiting does not help. The relay refuses it, and that uses nothing.
+            return True
         if self._early_s(weight, now) > 0:
             return False
         if self._slower > 1 and now - self._refused_at >= RECOVERY_S:

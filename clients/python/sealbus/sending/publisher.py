@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from sealbus.errors import InvalidInput, NotConnected, SealbusError
-from sealbus.grants import Declared
+from sealbus.grants import Declared, Grants
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import (
     MAX_ENVELOPE_BYTES,
@@ -26,6 +26,7 @@ from sealbus.protocol.limits import (
 )
 from sealbus.protocol.nonces import life_ms
 from sealbus.protocol.stamp import Stamp
+from sealbus.protocol.subjects import is_own
 from sealbus.sending.bundling import ROOM_BYTES
 from sealbus.sending.burst import Burst, BurstItem, Kind
 from sealbus.sending.minting import salted
@@ -36,11 +37,6 @@ from sealbus.supervision import Supervisor
 MANY: Final = 4096
 """The most messages of one call of :meth:`Publisher.publish_many` that wait for a verdict at a
 time: sixteen of the largest bursts. More would take memory, and make nothing faster."""
-
-SHARE: Final = 4
-"""An envelope takes at most this part of a rate's burst: a quarter. A relay counts all messages of
-an envelope at once, so one that took the whole burst would find it unused too seldom, where other
-processes use the same rate."""
 
 EARLY_MS: Final = 10_000
 """A nonce that is resumed may come from a process whose clock was ahead of this one's by so
@@ -337,15 +333,23 @@ class Publisher:
             )
 
     def _pace(self, declared: Declared | None) -> Pace[BurstItem | Burst] | None:
-        if declared is None or declared.rate is None:
+        if declared is None:
             return None
         pace = self._paces.get(declared.pattern)
         if pace is None:
+            # Also without a rate, because the policy may give the subject one at any time.
             pace = Pace(declared.rate, self._sender.release, self._supervisor)
             self._paces[declared.pattern] = pace
-        elif pace.rate != declared.rate:
-            pace.set_rate(declared.rate)
         return pace
+
+    def follow(self, grants: Grants) -> None:
+        """Keep to the rates of newer grants, also with the messages that wait for their turn."""
+        rates = {one.pattern: one.rate for one in grants.declared}
+        for pattern, pace in self._paces.items():
+            # Grants never tell the bus's own rates. If they are not complete, others may be missing
+            # too.
+            if pattern in rates or (grants.complete and not is_own(pattern)):
+                pace.set_rate(rates.get(pattern))
 
     def verdicts(self) -> list[asyncio.Future[Stamp]]:
         """The verdicts that callers of :meth:`publish` wait for."""
@@ -360,11 +364,8 @@ class Publisher:
 
 
 def _most(declared: Declared | None) -> int:
-    """The most messages of one envelope on a subject with this declaration."""
-    if declared is None:
-        return MAX_PAYLOADS
-    by_rate = MAX_PAYLOADS if declared.rate is None else max(1, declared.rate.burst // SHARE)
-    return min(declared.together.payloads, by_rate)
+    """The most messages of one envelope on a subject with this declaration, whatever its rate."""
+    return MAX_PAYLOADS if declared is None else declared.together.payloads
 
 
 def _most_bytes(declared: Declared | None) -> int:
