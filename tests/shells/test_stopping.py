@@ -1,16 +1,20 @@
-"""A stop while a login of the bot has no answer, on a server in memory."""
+"""A stop while a login or a request of the bot has no answer, on a server in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sealbus import Bot, BotState
+from sealbus import Bot, BotState, Message, Refused
+from sealbus.grants import GrantedRate
 from sealbus.life import connecting
 from sealbus.testing import TestBus
+from tests.policy.folder import Folder
 from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
@@ -61,3 +65,73 @@ async def test_stop_ends_a_bot_that_is_not_admitted_yet(
     stop(bot)
     await patiently(running)
     assert bot.state is BotState.CLOSED
+
+
+# ---- requests ------------------------------------------------------------------------------------
+
+POLICY = """\
+version: 1
+bus: shop
+bots:
+  asker:
+    publish: [stock.check]
+  teller:
+    subscribe: [stock.check]
+subjects:
+  stock.check:
+    delivery: live
+    schema: order.v1
+    reply: order.v1
+    rate: 1000/s
+"""
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[TestBus]:
+    """A bus on which a bot asks another one."""
+    Folder(tmp_path / "shop").write("policy.yaml", POLICY)
+    async with TestBus(tmp_path / "shop") as bus:
+        yield bus
+
+
+async def test_close_waits_for_the_answer_to_a_request_sent_late(shop: TestBus) -> None:
+    """The request waits for its turn when close() begins. It has no nonce yet."""
+    asker, teller = await shop.bot("asker"), Bot(shop.credentials("teller"))
+
+    @teller.reply("stock.check")
+    async def tell(message: Message) -> Any:
+        if message.payload["id"] == 2:
+            await until(lambda: not asker._publisher.verdicts(), "the request has its verdict")
+        return message.payload
+
+    await shop.connect(teller)
+    await asker.request("stock.check", {"id": 1}, timeout=PATIENCE_S)
+    pace = asker._publisher._paces["stock.check"]
+    pace.set_rate(GrantedRate(0.001, 1))
+    pace.hold_back()
+    asking = asyncio.create_task(asker.request("stock.check", {"id": 2}, timeout=PATIENCE_S))
+    await until(lambda: len(pace._waiting) == 1, "it waits for its turn")
+    closing = asyncio.create_task(asker.close(timeout=PATIENCE_S))
+    await until(lambda: asker.state is BotState.CLOSING)
+    pace.set_rate(None)
+    assert (await patiently(asking)).payload == {"id": 2}
+    await patiently(closing)
+
+
+async def test_close_waits_for_no_answer_to_a_refused_request(
+    shop: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request has no verdict when close() begins."""
+    asker = await shop.bot("asker")
+    held: list[tuple[Any, ...]] = []
+    receive = asker._publisher.receive
+    monkeypatch.setattr(asker._publisher, "receive", lambda *receipt: held.append(receipt))
+    asking = asyncio.create_task(asker.request("stock.check", ["no object"], timeout=PATIENCE_S))
+    await until(lambda: held != [], "the relay has refused it")
+    closing = asyncio.create_task(asker.close(timeout=10 * PATIENCE_S))
+    await until(lambda: asker.state is BotState.CLOSING)
+    for receipt in held:
+        receive(*receipt)
+    with pytest.raises(Refused, match="schema"):
+        await patiently(asking)
+    await patiently(closing)

@@ -260,13 +260,12 @@ class Presence(BotParts):
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=CUT_SHORT_S)
-        # Looked up only now, because handlers publish up to their end.
-        waited_for: list[asyncio.Future[Any]] = [
-            *self._publisher.verdicts(),
-            *self._requester.answers(),
-        ]
-        if waited_for:
-            await self._life.in_time(_all_done(waited_for), deadline)
+        # Looked up only now, because handlers publish up to their end. The answers come after the
+        # verdicts: a request waits for one only once it was sent, and not when it was refused.
+        for look_up in (self._publisher.verdicts, self._requester.answers):
+            waited_for: list[asyncio.Future[Any]] = [*look_up()]
+            if waited_for:
+                await self._life.in_time(_all_done(waited_for), deadline)
         # Before abandon(): the question about grants would take that for no answer, and begin anew.
         await self._known.close()
         self._publisher.abandon()
