@@ -161,8 +161,8 @@ class Pace(Generic[Waiter]):
 
     def _take(self, weight: int, now: float) -> bool:
         """Whether ``weight`` more may go now; if so, they are counted."""
-        if not self.has_turn(weight):
-            # Waiting does not help. The relay refuses it, and that uses nothing.
+        if self.rate is None or not self.has_turn(weight):
+            # Without a rate nothing is used. And what is more than a burst is refused at any time.
             return True
         if self._early_s(weight, now) > 0:
             return False
