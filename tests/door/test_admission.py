@@ -227,7 +227,7 @@ async def test_a_session_ends_by_itself(scene: Scene) -> None:
 
 async def test_a_session_does_not_outlive_its_key(scene: Scene) -> None:
     raw = scene.keys["order"].public.raw
-    scene.change(bots={"order": key_rule(BotKey(raw, 0, not_after_ms=now_ms() + 1_800))})
+    scene.change(bots={"order": key_rule(BotKey(raw, 0, not_after_ms=now_ms() + 8_000))})
     door = await scene.bot("order")
     await until(lambda: door.nc.is_closed, "the session is over")
 

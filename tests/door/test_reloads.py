@@ -190,7 +190,7 @@ def expire(scene: Scene, life_ms: int) -> None:
 async def test_session_keeps_its_end_if_it_may_last_longer_now(
     scene: Scene, asked: list[dict[str, Any]]
 ) -> None:
-    door = await an_expiring(scene, 4_000)
+    door = await an_expiring(scene, 8_000)
     expire(scene, 600_000)
     await reload(scene, asked)
     await until(lambda: door.nc.is_closed, "the session is over")

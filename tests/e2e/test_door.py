@@ -91,7 +91,7 @@ class TestAProcessOfItsOwn:
         relay = shop.relays[0]
         relay.send_signal(signal.SIGSTOP)
         try:
-            client = await log_in(shop)
+            client = await log_in_again(shop)
             assert client.is_connected
             await client.close()
         finally:
@@ -147,7 +147,7 @@ class TestAProcessOfItsOwn:
         door = door_of(relay)
         for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(door, one)
-        client = await log_in(shop)
+        client = await log_in_again(shop)
         assert client.is_connected
         await client.close()
         assert door_of(relay) == door
