@@ -6,7 +6,7 @@ import pytest
 
 from sealbus_broker.nats.streams import PRIORITY_GROUP
 from tests.contract.ground import Ground, Puller, Received
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,17 @@ async def test_first_client_gets_the_pin(bus: Ground) -> None:
     assert two.inbox.is_empty
 
 
+async def pins_last(bus: Ground) -> None:
+    """Let pins last, however busy the machine is."""
+    config = (await bus.done(f"CONSUMER.INFO.INGRESS.{CONSUMER}"))["config"]
+    longer = config | {"priority_timeout": int(PATIENCE_S * 1e9)}
+    wanted = {"stream_name": "INGRESS", "config": longer, "action": "update"}
+    place = f"INGRESS.{CONSUMER}.{config['filter_subject']}"
+    assert await bus.done(f"CONSUMER.CREATE.{place}", wanted)
+
+
 async def test_pinned_client_goes_on(bus: Ground) -> None:
+    await pins_last(bus)
     one, two = await two_relays(bus)
     one.ask(1, group=PRIORITY_GROUP)
     await bus.relay.flush()
