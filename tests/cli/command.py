@@ -67,9 +67,9 @@ def sealbus(
     return _ran(done.returncode, done.stdout, done.stderr)
 
 
-async def sealbus_beside(*arguments: str, cwd: Path) -> Ran:
+async def sealbus_beside(*arguments: str, cwd: Path, module: str = "sealbus_broker") -> Ran:
     """Run a command to its end, beside the event loop of this process."""
-    command_line = ("sealbus_broker", *arguments)
+    command_line = (module, *arguments)
     with forked(command_line, cwd=cwd, environment=_environment({})) as command:
         await until(lambda: command.process.exitcode is not None, f"the end of {arguments}")
         return _ran(*command.told)

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from sealbus_broker.cli.watching.reload import HEAD
 from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT
+from tests.cli import patient_reload
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside, with_time
 from tests.cli.test_streams_of_commands import State, expected, started
@@ -261,6 +262,13 @@ async def ask(shop: Shop, *options: str, folder: Path | None = None) -> Ran:
     return await sealbus_beside("reload", *where, *options, cwd=shop.bus.path)
 
 
+async def ask_patiently(shop: Shop, *options: str) -> Ran:
+    """The same, with time for relays that have no turn."""
+    where = ("--dir", str(shop.bus.path), "--server", shop.url)
+    module = patient_reload.__name__
+    return await sealbus_beside("reload", *where, *options, cwd=shop.bus.path, module=module)
+
+
 @pytest.fixture
 async def copied(tmp_path: Path) -> AsyncIterator[tuple[Shop, Path]]:
     """A shop without a relay, and a copy of its folder with another policy."""
@@ -300,10 +308,12 @@ async def test_wait_returns_when_both_relays_have_it(copied: tuple[Shop, Path]) 
     shop, copy = copied
     # Both at once, because each start takes a second.
     await asyncio.gather(shop.start_relay("first"), shop.start_relay("second"))
-    (old, _), (other, _) = [(one["policy"], one) for one in reports(await ask(shop, "--json"))]
+    (old, _), (other, _) = [
+        (one["policy"], one) for one in reports(await ask_patiently(shop, "--json"))
+    ]
     assert old == other
     (shop.bus.path / "policy.yaml").write_text((copy / "policy.yaml").read_text())
-    ran = await ask(shop, "--wait", "--json")
+    ran = await ask_patiently(shop, "--wait", "--json", *PATIENTLY)
     assert ran.code == 0
     told = reports(ran)
     assert [one["relay"] for one in told] == ["first", "second"]
@@ -319,7 +329,7 @@ async def test_relay_that_is_late_is_waited_for(copied: tuple[Shop, Path]) -> No
     nc = await shop.nats()
 
     async def answer_late(asked: Msg) -> None:
-        for _ in range(20):
+        for _ in range(int(2 * patient_reload.REST_S / 0.1)):
             word = PresenceWord("late", "late", nc.server_id, nc.client_id or 0, beat=1)
             await nc.publish(RELAY_SUBJECT, word.encode())
             await asyncio.sleep(0.1)
@@ -327,7 +337,7 @@ async def test_relay_that_is_late_is_waited_for(copied: tuple[Shop, Path]) -> No
 
     await nc.subscribe(RELOAD_SUBJECT, cb=answer_late)
     await nc.flush()
-    told = reports(await ask(shop, "--json"))
+    told = reports(await ask_patiently(shop, "--json"))
     await nc.close()
     assert [one["relay"] for one in told] == ["late", "relay"]
 
