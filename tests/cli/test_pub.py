@@ -21,6 +21,7 @@ from sealbus.protocol.stamp import RefusedPayload
 from sealbus_broker.cli.messages.bulk import Sending
 from sealbus_broker.nats.connection import connect, disconnect
 from sealbus_broker.relay.secrets import BusSecrets
+from tests.cli import patient_pub
 from tests.cli.bus import RunningBus, clean_environment, running_bus
 from tests.cli.command import sealbus
 from tests.forked import ForkedPopen
@@ -319,11 +320,11 @@ def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path
     """The two runs together send each line once."""
     file = tmp_path / "f"
     file.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(1, 40_001)))
-    first = hello.start(
-        *HELLO,
-        "--file",
-        str(file),
-        "--json",
+    sending = (*HELLO, "--file", str(file), "--json", "--timeout", f"{PATIENCE_S:g}")
+    first = ForkedPopen(
+        (patient_pub.__name__, *sending),
+        cwd=hello.folder,
+        env=clean_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -340,7 +341,7 @@ def test_an_interrupted_run_is_continued_by_the_next(hello: RunningBus, tmp_path
     (resume,) = [line for line in err.decode().splitlines() if "--from-line" in line]
     line = resume.rpartition(" ")[2]
     assert sorted(row["line"] for row in done) == list(range(1, int(line)))
-    second = hello.run(*HELLO, "--file", str(file), "--from-line", line, "--json")
+    second = hello.run(*sending, "--from-line", line)
     assert second.code in (0, 3)
     assert sorted(row["line"] for row in done + rows(second.out)) == list(range(1, 40_001))
 
