@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -31,6 +31,7 @@ from sealbus.protocol.stamp import open_stamp
 from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord
 from sealbus_broker.nats.streams import PARTITIONS
 from tests.asking import answered
+from tests.faults.histories.playing import STARVED_S
 from tests.faults.market import Market
 from tests.faults.stored import is_known
 from tests.waiting import PATIENCE_S, until
@@ -211,6 +212,9 @@ class Outcome:
     noticed_s: float
     """How long it took until the partitions were shared anew, without the start of a process."""
 
+    starved: bool
+    """Whether the machine gave this process no turn for so long that timers may have run out."""
+
     @property
     def wrong(self) -> list[str]:
         """The messages that are not stored exactly once, in words."""
@@ -230,6 +234,26 @@ class Outcome:
         return found
 
 
+class Turns:
+    """Notices a busy machine, which gives this process no turn, while its block lasts."""
+
+    def __init__(self) -> None:
+        self.starved = False
+
+    async def __aenter__(self) -> Self:
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            at = time.monotonic()
+            await asyncio.sleep(0.1)
+            self.starved |= time.monotonic() - at > STARVED_S
+
+
 async def play(folder: Path, relays: int, act: Act, *, bots: int = 6, more: int = 100) -> Outcome:
     """Have ``bots`` send to ``relays``, call ``act``, and go on until the work is shared anew."""
     async with Sharers(folder, bots) as market:
@@ -242,7 +266,7 @@ async def play(folder: Path, relays: int, act: Act, *, bots: int = 6, more: int 
         later.terminate()
         await later.wait()
         await market.shared(names)
-        async with market.trading():
+        async with Turns() as turns, market.trading():
             await market.more(more)
             market.traffic.reset()
             market.acted_at = time.monotonic()
@@ -252,7 +276,12 @@ async def play(folder: Path, relays: int, act: Act, *, bots: int = 6, more: int 
             await market.more(more)
         traffic = market.traffic
         return Outcome(
-            await stored(market), traffic.sent, traffic.longest_s, traffic.slowest_s, noticed_s
+            await stored(market),
+            traffic.sent,
+            traffic.longest_s,
+            traffic.slowest_s,
+            noticed_s,
+            turns.starved,
         )
 
 
