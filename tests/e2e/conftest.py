@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sealbus.receiving import listener, parking
 from sealbus.sending import sender
 from tests.e2e.shop import Shop
 from tests.waiting import PATIENCE_S
@@ -25,6 +26,16 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     async with Shop(tmp_path / "shop") as running:
         await running.start_relay()
         yield running
+
+
+@pytest.fixture
+def patient_parking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bots wait for the answer of a relay that parks a message, also when they close.
+
+    Otherwise a bot gives the message back when a busy machine gives the relay no turn for seconds.
+    """
+    monkeypatch.setattr(parking, "PARKED_S", PATIENCE_S)
+    monkeypatch.setattr(listener, "REQUEST_TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ async def test_a_failing_message_ends_in_the_quarantine(
     assert shown["size"] == record["size"] > 0
 
 
+@pytest.mark.usefixtures("patient_parking")
 async def test_failing_messages_hold_up_no_good_ones(shop: Shop) -> None:
     """Every second message fails. All others are handled, and each failing one is parked once."""
     count = 200
@@ -221,10 +222,12 @@ async def refusal(bot: Bot, **fields: Any) -> str:
 
 async def ask(bot: Bot, **fields: Any) -> dict[str, Any]:
     wanted = {"consumer": CONSUMER, "sequence": 2, "attempt": 1, "error": "Poison", **fields}
-    answer: dict[str, Any] = (await bot.request("sealbus.park", wanted)).payload
+    asked = await bot.request("sealbus.park", wanted, timeout=PATIENCE_S)
+    answer: dict[str, Any] = asked.payload
     return answer
 
 
+@pytest.mark.usefixtures("patient_parking")
 async def test_a_bot_can_park_only_a_message_in_its_hand(shop: Shop) -> None:
     await publish(shop, range(3), alone=True)
     async with shop.bot("inventory") as bot, shop.bot("scraper") as scraper:

@@ -141,7 +141,6 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
 
     So both work, and no message waits in a queue.
     """
-    await publish(shop, range(24), alone=True)
     seen: dict[str, list[int]] = {"one": [], "two": []}
 
     def listener(name: str) -> Bot:
@@ -155,7 +154,14 @@ async def test_a_slow_handler_leaves_the_rest_to_others(shop: Shop) -> None:
         return bot
 
     most = 0
-    async with listener("one"), listener("two"), asking(shop) as nc:
+    async with (
+        listener("one"),
+        listener("two"),
+        asking(shop) as nc,
+        asyncio.TaskGroup() as publishing,
+    ):
+        # Only now, because the second may take long to connect.
+        publishing.create_task(publish(shop, range(24), alone=True))
         while sum(map(len, seen.values())) < 24:
             most = max(most, (await consumer_from(nc))["num_ack_pending"])
             await asyncio.sleep(0.01)
@@ -196,8 +202,9 @@ async def test_messages_behind_a_slow_one_are_given_back(
 
 @BURSTS
 async def test_the_order_holds_though_messages_were_given_back(
-    shop: Shop, each: int, quick_handlers: Callable[[], None]
+    shop: Shop, each: int, monkeypatch: pytest.MonkeyPatch, quick_handlers: Callable[[], None]
 ) -> None:
+    supplies = made(monkeypatch, Supply)
     seen: list[int] = []
     await publish_bursts(shop, range(100), each)
     bot = shop.bot("inventory")
@@ -207,7 +214,9 @@ async def test_the_order_holds_though_messages_were_given_back(
         seen.append(number(message))
         if number(message) in (20, 60):
             quick_handlers()
-            await asyncio.sleep(1.5)
+            (mine,) = supplies
+            await until(lambda: bool(mine._hand.waiting), "messages wait behind this one")
+            await until(lambda: not mine._hand.waiting, "they are given back")
 
     async with bot:
         await until(lambda: len(seen) == 100)
@@ -247,6 +256,7 @@ async def test_a_lost_connection_costs_no_order_and_no_message(
     assert waiting[0] > 0
 
 
+@pytest.mark.usefixtures("patient_parking")
 async def test_leaving_the_block_by_break_ends_the_last_message(shop: Shop) -> None:
     await publish(shop, range(1, 6))
     seen: list[list[int]] = []
@@ -261,6 +271,7 @@ async def test_leaving_the_block_by_break_ends_the_last_message(shop: Shop) -> N
     assert seen == [[1, 2], [3, 4]]
 
 
+@pytest.mark.usefixtures("patient_parking")
 async def test_short_blocks_one_after_another_lose_nothing(shop: Shop) -> None:
     """`sub -n 2` does this again and again.
 
