@@ -67,6 +67,9 @@ AWAY_S: Final = (2.0, 6.0)
 CALM_S: Final = 1.0
 """The traffic between two faults, at least."""
 
+KILLS_LEAST: Final = 2
+"""So often ``--minutes`` kills a node at least, however long its returns take."""
+
 COLUMNS: Final = "{:<16}{:>6}{:>10}{:>14}{:>14}{:>12}{:>12}"
 
 
@@ -164,12 +167,12 @@ class Losses:
             tell(f"{at + 1} of {len(steps)}: {name}, {self._report.kinds[name].silent_s:.2f} s")
 
     async def every(self, seconds: float, minutes: float, tell: Callable[[str], None]) -> None:
-        """Kill one node every ``seconds`` for ``minutes``."""
+        """Kill one node every ``seconds`` for ``minutes``, :data:`KILLS_LEAST` times or more."""
         began = time.monotonic()
         killed = 0
         await self._flock.goes_on()
         self._flock.record.take()
-        while (now := time.monotonic() - began) < minutes * 60:
+        while (now := time.monotonic() - began) < minutes * 60 or killed < KILLS_LEAST:
             await asyncio.sleep(max(0.0, killed * seconds - now))
             node = self._chance.randrange(NODES)
             at = time.monotonic()
