@@ -34,7 +34,9 @@ def run(bus: RunningBus, program: str) -> str:
         check=False,
         timeout=PATIENCE_S,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # A bot says it when a busy machine gave it no turn.
+    lines = [line for line in done.stderr.splitlines() if "the event loop did not run" not in line]
+    assert (done.returncode, lines) == (0, [])
     return done.stdout
 
 

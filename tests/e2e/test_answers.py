@@ -18,6 +18,12 @@ LONG_S = 300.0
 ASK = {"sku": "ABC-0001"}
 
 
+def is_a_warning(record: logging.LogRecord) -> bool:
+    """Whether it warns of anything but a loop that a busy machine gave no turn."""
+    stood_still = "the event loop did not run" in record.getMessage()
+    return record.levelno >= logging.WARNING and not stood_still
+
+
 def replying(shop: Shop, handler: Any) -> Bot:
     inventory = shop.bot("inventory")
     inventory.reply("stock.check")(handler)
@@ -78,7 +84,7 @@ async def test_an_author_says_what_the_asker_is_told(
     assert failed.value.message.startswith("no such sku \N{SNOWMAN}")
     assert len(failed.value.message) == 200
     assert "\x1b" not in str(failed.value)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not [record for record in caplog.records if is_a_warning(record)]
 
 
 async def test_an_error_from_another_bot_is_not_passed_on(shop: Shop) -> None:

@@ -216,7 +216,7 @@ async def test_a_question_older_than_the_ledger_is_dropped(shop: Shop) -> None:
     assert await shop.stored("QUARANTINE") == 1
 
 
-async def test_a_relay_does_not_count_its_own_probes(shop: Shop) -> None:
+async def test_a_relay_does_not_count_its_own_probes(shop: Shop, each_sent_once: None) -> None:
     for _ in range(3):
         assert (await asked(shop))["probe"]["verdict"] == "accepted"
     async with shop.bot("order") as sender:
