@@ -15,6 +15,10 @@ PATIENCE_S: Final = 120.0
 A busy machine can give a process no turn for seconds. Only a failing test waits this long.
 """
 
+TIMEOUTS_S: Final = (1, 10, 100)
+"""Time-outs of a command or a call, to be tried one after the other. On a busy machine, a second
+may be over before it has come as far as a test needs."""
+
 
 async def until(
     holds: Callable[[], bool | Awaitable[bool]], what: str | Callable[[], str] = "it holds"

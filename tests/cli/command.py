@@ -16,7 +16,7 @@ from typing import Final
 
 from sealbus_broker.cli.main import main
 from tests.forked import forked
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, TIMEOUTS_S, until
 
 SEALBUS = (sys.executable, "-m", "sealbus_broker")
 
@@ -123,11 +123,6 @@ def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
         sys.stdin, sys.argv = stdin, argv
         os.environ.update(before)
     return Ran(code, out.getvalue(), err.getvalue())
-
-
-TIMEOUTS_S: Final = (1, 10, 100)
-"""Time-outs of a command, to be tried one after the other. On a busy machine, a second may be over
-before the command has come as far as a test needs."""
 
 
 def with_time(run: Callable[[float], Ran], is_enough: Callable[[Ran], bool]) -> Ran:

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from tests.cli.bus import RunningBus
-from tests.cli.command import TIMEOUTS_S
 from tests.listening import listening
+from tests.waiting import TIMEOUTS_S
 
 T = TypeVar("T")
 

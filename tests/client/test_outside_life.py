@@ -26,6 +26,7 @@ from sealbus import (
 from sealbus.life.states import Life
 from sealbus.protocol.keys import KeyKind, SigningKey
 from tests.ports import free_port
+from tests.refusal import refusal
 from tests.waiting import PATIENCE_S, patiently, until
 
 
@@ -97,8 +98,7 @@ async def test_a_closed_bot_stays_closed(bot: Bot) -> None:
 
 async def test_a_connect_that_failed_may_be_repeated(bot: Bot) -> None:
     for _ in range(2):
-        with pytest.raises(ConnectionFailed, match="nobody listens"):
-            await bot.connect(timeout=1)
+        await refusal(bot, "nobody listens")
         assert bot.state is BotState.NEW
 
 

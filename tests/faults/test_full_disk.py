@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed, Unresolved
+from sealbus import Bot, Unresolved
 from sealbus_broker.nats.streams import PARTITIONS, partition_consumer
 from tests.cli.command import Ran, sealbus_beside
 from tests.e2e.shop import Shop, order
 from tests.faults.stored import stored_orders
 from tests.forked import ForkedProgram
+from tests.refusal import refusal
 from tests.small_disk import fill, mounted
 from tests.waiting import PATIENCE_S, until
 
@@ -166,11 +167,8 @@ async def test_a_client_is_told_that_the_disk_is_full(disk: Path, tmp_path: Path
         writer.close()
         assert lines[0].startswith(b"INFO {")
         assert lines[1:] == [b"-ERR 'the bus stores nothing: its disk is full'", b""]
-        with pytest.raises(
-            ConnectionFailed, match="the bus stores nothing: its disk is full"
-        ) as told:
-            await shop.bot("order").connect(timeout=5)
-        assert "free space" in str(told.value.hint)
+        told = await refusal(shop.bot("order"), "the bus stores nothing: its disk is full")
+        assert "free space" in str(told.hint)
         red = await ping(shop)
         assert red.code == 1
         assert "the bus stores nothing: its disk is full" in red.err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed, InvalidInput, Message, Stamp, SubscriptionDenied
+from sealbus import Bot, InvalidInput, Message, Stamp, SubscriptionDenied
 from sealbus import grants as grants_module
 from sealbus.grants import KnownGrants
 from sealbus.nats import pull
@@ -20,6 +20,7 @@ from sealbus_broker.nats.provision import COMPLETE_SINCE, provision
 from sealbus_broker.relay.promises import Promises
 from sealbus_broker.relay.services.consumers import Subscriptions
 from sealbus_broker.testing.refusals import expect_refused
+from tests.refusal import refusal
 from tests.shells.following_shop import WATCHER, Shop, hurry, open_shop
 from tests.waiting import PATIENCE_S, patiently, until
 
@@ -255,8 +256,7 @@ async def test_removed_bot_is_told_why_and_thrown_out(
     await until(lambda: "was not admitted" in str(watcher._session.explain()), "it was tried")
     assert [one for one in caplog.messages if why in one and "has ended the session" in one]
     assert why in watcher._session.explain().what
-    with pytest.raises(ConnectionFailed, match="not admitted"):
-        await Bot(shop.bus.credentials("watcher")).connect(timeout=3)
+    await refusal(Bot(shop.bus.credentials("watcher")), "not admitted")
 
 
 async def test_removed_bot_may_come_back(shop: Shop) -> None:

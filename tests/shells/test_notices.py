@@ -11,13 +11,14 @@ from functools import partial
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed
+from sealbus import Bot
 from sealbus.life import connecting
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.frames import pub
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.notice import Ended, Notice, seal_notice
 from sealbus.protocol.subjects import notice_subject
+from tests.refusal import refusal
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until
 
@@ -99,11 +100,10 @@ async def test_connect_names_the_notice_as_the_cause(stage: Stage, bot: Bot) -> 
     await tell(stage, bot, seal_notice(stage.secrets.bus, removed))
     stage.policy = replace(stage.policy, bots={})
     await bot._session.close(flush=False)
-    with pytest.raises(ConnectionFailed, match="policy does not have this bot any more") as failed:
-        await bot.connect(timeout=3)
-    assert "order was not admitted" in failed.value.what
-    assert failed.value.hint is not None
-    assert failed.value.hint.startswith("have an operator put order into policy.yaml again")
+    failed = await refusal(bot, "order was not admitted")
+    assert "policy does not have this bot any more" in failed.what
+    assert failed.hint is not None
+    assert failed.hint.startswith("have an operator put order into policy.yaml again")
 
 
 async def test_second_revocation_is_told_again(

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 import pytest
 
-from sealbus import Bot, ConnectionFailed, Credentials, CredentialsError
+from sealbus import Bot, Credentials, CredentialsError
 from sealbus.life import certifying, connecting
 from sealbus.nats import diagnosis
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.supervision import end
+from tests.refusal import refusal
 from tests.shells.stage import Kept, Stage
 from tests.waiting import PATIENCE_S, until
 
@@ -286,9 +287,8 @@ async def test_signer_that_fails_between_sessions(stage: Stage, signer: Elsewher
 async def test_connect_with_a_deadline_says_why(stage: Stage, signer: Elsewhere) -> None:
     signer.sign_now = fails(CredentialsError("the card is not there", hint="insert it"))
     bot = Bot(replace(stage.credentials("order"), key=signer))
-    with pytest.raises(ConnectionFailed, match="card is not there") as refused:
-        await bot.connect(timeout=1.0)
-    assert refused.value.hint == "insert it"
+    refused = await refusal(bot, "card is not there")
+    assert refused.hint == "insert it"
 
 
 def test_credentials_with_a_signer_elsewhere_show_only_names(signer: Elsewhere) -> None:
