@@ -125,6 +125,11 @@ def quickly(*arguments: str, cwd: Path, given: str | None = None) -> Ran:
     return Ran(code, out.getvalue(), err.getvalue())
 
 
+PATIENTLY: Final = ("--timeout", f"{PATIENCE_S / 2:g}")
+"""Options of a command that waits for the bus. On a busy machine all relays and sessions need
+longer than the default. A command that waits in vain still has the time to say why."""
+
+
 def with_time(run: Callable[[float], Ran], is_enough: Callable[[Ran], bool]) -> Ran:
     """Run a command with a longer and longer time-out until ``is_enough``. Returns the last run."""
     *shorter, longest = TIMEOUTS_S

@@ -25,7 +25,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus_broker.certificates import LIFE, Pair, make_bus, read
 from sealbus_broker.policy import replace
 from sealbus_broker.policy.replace import alone
-from tests.cli.command import Ran, quickly, sealbus, sealbus_beside
+from tests.cli.command import PATIENTLY, Ran, quickly, sealbus, sealbus_beside
 from tests.cli.folders import everything, facts, up
 from tests.ports import free_port
 from tests.refusal import refusal
@@ -384,7 +384,7 @@ class TestUp:
             run(tls_bus, "ping")
             run(tls_bus, "pub", "greetings.sent", '{"text": "x"}', "--as", "greeter")
             run(tls_bus, "quarantine", "ls")
-            run(tls_bus, "reload", "--wait")
+            run(tls_bus, "reload", "--wait", *PATIENTLY)
             run(tls_bus, "keys", "sessions")
             told = log.read_text()
         assert "nats-server.exposed" not in told

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.bus import RunningBus, running_bus, wait_until
-from tests.cli.command import Ran, quickly, wait_for
+from tests.cli.command import PATIENTLY, Ran, quickly, wait_for
 from tests.cli.folders import everything
 from tests.forked import ForkedPopen
 from tests.waiting import PATIENCE_S
@@ -275,13 +275,13 @@ def test_revoke_waits_until_the_session_is_gone(running: RunningBus, tmp_path: P
     log = tmp_path / "log"
     bot = listening(running, log)
     try:
-        told = running.run("keys", "revoke", "listener", "--wait")
+        told = running.run("keys", "revoke", "listener", "--wait", *PATIENTLY)
         assert told.code == 0, told.err
         assert "in force at 1 relay" in told.err
         assert "1 session ended" in told.err
         assert shown(running.run("keys", "sessions", "listener", "--json")) == []
         wait_for(log, "the key was revoked")
-        rotated = running.run("keys", "rotate", "listener", "--wait")
+        rotated = running.run("keys", "rotate", "listener", "--wait", *PATIENTLY)
         assert (rotated.code, "0 sessions ended" in rotated.err) == (0, True), rotated.err
     finally:
         ended(bot)

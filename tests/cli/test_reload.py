@@ -21,7 +21,7 @@ from sealbus_broker.nats.presence import RELAY_SUBJECT, PresenceWord
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT
 from tests.cli import patient_reload
 from tests.cli.bus import RunningBus, clean_environment, running_bus
-from tests.cli.command import SEALBUS, Ran, quickly, sealbus_beside, with_time
+from tests.cli.command import PATIENTLY, SEALBUS, Ran, quickly, sealbus_beside, with_time
 from tests.cli.test_streams_of_commands import State, expected, started
 from tests.e2e.shop import Shop
 from tests.forked import ForkedProcess, ForkedProgram
@@ -29,7 +29,6 @@ from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
 HELLO = '{"text": "hello"}'
-PATIENTLY = ("--timeout", f"{PATIENCE_S:g}")
 BROKEN = "bots: ["
 """A line that makes policy.yaml unreadable."""
 
@@ -52,7 +51,7 @@ def bus(running: RunningBus, tmp_path: Path) -> Iterator[RunningBus]:
         if path.name != ".sealbus":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.copytree(kept, folder, dirs_exist_ok=True)
-    assert reload(running, "--wait").code == 0
+    assert reload(running, "--wait", *PATIENTLY).code == 0
 
 
 def reload(bus: RunningBus, *options: str) -> Ran:
@@ -127,7 +126,7 @@ def test_wait_returns_when_a_removed_bot_is_gone(bus: RunningBus) -> None:
             while b"connected as listener" not in (line := process.stderr.readline()):
                 assert line, "it ended before it listened"
             assert bus.run("bot", "rm", "listener", "--yes").code == 0
-            ran = reload(bus, "--wait", "--json")
+            ran = reload(bus, "--wait", *PATIENTLY, "--json")
             assert ran.code == 0
             assert reports(ran)[0]["sessions_obey"]
             while b"does not have this bot any more" not in (line := process.stderr.readline()):
@@ -141,7 +140,7 @@ def test_reload_names_the_problem_of_a_folder(bus: RunningBus) -> None:
     policy = bus.folder / "mybus/policy.yaml"
     lines = policy.read_text().splitlines()
     policy.write_text("\n".join([*lines, BROKEN, ""]))
-    for options in ((), ("--wait",)):
+    for options in ((), ("--wait", *PATIENTLY)):
         ran = reload(bus, *options)
         assert (ran.code, ran.out) == (3, "")
         assert f"policy.yaml:{len(lines) + 1}:7" in ran.err
@@ -166,18 +165,18 @@ def test_ping_warns_of_a_policy_that_cannot_be_used(bus: RunningBus) -> None:
     assert [(one["level"], one["about"]) for one in found] == [("warning", "policy")]
     assert "an older one is in force: policy.yaml:" in found[0]["what"]
     policy.write_text(text)
-    assert reload(bus, "--wait").code == 0
+    assert reload(bus, "--wait", *PATIENTLY).code == 0
     assert json.loads(bus.run("ping", "--json").out)["problems"] == []
 
 
 def test_added_bot_publishes_and_removed_bot_does_not(bus: RunningBus) -> None:
     assert bus.run("bot", "add", "herald", "--publish", "greetings.sent").code == 0
-    assert reload(bus, "--wait").code == 0
+    assert reload(bus, "--wait", *PATIENTLY).code == 0
     assert publish(bus, "herald").code == 0
     kept = bus.folder / "herald.toml"
     shutil.copy(bus.folder / "mybus/credentials/herald.toml", kept)
     assert bus.run("bot", "rm", "herald", "--yes").code == 0
-    assert reload(bus, "--wait").code == 0
+    assert reload(bus, "--wait", *PATIENTLY).code == 0
     ran = publish_in_vain(bus, "--credentials", str(kept))
     assert ran.code == 1
     assert "herald was not admitted" in ran.err
@@ -187,12 +186,12 @@ def test_edits_of_keys_are_in_force_without_a_restart(bus: RunningBus) -> None:
     folder = bus.folder / "mybus"
     new, keys = bus.folder / "new.toml", folder / "keys/greeter.yaml"
     assert bus.run("keys", "new", "greeter", "--out", str(new)).code == 0
-    assert reload(bus, "--wait").code == 0
+    assert reload(bus, "--wait", *PATIENTLY).code == 0
     publish_new = ("pub", "greetings.sent", HELLO, "--credentials", str(new), *PATIENTLY)
     assert bus.run(*publish_new).code == 0
     head, first, second = keys.read_text().split("  - ")
     keys.write_text(f"{head}  - {first}    revoked: 2026-01-01T00:00:00Z\n  - {second}")
-    assert reload(bus, "--wait").code == 0
+    assert reload(bus, "--wait", *PATIENTLY).code == 0
     ran = publish_in_vain(bus, "--as", "greeter")
     assert ran.code == 1
     assert "greeter was not admitted" in ran.err
@@ -299,7 +298,7 @@ async def test_relay_with_another_folder_is_named(copied: tuple[Shop, Path]) -> 
     assert [one["newest"] for one in reports(ran)] == [False]
     with (shop.bus.path / "policy.yaml").open("a") as file:
         file.write(f"{BROKEN}\n")
-    ran = await ask(shop, "--wait", folder=copy)
+    ran = await ask(shop, "--wait", *PATIENTLY, folder=copy)
     assert ran.code == 3
     assert "the relay far cannot use its folder: policy.yaml:" in ran.err
 

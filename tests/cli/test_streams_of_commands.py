@@ -31,7 +31,7 @@ from sealbus_broker.cli.messages.bulk import IN_FLIGHT
 from sealbus_broker.cli.shared.options import all_commands
 from sealbus_broker.server.process import find_binary
 from tests.cli.bus import RunningBus, clean_environment, wait_until
-from tests.cli.command import SEALBUS, Ran, sealbus, wait_for
+from tests.cli.command import PATIENTLY, SEALBUS, Ran, sealbus, wait_for
 from tests.docs.places import ROOT
 from tests.forked import forked_into
 from tests.ports import free_port
@@ -66,9 +66,6 @@ STATES = [
     State(stdout="closed"),
     State(stderr="broken"),
 ]
-
-PATIENT_WAIT = ("--wait", "--timeout", f"{PATIENCE_S / 2:g}")
-"""On a busy machine all relays and sessions need longer than the default of ``--timeout``."""
 
 SERVING = [
     CLOSED,
@@ -242,7 +239,7 @@ def a_token(call: Call, bot: str, *options: str) -> str:
         for _ in range(len(STATES) + 1):
             told = call.run("invite", bot, "--json", *options)
             call.tokens.append(json.loads(told.out)["token"])
-        call.run("reload", *PATIENT_WAIT)
+        call.run("reload", "--wait", *PATIENTLY)
     return call.tokens.pop()
 
 
@@ -374,7 +371,7 @@ CASES = {
     "keys rotate-bus": Case(("keys", "rotate-bus", "--finish", "--dir", "{folder}")),
     "keys show-bus": Case(("keys", "show-bus", "--dir", "{folder}")),
     "keys sessions": Case(("keys", "sessions", "--dir", "{folder}"), online=True),
-    "reload": Case(("reload", *PATIENT_WAIT, "--dir", "{folder}"), online=True),
+    "reload": Case(("reload", "--wait", *PATIENTLY, "--dir", "{folder}"), online=True),
     "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),
     "ping": Case(("ping", "--dir", "{folder}"), online=True),
     "pub": Case(

@@ -18,7 +18,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus_broker.nats.config import NatsConfig, ServerTls
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.server.process import NatsServer
-from tests.cli.command import sealbus
+from tests.cli.command import PATIENTLY, sealbus
 from tests.e2e.edits import edit
 from tests.e2e.order import Loss, out_of_order
 from tests.e2e.shop import Shop
@@ -181,7 +181,7 @@ async def test_void_issuer_key_has_bots_exchange_anew(shop: TokenShop) -> None:
     async def void(_: Bot) -> None:
         for _round in range(VOIDS):
             ran = await asyncio.to_thread(
-                sealbus, "keys", "void", "sealbus", "--wait", cwd=shop.bus.path
+                sealbus, "keys", "void", "sealbus", "--wait", *PATIENTLY, cwd=shop.bus.path
             )
             assert ran.code == 0, ran.err
 

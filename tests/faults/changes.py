@@ -39,7 +39,7 @@ from random import Random  # noqa: TID251  # a seed makes a run repeatable
 from typing import Final
 
 from sealbus import Bot, Credentials, Message, SealbusError
-from tests.cli.command import sealbus_beside
+from tests.cli.command import PATIENTLY, sealbus_beside
 from tests.cli.folders import up
 from tests.e2e.order import Loss, out_of_order
 from tests.e2e.stalls import Stalls
@@ -236,19 +236,20 @@ class Scene:
         await renew(self._bus, port_of(self._bus))
 
     async def _void(self, number: int) -> None:
-        await self._run("keys", "void", ("greeter", "listener")[number % 2], "--wait")
+        await self._run("keys", "void", ("greeter", "listener")[number % 2], "--wait", *PATIENTLY)
 
     async def _rotate(self, _: int) -> None:
         old = self._greeter
         # The file of the rotation before.
         (self._bus / "credentials" / "greeter.toml.old").unlink(missing_ok=True)
-        await self._run("keys", "rotate", "greeter", "--wait")
+        await self._run("keys", "rotate", "greeter", "--wait", *PATIENTLY)
         new = self._bot("greeter")
         await new.connect(timeout=PATIENCE_S)
         self._greeter = new
         await self._goes_on()
         await old.close()
-        await self._run("keys", "revoke", "greeter", old.credentials.key.public.text, "--wait")
+        revoked = old.credentials.key.public.text
+        await self._run("keys", "revoke", "greeter", revoked, "--wait", *PATIENTLY)
 
     async def _rotate_bus(self, _: int) -> None:
         before = self._log.read_text().count("bus-key.changed")
