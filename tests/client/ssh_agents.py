@@ -98,7 +98,7 @@ def _talk(client: socket.socket, answer: Answer, hangs: bool) -> None:
 
 
 @contextmanager
-def real_agent(folder: Path, *options: str) -> Iterator[tuple[str, str]]:
+def real_agent(folder: Path) -> Iterator[tuple[str, str]]:
     """OpenSSH's agent with a new key. Yields its socket, and the line of the ``.pub`` file."""
     key = folder / "key"
     making = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a bot", "-f", str(key)]
@@ -109,16 +109,17 @@ def real_agent(folder: Path, *options: str) -> Iterator[tuple[str, str]]:
             ["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
             try:
-                _add(path, str(key), *options)
+                add(path, folder)
                 yield path, (folder / "key.pub").read_text()
             finally:
                 process.terminate()
 
 
-def _add(path: str, key: str, *options: str) -> None:
+def add(path: str, folder: Path, *options: str) -> None:
+    """Give the agent at ``path`` the key of :func:`real_agent`, with options of ``ssh-add``."""
     waited = 0.0
     while subprocess.run(
-        ["ssh-add", "-q", *options, key],
+        ["ssh-add", "-q", *options, str(folder / "key")],
         env={"SSH_AUTH_SOCK": path, "PATH": "/usr/bin:/bin"},
         check=False,
         capture_output=True,

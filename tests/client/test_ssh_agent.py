@@ -21,6 +21,7 @@ from sealbus.ssh_agent import MAX_ANSWER_BYTES, AgentKey, parse_openssh
 from tests.client.ssh_agents import (
     REFUSAL,
     Answer,
+    add,
     agent,
     blob,
     honest,
@@ -29,6 +30,7 @@ from tests.client.ssh_agents import (
     signed,
     string,
 )
+from tests.waiting import until
 
 KEY = SigningKey(bytes(range(32)), KeyKind.BOT)
 OTHER = SigningKey(bytes(range(32, 64)), KeyKind.BOT)
@@ -63,11 +65,21 @@ def test_real_agent_certifies_session_keys(tmp_path: Path) -> None:
 
 
 @needs_agent
-def test_real_agent_forgets_a_key_after_its_time(tmp_path: Path) -> None:
-    with real_agent(tmp_path, "-t", "1") as (path, line):
+async def test_real_agent_forgets_a_key_after_its_time(tmp_path: Path) -> None:
+    with real_agent(tmp_path) as (path, line):
         signer = AgentKey(parse_openssh(line), path)
         assert len(signer.sign(b"message")) == 64
-        time.sleep(2.1)  # the agent counts whole seconds
+        # Only now the key has a time. The agent counts whole seconds, so 1 s may be over at once.
+        add(path, tmp_path, "-t", "1")
+
+        def is_forgotten() -> bool:
+            try:
+                signer.sign(b"message")
+            except CredentialsError:
+                return True
+            return False
+
+        await until(is_forgotten, "the key's time is over")
         with pytest.raises(CredentialsError, match=r"does not have the key .* \(it shows 0 keys\)"):
             signer.sign(b"message")
 

@@ -264,9 +264,11 @@ async def test_slow_signer_is_not_taken_for_a_slow_bus(
     stage.policy = replace(stage.policy, bots={})
     one = kept(stage, signer)
     opening = asyncio.create_task(one.session.open())
-    nothing_yet = str(one.session.explain())
-    await until(lambda: str(one.session.explain()) != nothing_yet, "an attempt has failed")
-    assert "order was not admitted" in str(one.session.explain())
+    # A busy machine can make the answer to one login late as well, but not to each.
+    await until(
+        lambda: "order was not admitted" in str(one.session.explain()),
+        lambda: f"the cause is known: {one.session.explain()}",
+    )
     await end(opening)
     await one.session.close()
 
