@@ -27,6 +27,7 @@ from sealbus_broker.policy import replace
 from sealbus_broker.policy.replace import alone
 from tests.cli.command import PATIENTLY, Ran, quickly, sealbus, sealbus_beside
 from tests.cli.folders import everything, facts, up
+from tests.cli.pinging import pinged
 from tests.ports import free_port
 from tests.refusal import refusal
 from tests.waiting import PATIENCE_S
@@ -381,7 +382,7 @@ class TestUp:
     @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104  # that is the test
     def test_all_commands_speak_tls(self, tls_bus: Path, host: str) -> None:
         with up(tls_bus, "--host", host) as log:
-            run(tls_bus, "ping")
+            pinged(lambda: quickly("ping", cwd=tls_bus))
             run(tls_bus, "pub", "greetings.sent", '{"text": "x"}', "--as", "greeter")
             run(tls_bus, "quarantine", "ls")
             run(tls_bus, "reload", "--wait", *PATIENTLY)
@@ -405,7 +406,7 @@ class TestUp:
 
     def test_relay_alone_speaks_tls_too(self, tls_bus: Path) -> None:
         with up(tls_bus):
-            run(tls_bus, "ping", "--relay", "relay")
+            pinged(lambda: quickly("ping", "--relay", "relay", cwd=tls_bus))
             told = quickly("ping", "--server", url(tls_bus).replace("tls", "nats"), cwd=tls_bus)
         # Without TLS nothing is said on that port.
         assert told.code == 1
@@ -455,7 +456,7 @@ class TestUp:
     def test_files_of_another_authority_are_used_by_bus_toml(self, tls_bus: Path) -> None:
         of_another_authority(tls_bus)
         with up(tls_bus):
-            run(tls_bus, "ping")
+            pinged(lambda: quickly("ping", cwd=tls_bus))
             run(tls_bus, "pub", "greetings.sent", '{"text": "x"}', "--as", "greeter")
 
     def test_hints_name_no_command_that_another_authority_refuses(self, tls_bus: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 
 import pytest
 
-from tests.cli.command import sealbus_beside
+from tests.cli.command import Ran, sealbus_beside
+from tests.cli.pinging import pinged_beside
 from tests.e2e.shop import Shop
 from tests.forked import ForkedProgram
 from tests.waiting import patiently, until
@@ -31,26 +33,23 @@ async def start(shop: Shop, log_name: str) -> tuple[ForkedProgram, str]:
     return relay, found[1]
 
 
-async def pinged(shop: Shop, name: str) -> int:
+async def ping(shop: Shop, name: str) -> Ran:
     options = ("--dir", str(shop.bus.path), "--server", shop.url)
-    return (await sealbus_beside("ping", *options, "--relay", name, cwd=shop.bus.path)).code
+    return await sealbus_beside("ping", *options, "--relay", name, cwd=shop.bus.path)
 
 
 async def test_relays_without_names_have_their_own(empty_shop: Shop) -> None:
     one, first = await start(empty_shop, "one.log")
     two, second = await start(empty_shop, "two.log")
     assert first != second
-    assert await pinged(empty_shop, first) == await pinged(empty_shop, second) == 0
+    for name in (first, second):
+        await pinged_beside(partial(ping, empty_shop, name))
     one.kill()
     await patiently(one.wait())
     _, again = await start(empty_shop, "again.log")
     assert again != second
-
-    async def is_well() -> bool:
-        return await pinged(empty_shop, again) == 0
-
     # The server gives the messages of a killed relay to others only after a while.
-    await until(is_well, f"{again} is well")
+    await pinged_beside(partial(ping, empty_shop, again))
     for log in ("one.log", "two.log", "again.log"):
         text = (empty_shop.bus.path / log).read_text()
         assert "another relay is named" not in text

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sealbus import Bot, Message
-from tests.cli.command import sealbus
+from tests.cli.command import sealbus_beside
 from tests.cli.folders import up
+from tests.cli.pinging import pinged_beside
 from tests.e2e.stalls import Stalls
 from tests.e2e.tls_bus import made, port_of, renew
 from tests.waiting import until
@@ -77,6 +78,6 @@ async def test_renewals_under_traffic_end_no_session(tmp_path: Path) -> None:
 
         await until(lambda: told() >= RENEWALS, "the log says so")
         assert told() == RENEWALS
-        assert (await asyncio.to_thread(sealbus, "ping", cwd=bus)).code == 0
+        await pinged_beside(lambda: sealbus_beside("ping", cwd=bus))
     for name, stalls in (("publishes", publishing), ("deliveries", hearing)):
         log_here.info("%d messages, %.3f s between two %s at most", sent, stalls.longest_s, name)

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -17,7 +17,8 @@ from sealbus_broker.nats.streams import file_bytes
 from sealbus_broker.relay.problems import Level
 from sealbus_broker.server.process import NatsServer
 from tests.cli.bus import clean_environment
-from tests.cli.command import sealbus, wait_for
+from tests.cli.command import Ran, sealbus, wait_for
+from tests.cli.pinging import is_ok, pinged
 from tests.forked import ForkedPopen
 from tests.ports import free_port
 from tests.small_disk import mounted
@@ -58,9 +59,12 @@ def test_up_and_ping_warn_of_it_until_there_is_room(tmp_path: Path, disk: Path) 
     assert sealbus("init", "mybus", "--server", f"nats://127.0.0.1:{port}", cwd=tmp_path).code == 0
     (tmp_path / "mybus/.sealbus/jetstream").symlink_to(disk)
 
-    def ping() -> tuple[int, dict[str, Any]]:
-        ran = sealbus("ping", "--dir", "mybus", "--json", cwd=tmp_path)
-        return ran.code, json.loads(ran.out)
+    def ping() -> Ran:
+        return sealbus("ping", "--dir", "mybus", "--json", cwd=tmp_path)
+
+    def is_warned(ran: Ran) -> bool:
+        found = json.loads(ran.out)
+        return (ran.code, found["health"], len(found["problems"])) == (0, "warning", 1)
 
     with log.open("wb") as output:
         process = ForkedPopen(
@@ -72,15 +76,13 @@ def test_up_and_ping_warn_of_it_until_there_is_room(tmp_path: Path, disk: Path) 
         )
     try:
         wait_for(log, "health.warning")
-        code, found = ping()
-        assert (code, found["health"]) == (0, "warning")
-        (problem,) = found["problems"]
+        (problem,) = json.loads(pinged(ping, is_warned).out)["problems"]
         assert problem["about"] == "disk"
         assert str(disk) in problem["what"]
         # A file system in memory grows without taking memory.
         subprocess.run(["mount", "-o", "remount,size=8g", disk], check=True)
         wait_for(log, "health.recovered")
-        assert ping()[1]["health"] == "ok"
+        pinged(ping, is_ok)
     finally:
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
