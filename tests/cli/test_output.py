@@ -54,8 +54,9 @@ def test_talk_to_nobody_is_dropped() -> None:
 
 
 def test_talk_resumes_when_there_is_room_again(tmp_path: Path) -> None:
-    code = """
+    code = f"""
 import os
+output.PATIENCE_S = {PATIENCE_S}
 full, file = os.open('/dev/full', os.O_WRONLY), os.dup(2)
 os.dup2(full, 2); print('lost', file=sys.stderr)
 os.dup2(file, 2); print('written', file=sys.stderr)

@@ -22,6 +22,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus_broker.nats.config import ClusterConfig, NatsConfig
 from sealbus_broker.nats.streams import STREAMS
 from sealbus_broker.server.process import NatsServer
+from tests.asking import answered
 from tests.e2e.shop import Shop
 from tests.ports import free_port
 from tests.waiting import until
@@ -117,7 +118,7 @@ class ClusterShop(Shop):
         nc = await self.nats()
         try:
             await until(partial(_is_made, nc), "a stream can be on all nodes")
-            await nc.request(f"$JS.API.STREAM.DELETE.{_TRIED}", b"", ASK_S)
+            await answered(nc, f"$JS.API.STREAM.DELETE.{_TRIED}")
         finally:
             await nc.close()
 

@@ -54,9 +54,8 @@ async def records(shop: Shop) -> list[dict[str, Any]]:
 async def in_hand(shop: Shop) -> int:
     nc = await shop.nats()
     try:
-        info = json.loads(
-            (await nc.request(f"$JS.API.CONSUMER.INFO.ACCEPTED.{CONSUMER}", b"")).data
-        )
+        asked = f"$JS.API.CONSUMER.INFO.ACCEPTED.{CONSUMER}"
+        info = json.loads((await nc.request(asked, b"", PATIENCE_S)).data)
         count: int = info["num_ack_pending"]
         return count
     finally:
@@ -176,7 +175,7 @@ async def test_a_delivery_that_does_not_verify_is_kept(shop: Shop) -> None:
 
     async with bot:
         nc = await shop.nats()
-        await nc.request("accepted.orders.placed", b"not a delivery")
+        await nc.request("accepted.orders.placed", b"not a delivery", PATIENCE_S)
         await nc.close()
         await publish(shop, range(1))
         await until(lambda: seen == [0])

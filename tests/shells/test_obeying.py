@@ -12,6 +12,7 @@ from sealbus.nats.client import HardenedClient
 from sealbus_broker.door.admission import Admission
 from sealbus_broker.door.sessions import Entry, Sessions
 from sealbus_broker.gate.policy import Policy
+from sealbus_broker.memory import callout
 from sealbus_broker.nats.connections import Listing, list_sessions
 from sealbus_broker.relay.following import folder as following
 from sealbus_broker.relay.following import live_sessions
@@ -139,6 +140,7 @@ async def test_login_with_a_late_answer_is_swept(
         await may_sweep.wait()
         await sweep(self, *arguments)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(callout, "AUTHORIZATION_TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(Admission, "_answer", slowly)
     monkeypatch.setattr(LiveSessions, "sweep", sweep_then)
     clients: list[HardenedClient] = []
