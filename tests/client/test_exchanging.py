@@ -206,6 +206,14 @@ async def test_source_that_hangs_is_asked_once(bus: Bus, monkeypatch: pytest.Mon
     assert calls == 1
 
 
+async def give_up(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make an attempt that ends before the source answers."""
+    with monkeypatch.context() as hasty:
+        hasty.setattr(exchanging, "TOKEN_S", 0.01)
+        with pytest.raises(CredentialsError, match="has not come within"):
+            await bus.session_key(SERVER)
+
+
 @pytest.mark.parametrize(("pause_s", "calls"), [(59, 1), (61, 2)])
 async def test_token_that_comes_between_attempts_is_taken(
     bus: Bus, clock: Clock, monkeypatch: pytest.MonkeyPatch, pause_s: int, calls: int
@@ -220,10 +228,7 @@ async def test_token_that_comes_between_attempts_is_taken(
         return a_token(number)
 
     give(bus, slow)
-    with monkeypatch.context() as hasty:
-        hasty.setattr(exchanging, "TOKEN_S", 0.01)
-        with pytest.raises(CredentialsError, match="has not come within"):
-            await bus.session_key(SERVER)
+    await give_up(bus, monkeypatch)
     released.set()
     await until(lambda: bus._getting is not None and bus._getting.done())
     clock.passed += pause_s
@@ -241,10 +246,7 @@ async def test_source_that_failed_between_attempts_is_told(
         return fails()
 
     give(bus, slow)
-    with monkeypatch.context() as hasty:
-        hasty.setattr(exchanging, "TOKEN_S", 0.01)
-        with pytest.raises(CredentialsError, match="has not come within"):
-            await bus.session_key(SERVER)
+    await give_up(bus, monkeypatch)
     released.set()
     with pytest.raises(CredentialsError, match="no token today"):
         await bus.session_key(SERVER)

@@ -236,6 +236,13 @@ async def _publish(sites: Sites, *texts: str) -> None:
             await bot.publish(SUBJECT, {"text": text}, timeout=PATIENCE_S)
 
 
+async def _follows(sites: Sites) -> None:
+    """See that the second site has the messages of the first one."""
+    here = await sites.accepted(sites.urls[0])
+    await until(lambda: sites.has_all_of(len(here)), "the mirror has all messages")
+    assert await sites.accepted(sites.urls[1]) == here
+
+
 @pytest.mark.parametrize("is_restored", [True, False], ids=["a backup", "an empty store"])
 async def test_mirror_does_not_follow_another_history(sites: Sites, is_restored: bool) -> None:
     """It would keep lost messages in the places of new ones, without an error."""
@@ -269,9 +276,7 @@ async def test_mirror_does_not_follow_another_history(sites: Sites, is_restored:
     sites.start("empty", sites.site / "nats.conf")
     ran = await sites.command("mirror", "start", sites.urls[1])
     assert (ran.code, "made the mirror" in ran.err) == (0, True), ran.err
-    here = await sites.accepted(sites.urls[0])
-    await until(lambda: sites.has_all_of(len(here)), "the mirror has all messages")
-    assert await sites.accepted(sites.urls[1]) == here
+    await _follows(sites)
 
 
 async def test_mirror_of_the_restored_history_goes_on(sites: Sites) -> None:
@@ -292,9 +297,7 @@ async def test_mirror_of_the_restored_history_goes_on(sites: Sites) -> None:
     await _publish(sites, "2")
     ran = await sites.command("mirror", "start", sites.urls[1])
     assert (ran.code, "the mirror is there" in ran.err) == (0, True), ran.err
-    here = await sites.accepted(sites.urls[0])
-    await until(lambda: sites.has_all_of(len(here)), "the mirror has all messages")
-    assert await sites.accepted(sites.urls[1]) == here
+    await _follows(sites)
 
 
 async def test_show_notices_a_first_site_that_went_back(sites: Sites) -> None:

@@ -29,7 +29,7 @@ INFO, NAMES, CREATE = "CONSUMER.INFO", "CONSUMER.NAMES", "CONSUMER.CREATE"
 def cluster(answers: Mapping[str, Any] | None = None) -> Any:
     """A connection to a cluster without a leader.
 
-    ``answers``: what it answers all the same, by the call, because it lost its leader later.
+    ``answers``: its answers to some calls, because it lost its leader after them.
     """
 
     async def request(subject: str, *_: Any, **__: Any) -> SimpleNamespace:

@@ -182,7 +182,7 @@ async def has_another_history(first: Client, second: Client) -> bool:
     Raises:
         StreamsUnusable: A site does not answer, or there is no mirror.
     """
-    # The mirror first: what it has by now, the first site has had before.
+    # The mirror first, because the first site has had each of its messages before.
     info = await _mirror(second)
     last = int(info["state"]["last_seq"])
     if last == 0:

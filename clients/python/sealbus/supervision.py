@@ -208,7 +208,7 @@ class Supervisor:
 
         An error of the kinds ``sentences`` becomes the failure as it is. Any other makes a
         :class:`BackgroundFailed`, also a :class:`SealbusError`: nobody called, so whoever reads its
-        sentence could not tell what it is about.
+        sentence could not tell its subject.
         """
         if isinstance(error, self._sentences + sentences):
             failure: SealbusError = error

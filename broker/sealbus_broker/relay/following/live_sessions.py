@@ -186,7 +186,7 @@ class LiveSessions:
 
         Args:
             succession: What :meth:`obey` had.
-            heard: What it returned.
+            heard: The result of :meth:`obey`.
             bots: The bots of the policy in force. Old sessions of all others end too. A relay that
                 has just started cannot name the bots that only a silent node has.
 

@@ -225,7 +225,8 @@ class Listener:
         """Make it live if all subjects of its pattern are. Otherwise a handler has its place from
         now on.
 
-        Raises :class:`InvalidInput` where it cannot be what it has to be. It is undecided then.
+        Raises :class:`InvalidInput` for a place that somebody has, or for options that a live
+        subscription cannot have. It stays undecided then.
         """
         # Unknown (None) counts as stored: then the relay decides, and gives the reason.
         if handled.durable is not None and grants.is_live(handled.pattern):

@@ -162,7 +162,7 @@ class Pace(Generic[Waiter]):
     def _take(self, weight: int, now: float) -> bool:
         """Whether ``weight`` more may go now; if so, they are counted."""
         if self.rate is None or not self.has_turn(weight):
-            # Without a rate nothing is used. And what is more than a burst is refused at any time.
+            # Without a rate nothing is used. An item above the burst is refused at any time.
             return True
         if self._early_s(weight, now) > 0:
             return False
