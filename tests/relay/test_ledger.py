@@ -92,9 +92,11 @@ async def test_few_reads_of_stored_messages_are_under_way_at_once() -> None:
             most = max(most, under_way)
             await asyncio.sleep(0)
             under_way -= 1
-            return SimpleNamespace(
-                headers={"Nats-Time-Stamp": "1970-01-01T00:00:01.001999999Z"}, data=b"stored"
-            )
+            headers = {
+                "Nats-Subject": "accepted.orders.placed",
+                "Nats-Time-Stamp": "1970-01-01T00:00:01.001999999Z",
+            }
+            return SimpleNamespace(headers=headers, data=b"stored")
 
     ledger = Ledger(cast("Any", Connection()), "ACCEPTED")
     assert await asyncio.gather(*map(ledger.copy, range(256))) == [Copy(b"stored", 1_001)] * 256

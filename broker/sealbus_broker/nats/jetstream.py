@@ -108,6 +108,8 @@ class StoredMessage:
     subject: str
     headers: Mapping[str, str]
     data: bytes
+    time_ms: int
+    """When nats-server stored it, by its clock (ms since 1970)."""
 
 
 async def request_over_reload(
@@ -266,12 +268,14 @@ async def stored_message(
     answer = await direct_get(nc, stream, sequence, timeout_s)
     headers = answer.headers or {}
     if SUBJECT_HEADER in headers:
-        return StoredMessage(headers[SUBJECT_HEADER], headers, answer.data)
+        at_ms = time_ms(headers[TIME_HEADER])
+        return StoredMessage(headers[SUBJECT_HEADER], headers, answer.data, at_ms)
     message = await leader_get(nc, stream, sequence, timeout_s)
     if message is None:
         return None
     headers = read_headers(base64.b64decode(message.get("hdrs", "")))
-    return StoredMessage(message["subject"], headers, base64.b64decode(message.get("data", "")))
+    data = base64.b64decode(message.get("data", ""))
+    return StoredMessage(message["subject"], headers, data, time_ms(message["time"]))
 
 
 async def last_on(nc: Client, stream: str, subject: str, timeout_s: float) -> bytes | None:

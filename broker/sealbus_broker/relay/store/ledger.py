@@ -21,7 +21,6 @@ it remembers this for as long as the relay lives.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -36,15 +35,12 @@ from sealbus.waiting import Interrupted, race
 from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.jetstream import (
-    NOT_FOUND,
-    TIME_HEADER,
     ask,
     ask_well,
-    direct_get,
     is_missing,
-    leader_get,
     refused,
     request,
+    stored_message,
     time_ms,
     unanswered,
 )
@@ -235,19 +231,9 @@ class Ledger:
             await self._not_invalid()
             try:
                 async with self._reading:
-                    asking = direct_get(self._nc, self.stream, sequence, READ_TIMEOUT_S)
-                    answer = await self._unless_lost(asking)
-                    headers = answer.headers or {}
-                    if headers.get("Status") != str(NOT_FOUND):
-                        # Any other status has no time. The KeyError leads to another question.
-                        return Copy(answer.data, time_ms(headers[TIME_HEADER]))
-                    # A replica that answers directly may lag behind. The stream's leader knows.
-                    again = leader_get(self._nc, self.stream, sequence, READ_TIMEOUT_S)
-                    message = await self._unless_lost(again)
-                    if message is None:
-                        return Copy(b"", 0)
-                    data = base64.b64decode(message.get("data", ""))
-                    return Copy(data, time_ms(message["time"]))
+                    asking = stored_message(self._nc, self.stream, sequence, READ_TIMEOUT_S)
+                    found = await self._unless_lost(asking)
+                    return Copy(b"", 0) if found is None else Copy(found.data, found.time_ms)
             except (NatsError, OSError, StreamsUnusable, KeyError, ValueError) as error:
                 log.warning("ledger.retried", error=type(error).__name__)
             await asyncio.sleep(RETRY_S)
