@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -156,6 +157,43 @@ def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...], above: Path) -
     assert done.code == 2, done.err
     assert done.out == ""
     assert "rror" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (("ping", "--nothing", "--json"), {}),
+        (("ping", "--json", "--timeout", "0"), {}),
+        (("ping", "--timeout", "0"), {"SEALBUS_PING_JSON": "1"}),
+        (("pub", "a.b", "{}", "--json"), {}),
+        (("keys", "nothing", "--json"), {}),
+        (("nothing", "--json"), {}),
+    ],
+)
+def test_a_wrong_command_line_is_an_object_with_json(
+    arguments: tuple[str, ...], variables: dict[str, str], above: Path
+) -> None:
+    done = sealbus(*arguments, cwd=above, variables=variables)
+    row = json.loads(done.out)
+    assert (done.code, row["error"]) == (2, "UsageError")
+    assert row["what"] in done.err
+    command = " ".join(["sealbus", *(one for one in arguments[:1] if one != "nothing")])
+    assert row["hint"] == f"`{command} --help` shows how to use it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (("pub", "--nonce", "0", "--", "--json"), {}),
+        (("ping", "--timeout", "0"), {"SEALBUS_PING_JSON": "perhaps"}),
+        (("ping", "--timeout", "0"), {"SEALBUS_PUB_JSON": "1"}),
+    ],
+)
+def test_a_wrong_command_line_without_json_is_no_object(
+    arguments: tuple[str, ...], variables: dict[str, str], above: Path
+) -> None:
+    done = sealbus(*arguments, cwd=above, variables=variables)
+    assert (done.code, done.out) == (2, "")
 
 
 def test_the_version_names_its_program() -> None:

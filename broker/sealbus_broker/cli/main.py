@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import gc
 import io
+import sys
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -20,8 +21,9 @@ from sealbus_broker.cli.shared.errors import (
     exit_code,
     known_error,
 )
-from sealbus_broker.cli.shared.options import finish_command
+from sealbus_broker.cli.shared.options import finish_command, usage_row, wants_json
 from sealbus_broker.cli.shared.talk import say_error
+from sealbus_broker.escape import json_line
 
 _MODULES: Final = {
     "backup": "copies.backup",
@@ -91,7 +93,7 @@ def cli() -> None:
 def main() -> int:
     """Run the command line; return the exit code."""
     try:
-        result = cli.main(prog_name="sealbus", standalone_mode=False)
+        result = _run()
     except click.ClickException as error:
         told = io.StringIO()
         error.show(told)
@@ -109,6 +111,16 @@ def main() -> int:
             raise
         return _exit_code(known)
     return result if isinstance(result, int) else 0
+
+
+def _run() -> Any:
+    """Run the command line. With ``--json``, a wrong one is an object on stdout too."""
+    try:
+        return cli.main(prog_name="sealbus", standalone_mode=False)
+    except click.UsageError as error:
+        if wants_json(error.ctx, sys.argv[1:]):
+            click.echo(json_line(usage_row(error)))
+        raise
 
 
 def _exit_code(error: SealbusError | CommandStopped | ReaderGone) -> int:

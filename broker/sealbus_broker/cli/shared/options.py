@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, Final, TypeVar
 
 import click
 
 from sealbus import Refused, RequestFailed, Unresolved
-from sealbus.errors import SealbusError
+from sealbus.errors import SealbusError, hide_seeds
 from sealbus.protocol.limits import NONCE_BYTES
 from sealbus_broker.cli.shared.errors import known_error
 from sealbus_broker.escape import json_line, readable
@@ -141,6 +143,33 @@ def _errors_as_json(callback: F) -> F:
             raise
 
     return call  # type: ignore[return-value]  # it takes and gives what callback does
+
+
+def wants_json(context: click.Context | None, arguments: Sequence[str]) -> bool:
+    """Whether the command line ``arguments`` asks for JSON, although something in it is wrong.
+
+    click stops at the first mistake, so it may not have come to ``--json``.
+    """
+    if "--json" in takewhile(lambda one: one != "--", arguments):
+        return True
+    if context is None:
+        return False
+    options = (one for one in context.command.params if one.name == "as_json")
+    with contextlib.suppress(click.BadParameter):
+        return any(
+            one.type_cast_value(context, one.resolve_envvar_value(context)) for one in options
+        )
+    return False
+
+
+def usage_row(error: click.UsageError) -> dict[str, Any]:
+    """The object for a wrong command line that a program reads."""
+    command = error.ctx.command_path if error.ctx is not None else "sealbus"
+    return {
+        "error": "UsageError",
+        "what": hide_seeds(error.format_message()),
+        "hint": f"`{command} --help` shows how to use it",
+    }
 
 
 def error_row(error: SealbusError) -> dict[str, Any]:
