@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -425,12 +424,10 @@ def test_the_thread_of_a_log_goes_on_after_a_mistake() -> None:
 
 
 class Broken(_Writer):
-    """A writer whose thread meets a mistake in our code."""
+    """A writer whose thread meets a mistake in our code, before it has written anything."""
 
-    def _settled(self, position: int) -> bool:
-        if threading.current_thread().name == "sealbus-output":
-            raise MemoryError
-        return super()._settled(position)
+    def _run(self) -> None:
+        raise MemoryError
 
 
 def test_nobody_waits_for_the_thread_of_an_output_that_has_ended() -> None:
