@@ -56,6 +56,8 @@ class Seen:
 
     seconds: float
     """The time from its beginning until the relay was asked to stop."""
+    logged_s: float
+    """The time from its beginning until the relay had ended. So long it could write log lines."""
     sent: Counter[str] = field(default_factory=Counter)
     """The attacker's counts."""
     most: Counter[str] = field(default_factory=Counter)
@@ -171,7 +173,7 @@ def _ingress(seen: Seen) -> Iterator[Figure]:
 
 def _floods(seen: Seen) -> Iterator[Figure]:
     # Each pause is at least as long as the first one.
-    most = 1 + seen.seconds // (FIRST_MS / 1000)
+    most = 1 + seen.logged_s // (FIRST_MS / 1000)
     yield Figure("floods that were ended", seen.lines["bot.flooding"], most)
     yield Figure("sessions that NATS ended", seen.sent["cut off"])
 
@@ -179,7 +181,7 @@ def _floods(seen: Seen) -> Iterator[Figure]:
 def _refusals(seen: Seen) -> Iterator[Figure]:
     refused = sum(count for name, count in seen.verdicts.items() if "." in name)
     # At first a relay does not know that the bot is greedy.
-    yield Figure("refused", refused, MOST_REFUSED * (seen.seconds + 1) + 2 * LATELY)
+    yield Figure("refused", refused, MOST_REFUSED * (seen.logged_s + 1) + 2 * LATELY)
 
 
 def _turns(seen: Seen) -> Iterator[Figure]:
@@ -215,7 +217,9 @@ def _sessions(seen: Seen) -> Iterator[Figure]:
 
 def _strangers(seen: Seen) -> Iterator[Figure]:
     yield Figure(
-        "lines of the relay", seen.lines["admission.denied"], LINES * (1 + seen.seconds // PERIOD_S)
+        "lines of the relay",
+        seen.lines["admission.denied"],
+        LINES * (1 + seen.logged_s // PERIOD_S),
     )
     yield Figure(
         "KiB of nats-server's log", seen.server_log_bytes / 1024, LOG_FILES * LOG_BYTES / 1024
@@ -225,7 +229,7 @@ def _strangers(seen: Seen) -> Iterator[Figure]:
 def _violations(seen: Seen) -> Iterator[Figure]:
     kinds = sum("." in name for name in seen.verdicts)
     yield Figure(
-        "lines of the relay", seen.lines["message.refused"], kinds * (1 + seen.seconds // QUIET_S)
+        "lines of the relay", seen.lines["message.refused"], kinds * (1 + seen.logged_s // QUIET_S)
     )
 
 

@@ -111,9 +111,10 @@ async def _attack(stage: Stage, case: Case, seconds: float, *, polite: bool) -> 
         await nc.close()
     relay.terminate()
     await relay.wait()
+    logged_s = time.monotonic() - began
     lines, verdicts, log_bytes = read_log(stage.bus.path / "relay.log")
     server_log = sum(file.stat().st_size for file in stage.bus.state.glob("nats.log*"))
-    seen = Seen(took, sent, gauges.most, verdicts, lines, log_bytes, server_log, cut_off)
+    seen = Seen(took, logged_s, sent, gauges.most, verdicts, lines, log_bytes, server_log, cut_off)
     figures = [*case.figures(seen), *resident(seen)]
     return Outcome(case, seconds, figures, quiet, attacked, lost, cpu, cpu_quiet, seen)
 
