@@ -15,9 +15,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import IO, Any
 
@@ -187,6 +189,8 @@ class Case:
     """Makes ready for one call. Returns more names for the arguments."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """More of its environment."""
+    is_hasty: bool = False
+    """It gives the bus a few seconds for an answer, and has no option for more."""
 
 
 def with_authority(call: Call) -> dict[str, str]:
@@ -370,12 +374,13 @@ CASES = {
     # No rotation is under way, and a second call of one that is would wait for the bus.
     "keys rotate-bus": Case(("keys", "rotate-bus", "--finish", "--dir", "{folder}")),
     "keys show-bus": Case(("keys", "show-bus", "--dir", "{folder}")),
-    "keys sessions": Case(("keys", "sessions", "--dir", "{folder}"), online=True),
+    "keys sessions": Case(("keys", "sessions", "--dir", "{folder}"), online=True, is_hasty=True),
     "reload": Case(("reload", "--wait", *PATIENTLY, "--dir", "{folder}"), online=True),
     "inspect": Case(("inspect", "{folder}/policy.yaml", "--dir", "{folder}"), code=3),
-    "ping": Case(("ping", "--dir", "{folder}"), online=True),
+    "ping": Case(("ping", "--dir", "{folder}"), online=True, is_hasty=True),
     "pub": Case(
-        ("pub", "greetings.sent", HELLO, "--as", "greeter", "--dir", "{folder}"), online=True
+        ("pub", "greetings.sent", HELLO, *PATIENTLY, "--as", "greeter", "--dir", "{folder}"),
+        online=True,
     ),
     "pub --file": Case(
         (
@@ -384,6 +389,7 @@ CASES = {
             "--file",
             "{lines}",
             "--json",
+            *PATIENTLY,
             "--as",
             "greeter",
             "--dir",
@@ -393,7 +399,17 @@ CASES = {
         code=3,
     ),
     "pub, refused": Case(
-        ("pub", "greetings.sent", "{}", "--json", "--as", "greeter", "--dir", "{folder}"),
+        (
+            "pub",
+            "greetings.sent",
+            "{}",
+            "--json",
+            *PATIENTLY,
+            "--as",
+            "greeter",
+            "--dir",
+            "{folder}",
+        ),
         online=True,
         code=3,
     ),
@@ -407,6 +423,7 @@ CASES = {
             "{unique}",
             "-n",
             "1",
+            *PATIENTLY,
             "--as",
             "listener",
             "--dir",
@@ -415,15 +432,26 @@ CASES = {
         online=True,
     ),
     "request": Case(
-        ("request", "clock.ask", '{"zone": "UTC"}', "--as", "listener", "--dir", "{folder}"),
+        (
+            "request",
+            "clock.ask",
+            '{"zone": "UTC"}',
+            *PATIENTLY,
+            "--as",
+            "listener",
+            "--dir",
+            "{folder}",
+        ),
         online=True,
     ),
-    "quarantine ls": Case(("quarantine", "ls", "--dir", "{folder}"), online=True),
-    "subscriptions ls": Case(("subscriptions", "ls", "--dir", "{folder}"), online=True),
+    "quarantine ls": Case(("quarantine", "ls", *PATIENTLY, "--dir", "{folder}"), online=True),
+    "subscriptions ls": Case(("subscriptions", "ls", *PATIENTLY, "--dir", "{folder}"), online=True),
     "subscriptions rm": Case(
-        ("subscriptions", "rm", PLACE, "--dry-run", "--dir", "{folder}"), online=True
+        ("subscriptions", "rm", PLACE, "--dry-run", *PATIENTLY, "--dir", "{folder}"), online=True
     ),
-    "quarantine show": Case(("quarantine", "show", "1", "--dir", "{folder}"), online=True),
+    "quarantine show": Case(
+        ("quarantine", "show", "1", *PATIENTLY, "--dir", "{folder}"), online=True
+    ),
 }
 STARTED = ("check", "keys show", "pub", "sub", "certs show")
 """Commands that print lines or JSON, wait for the bus, or fail."""
@@ -454,8 +482,8 @@ asyncio.run(bot.run())
     with started(
         State(stdout="null", stderr="null"), [sys.executable, "-c", code], hello.folder
     ) as process:
-        assert hello.run("pub", "greetings.sent", HELLO, "--as", "greeter").code == 0
-        assert hello.run("pub", "greetings.sent", "{}", "--as", "greeter").code == 3
+        assert hello.run("pub", "greetings.sent", HELLO, *PATIENTLY, "--as", "greeter").code == 0
+        assert hello.run("pub", "greetings.sent", "{}", *PATIENTLY, "--as", "greeter").code == 3
         place = (
             "sub",
             "greetings.sent",
@@ -467,6 +495,7 @@ asyncio.run(bot.run())
             "all",
             "-n",
             "1",
+            *PATIENTLY,
         )
         assert hello.run(*place).code == 0
         wait_until(
@@ -526,6 +555,39 @@ class Calls:
         ]
 
 
+LATE = 1
+"""The exit code of a command that had no answer in time."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A command that was forked into a state."""
+
+    process: ForkServerProcess
+    stderr: IO[bytes]
+
+    def ended(self) -> tuple[int | None, bytes]:
+        """Its exit code and its stderr, after its end."""
+        self.process.join(PATIENCE_S)
+        self.stderr.seek(0)
+        return self.process.exitcode, self.stderr.read()
+
+
+@contextmanager
+def forked_in(state: State, arguments: Sequence[str], case: Case, cwd: Path) -> Iterator[Begun]:
+    """Run a command in ``state``. After the block it has ended."""
+    with ExitStack() as stack:
+        out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+        given = [
+            stack.enter_context(opened(how, kept))
+            for how, kept in ((state.stdin, None), (state.stdout, out), (state.stderr, err))
+        ]
+        environment = clean_environment(**case.variables)
+        command = ("sealbus_broker", *arguments)
+        process = forked_into(given, command, cwd=cwd, environment=environment)
+        yield Begun(stack.enter_context(process), err)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_command_with_broken_streams(
     name: str, hello: RunningBus, clock: None, tmp_path: Path
@@ -534,29 +596,30 @@ def test_a_command_with_broken_streams(
     case = CASES[name]
     with ExitStack() as stack:
         calls = Calls(case, hello, folder=tmp_path, stack=stack)
-        normal = sealbus(*calls.next(), cwd=hello.folder, variables=case.variables)
+        deadline = time.monotonic() + PATIENCE_S
+
+        def is_late(code: int | None) -> bool:
+            """Whether the bus may have been busy, and there is time for another call."""
+            return case.is_hasty and code == LATE and time.monotonic() < deadline
+
+        def call() -> Ran:
+            return sealbus(*calls.next(), cwd=hello.folder, variables=case.variables)
+
+        normal = call()
+        while is_late(normal.code):
+            normal = call()
         assert normal.code == case.code, normal.err
-        running = []
         # All are made ready before one changes the folder.
-        for state, arguments in [(state, calls.next()) for state in STATES]:
-            out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
-            given = [
-                stack.enter_context(opened(how, kept))
-                for how, kept in ((state.stdin, None), (state.stdout, out), (state.stderr, err))
-            ]
-            process = stack.enter_context(
-                forked_into(
-                    given,
-                    ("sealbus_broker", *arguments),
-                    cwd=tmp_path,
-                    environment=clean_environment(**case.variables),
-                )
-            )
-            running.append((state, process, err))
-        for state, process, err in running:
-            process.join(PATIENCE_S)
-            err.seek(0)
-            check(state, process.exitcode, err.read(), case, normal)
+        running = [
+            (state, stack.enter_context(forked_in(state, arguments, case, tmp_path)))
+            for state, arguments in [(state, calls.next()) for state in STATES]
+        ]
+        for state, begun in running:
+            code, err = begun.ended()
+            while code != expected(state, case.code, normal.out) and is_late(code):
+                with forked_in(state, calls.next(), case, tmp_path) as again:
+                    code, err = again.ended()
+            check(state, code, err, case, normal)
 
 
 @pytest.mark.parametrize("name", STARTED)
@@ -605,7 +668,8 @@ def test_a_server_with_broken_streams(
         wait_until(lambda: answers(port) and catches(process.pid, signal.SIGTERM))
         for payload, code in ((HELLO, 0), ("{}", 3)):  # a refusal is logged
             sent = hello.run(
-                "pub", "greetings.sent", payload, "--as", "greeter", "--dir", f"{folder}"
+                *("pub", "greetings.sent", payload, *PATIENTLY),
+                *("--as", "greeter", "--dir", f"{folder}"),
             )
             assert sent.code == code, sent.err
         assert process.poll() is None
