@@ -30,11 +30,11 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def up(folder: Path, *arguments: str) -> Iterator[Path]:
+def up(folder: Path, *arguments: str, module: str = "sealbus_broker") -> Iterator[Path]:
     """A running bus. Yields its log."""
     log = folder / "up.log"
     with log.open("wb") as output:
-        command = ("sealbus_broker", "up", *arguments)
+        command = (module, "up", *arguments)
         process = ForkedPopen(command, cwd=folder, stdout=output, stderr=output)
     try:
         wait_for(log, "is up at")

@@ -44,6 +44,7 @@ from tests.cli.folders import up
 from tests.e2e.order import Loss, out_of_order
 from tests.e2e.stalls import Stalls
 from tests.e2e.tls_bus import made, port_of, renew
+from tests.faults import patient_up
 from tests.faults.yard import say
 from tests.waiting import PATIENCE_S, until
 
@@ -279,7 +280,8 @@ async def play(counts: Mapping[str, int], seed: int, folder: Path) -> Report:
     policy.write_text(policy.read_text().replace("limits:\n", f"limits:\n  session: {SESSION}\n"))
     steps = [kind for kind, count in counts.items() for _ in range(count)]
     Random(seed).shuffle(steps)
-    with up(bus) as log:
+    # A reload of nats-server ends each session that is not answered for in time.
+    with up(bus, module=patient_up.__name__) as log:
         scene = Scene(bus, log)
         await scene.play(steps)
     return scene.report
