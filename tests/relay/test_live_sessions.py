@@ -159,10 +159,16 @@ async def test_bus_without_sessions_has_none() -> None:
     assert await Server(None).sessions().bots() == frozenset()
 
 
+async def test_session_without_a_name_is_nobody_s() -> None:
+    """nats-server leaves out an empty name. A client may send one in a second CONNECT."""
+    rows = [{"cid": 1, "start": EARLY}, row(2, "order")]
+    assert await Server(rows).sessions().bots() == {"", "order"}
+
+
 @pytest.mark.parametrize(
     "rows",
     [
-        [{"cid": 1, "start": EARLY}],
+        [{"cid": 1, "name": "a"}],
         [{"cid": 1, "name": "a", "start": "yesterday"}],
         [{"cid": "x", "name": "a", "start": EARLY}],
         [None],

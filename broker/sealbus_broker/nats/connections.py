@@ -269,7 +269,7 @@ async def _ask(
 
 
 def _session(node: str, told: Json) -> LiveSession:
-    name = read_session_name(told["name"])
+    name = read_session_name(told.get("name", ""))
     began_us = time_us(told["start"])
     return LiveSession(
         node=node,

@@ -6,13 +6,22 @@ the truth: whose session it is, which enrolled key answers for it, and which ses
 nats-server takes the name from the client, and the rights of a session give it no name of their
 own: at each reload, nats-server would look for that name in its configuration, find no such user,
 and end the session (ADR 39).
+
+An admitted client may send CONNECT again, with any bytes as its name. nats-server lists that name
+until the door has refused it. So a name counts only if its bot and its keys have the right form: a
+relay writes them into subjects.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+from sealbus.errors import InvalidInput
+from sealbus.protocol.keys import KeyKind, PublicKey
+from sealbus.protocol.subjects import is_name
 
 _KEY: Final = "U[A-Z2-7]{55}"
 _NAME: Final = re.compile(rf"([^ ]+) ({_KEY})(?: ({_KEY}) ([0-9]{{1,15}}) ([0-9]{{1,8}}))?")
@@ -35,6 +44,7 @@ class SessionName:
     """A name, taken apart."""
 
     bot: str
+    """``""``: no door admits such a name."""
     key: str
     """The enrolled key (``U…``). ``""``: the login is an errand, which reads one record."""
     certified: Certified | None
@@ -45,7 +55,21 @@ def read_session_name(name: str) -> SessionName:
     """Take a name apart. Of a name in another form, only the first word counts, as the bot."""
     told = _NAME.fullmatch(name)
     if told is None:
-        return SessionName(name.partition(" ")[0], "", None)
+        bot = name.partition(" ")[0]
+        return SessionName(bot if is_name(bot) else "", "", None)
     bot, key, session_key, begin, life = told.groups()
+    if not is_name(bot) or not all(_is_key(one) for one in (key, session_key) if one):
+        return SessionName("", "", None)
     certified = Certified(session_key, int(begin), int(life)) if session_key else None
     return SessionName(bot, key, certified)
+
+
+# A check of the point takes longer than the rest of a session's row, and each list has the same
+# names again.
+@lru_cache(maxsize=8192)
+def _is_key(text: str) -> bool:
+    try:
+        PublicKey.parse(text, KeyKind.BOT)
+    except InvalidInput:
+        return False
+    return True

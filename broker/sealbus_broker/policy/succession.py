@@ -88,12 +88,15 @@ def strangers(policy: Policy, sessions: Iterable[tuple[str, str]], now_ms: int) 
 
     Args:
         policy: The policy in force.
-        sessions: The bot of each session, and its public key as text. ``""``: it is an errand.
+        sessions: The bot of each session, and its public key as text. A bot ``""`` is nobody's
+            name, and a key ``""`` is an errand.
         now_ms: The time (ms since 1970).
     """
     ended, narrow = set(), set()
     losses: dict[str, tuple[Loss, ...]] = {}
     for bot, text in set(sessions):
+        if not bot:
+            continue  # its name is none: a door is about to refuse it
         rule = policy.bots.get(bot)
         if rule is None:
             ended.add(bot)
