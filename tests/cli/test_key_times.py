@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.bus import RunningBus, running_bus, wait_until
-from tests.cli.command import PATIENTLY, Ran, quickly, wait_for
+from tests.cli.command import PATIENTLY, Ran, quickly, sealbus, wait_for
 from tests.cli.folders import everything
 from tests.forked import ForkedPopen
 from tests.waiting import PATIENCE_S
@@ -168,6 +168,17 @@ def test_rotate_overwrites_no_old_secret(bus: Path) -> None:
     told = run(bus, "rotate", "greeter")
     assert (told.code, "is there already" in told.err) == (1, True)
     assert everything(bus) == before
+
+
+def test_rotate_ends_the_old_key_though_nobody_reads_its_output(bus: Path) -> None:
+    old = one_key(bus)
+    closed = ("sh", "-c", 'exec "$@" >&-', "sh")
+    told = sealbus("keys", "rotate", "greeter", "--no-link", cwd=bus, prefix=closed)
+    assert told.code == 1
+    rows = {row["key"]: row for row in shown(run(bus, "show", "greeter", "--json"))}
+    assert (len(rows), rows[old]["not_after"] is None) == (2, False)
+    assert "no link" in told.err
+    assert "the old key is valid until" in told.err
 
 
 def test_rotate_that_fails_changes_nothing(bus: Path) -> None:

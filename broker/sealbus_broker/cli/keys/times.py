@@ -370,7 +370,6 @@ def rotate(
         else:
             path = bus.credentials(bot)
             finish_key(bus, bot, facts, now, path, public, link)
-        click.echo(path)
         if link is None:
             not_linked(bot, why)
         if ending:
@@ -378,6 +377,8 @@ def rotate(
             until = _text(end_ms)
             click.echo(f"the old key is valid until {until}: restart {bot} before that", err=True)
         note_certificates(bus, Credentials.load(path))
+        # Behind all changes and notes, because it fails if nobody reads it.
+        click.echo(path)
 
 
 @contextlib.contextmanager
