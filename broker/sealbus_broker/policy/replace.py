@@ -64,13 +64,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write ``path``, and keep the mode of an existing file.
+    """Write ``path``, and keep the mode of an existing file, and its owner as far as possible.
 
     Raises ``OSError``, and then leaves no new file behind.
     """
     # A symbolic link stays one, and its target is replaced.
     path = Path(os.path.realpath(path))
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else MODE
+    before = path.stat() if path.exists() else None
     # In the same folder, because only there replacing is one step. The name is hidden, so no reader
     # takes it for a file of the bus.
     try:
@@ -83,10 +83,23 @@ def replace_file(path: Path, text: str) -> None:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
+            if before is not None:
+                _keep_owner(file.fileno(), before)
+            os.fchmod(file.fileno(), MODE if before is None else stat.S_IMODE(before.st_mode))
             # Before the old file goes: after a power failure one of the two is there.
             os.fsync(file.fileno())
-        Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _keep_owner(descriptor: int, before: os.stat_result) -> None:
+    """Give a new file the group and the owner of the file that it replaces.
+
+    Root may edit the folder of a relay's user. Other users can give no file away, and may share the
+    folder all the same. Then the file is theirs.
+    """
+    for owner, group in ((-1, before.st_gid), (before.st_uid, -1)):
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, owner, group)
