@@ -46,6 +46,13 @@ def test_show_has_the_times_of_each_key(bus: Path) -> None:
     assert [line.split()[:2] for line in table] == [["key", "state"], [row["key"], "valid"]]
 
 
+def test_ls_parts_a_long_name_from_the_state(bus: Path) -> None:
+    name = "order-service-production-eu1"
+    assert quickly("bot", "add", name, cwd=bus).code == 0
+    key = one_key(bus, name)
+    assert [name, "valid", key] in [line.split() for line in run(bus, "ls").out.splitlines()]
+
+
 def test_revoke_sets_the_time_and_keeps_comments(bus: Path) -> None:
     file = bus / "keys/greeter.yaml"
     file.write_text(file.read_text() + "    # the laptop of last year\n")

@@ -89,7 +89,7 @@ def ls(folder: str | None, as_json: bool) -> None:
                 click.echo(json_line(row))
             else:
                 follows = f" follows {before[:LEAST_CHARS]}" if before else ""
-                click.echo(f"{bot:<24}{state:<10}{text}{follows}")
+                click.echo(f"{bot:<23} {state:<10}{text}{follows}")
 
 
 for command in (
