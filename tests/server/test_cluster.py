@@ -259,3 +259,51 @@ async def test_cancelled_copy_ends_after_the_file_in_hand(
     assert len(copied) == 1
     assert not target.exists()
     assert asyncio.all_tasks() == before
+
+
+def with_nodes(bus: BusFolder, *stores: int, of: int = 3) -> Path:
+    """Make the folders of ``of`` nodes, and a store in some. Return the folder of all."""
+    nodes = bus.state / "nodes"
+    for number in range(1, of + 1):
+        (nodes / f"node-{number}").mkdir(parents=True)
+    for number in stores:
+        (nodes / f"node-{number}/jetstream").mkdir()
+    return nodes
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_node_without_its_store_is_counted(tmp_path: Path, lost: int) -> None:
+    """A lost node is replaced by one with an empty store."""
+    bus = Folder(tmp_path).bus
+    with_nodes(bus, *{1, 2, 3} - {lost})
+    assert how_many(bus, None) == 3
+    with pytest.raises(InvalidInput, match="this folder has 3 nodes"):
+        how_many(bus, 1)
+
+
+def test_nodes_that_never_had_a_store_are_not_counted(tmp_path: Path) -> None:
+    """The first start has failed, or the folders are those of `sealbus prepare --cluster`."""
+    bus = Folder(tmp_path).bus
+    with_nodes(bus)
+    assert [how_many(bus, given) for given in (None, 1, 3)] == [1, 1, 3]
+
+
+def test_missing_folder_of_the_first_node_is_counted(tmp_path: Path) -> None:
+    bus = Folder(tmp_path).bus
+    nodes = with_nodes(bus, 1, 2, 3)
+    (nodes / "node-1").rename(nodes / "away")
+    assert how_many(bus, None) == 3
+
+
+@pytest.mark.parametrize("there", [1, 2, 4])
+def test_number_of_folders_that_no_cluster_has_is_refused(tmp_path: Path, there: int) -> None:
+    bus = Folder(tmp_path).bus
+    nodes = with_nodes(bus, 1, of=there)
+    with pytest.raises(InvalidInput) as told:
+        how_many(bus, None)
+    assert str(told.value) == f"the last node in {nodes} is node-{there}; expected 3 or 5 nodes"
+    assert told.value.hint is not None
+    assert "--nodes" in told.value.hint
+    with pytest.raises(InvalidInput, match="and --nodes says 1"):
+        how_many(bus, 1)
+    assert how_many(bus, 5) == 5

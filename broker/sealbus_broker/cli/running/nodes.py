@@ -40,19 +40,29 @@ _HERE: Final = "127.0.0.1"
 """Where the nodes find each other."""
 
 
+CLUSTERS: Final = tuple(one for one in REPLICAS if one > 1)
+"""How many nodes a cluster may have."""
+
+
 def how_many(bus: BusFolder, given: int | None) -> int:
     """Return the number of nodes: ``given``, or as many as the folder has, or one.
 
     Raises:
-        InvalidInput: The number is even, or fewer than the folder has.
+        InvalidInput: The number is even, or fewer than the folder has, or the folder lacks a node.
     """
-    # A growth that was not finished has left copies, and the streams are still in the one store.
     try:
-        there = 0 if _single_store(bus).exists() else len(_folders(bus))
+        there = _nodes_there(bus)
     except PermissionError:
         # The bus's own keys are in the same folder. Whoever reads those tells it better.
         there = 0
     if given is None:
+        if there and there not in CLUSTERS:
+            raise InvalidInput(
+                f"the last node in {bus.state / 'nodes'} is node-{there}; expected"
+                f" {' or '.join(map(str, CLUSTERS))} nodes",
+                hint="say with --nodes how many the bus has; a node whose folder is missing begins"
+                " empty, and gets everything from the others",
+            )
         return there or 1
     if given not in REPLICAS:
         raise InvalidInput(
@@ -60,7 +70,7 @@ def how_many(bus: BusFolder, given: int | None) -> int:
             hint="a cluster works while more than half of its nodes run, so an even number is no"
             " safer than one node fewer",
         )
-    if given < there:
+    if given < there or (there and given not in CLUSTERS):
         raise InvalidInput(
             f"this folder has {there} nodes, and --nodes says {given}; their streams are on them",
             hint=f"start it without --nodes; or save the streams with `sealbus backup`, stop the"
@@ -75,9 +85,19 @@ def _single_store(bus: BusFolder) -> Path:
     return Path(os.path.realpath(bus.state / "jetstream"))
 
 
-def _folders(bus: BusFolder) -> list[Path]:
-    """The folders of the nodes that `sealbus up` has started."""
-    return sorted((bus.state / "nodes").glob("node-*/jetstream"))
+def _nodes_there(bus: BusFolder) -> int:
+    """The number of nodes that have the streams, or 0 where none has them.
+
+    The highest number of a folder counts. A node that was lost may have an empty store, or no
+    folder.
+    """
+    # `sealbus prepare --cluster` names its nodes after hosts and ports, which have more digits.
+    folders = sorted((bus.state / "nodes").glob("node-[1-9]"))
+    stores = [store for one in folders if (store := one / "jetstream").exists()]
+    # A growth that was not finished has left copies, and the streams are still in the one store.
+    if not stores or _single_store(bus).exists():
+        return 0
+    return int(folders[-1].name.removeprefix("node-"))
 
 
 def make_servers(
