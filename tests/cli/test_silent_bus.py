@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import signal
 import subprocess
 
 import pytest
-from nats.errors import ConnectionClosedError, NoRespondersError
-from nats.errors import TimeoutError as NatsTimeoutError
 
-from sealbus.errors import ConnectionFailed
-from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.relay.health import PING_SUBJECT
-from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.bus import RunningBus
 from tests.cli.hole import ended_by_timeout, hole
 from tests.waiting import PATIENCE_S
@@ -60,44 +54,3 @@ async def test_signal_ends_ping_in_every_state(
         process.send_signal(number)
         _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
     assert (process.returncode, err.decode()) == (128 + number, "using the bus in mybus\nstopped\n")
-
-
-async def test_list_of_sessions_from_a_silent_bus_ends_with_a_hint(hello: RunningBus) -> None:
-    async with hole(hello, b"$SYS.REQ") as way:
-        process = hello.start("keys", "sessions", "--server", way.url, stderr=subprocess.PIPE)
-        _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
-        assert way.swallowed.is_set()
-    told = err.decode()
-    assert process.returncode == 1
-    assert "error: the bus does not answer: nats: timeout\nhint: look into nats-server's" in told
-
-
-async def _end_as_relay(hello: RunningBus, error: Exception) -> None:
-    """End a command that is connected with ``error``."""
-    secrets = BusSecrets.load(hello.folder / "mybus/.sealbus/relay.toml")
-    async with as_relay([f"nats://127.0.0.1:{hello.port}"], secrets, "a test", PATIENCE_S):
-        raise error
-
-
-@pytest.mark.parametrize(
-    ("error", "what"),
-    [
-        (NatsTimeoutError(), "the bus does not answer: nats: timeout"),
-        (TimeoutError(), "the bus does not answer: no answer in time"),
-        (ConnectionClosedError(), "the bus does not answer: nats: connection closed"),
-        (NoRespondersError(), "nats-server is there, and its JetStream is not"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-async def test_command_that_loses_the_bus_has_an_error_with_a_hint(
-    hello: RunningBus, error: Exception, what: str
-) -> None:
-    with pytest.raises(ConnectionFailed) as told:
-        await _end_as_relay(hello, error)
-    assert told.value.what == what
-    assert told.value.hint
-
-
-async def test_full_disk_of_a_command_is_no_loss_of_the_bus(hello: RunningBus) -> None:
-    with pytest.raises(OSError, match="a full disk"):
-        await _end_as_relay(hello, OSError(errno.ENOSPC, "a full disk"))

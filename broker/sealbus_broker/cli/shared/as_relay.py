@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
@@ -46,8 +45,7 @@ async def as_relay(
         is_check: Whether it is a check of the bus's health.
 
     Raises:
-        ConnectionFailed: No server could be reached in time. The error names each cause. Or the
-            body has ended with an error of nats-py, or with a ``TimeoutError``.
+        ConnectionFailed: No server could be reached in time. The error names each cause.
     """
     failures: list[ConnectionFailed] = []
 
@@ -69,8 +67,6 @@ async def as_relay(
             raise _not_reached(servers, failures, within_s) from None
         try:
             yield nc
-        except (NatsError, TimeoutError) as error:
-            raise _lost(error) from None
         finally:
             await disconnect(nc)
 
@@ -101,16 +97,3 @@ def _not_reached(
         what = f"no session at {', '.join(servers)} within {within_s:g} s"
     hint = failures[0].hint if failures else None
     return ConnectionFailed(what, hint=hint or "is nats-server running there?")
-
-
-def _lost(error: Exception) -> ConnectionFailed:
-    """The error of a command that was connected. It names no server: some commands have two."""
-    if isinstance(error, NoRespondersError):
-        return ConnectionFailed(
-            "nats-server is there, and its JetStream is not",
-            hint="start it with the configuration of `sealbus up` or `sealbus prepare`",
-        )
-    return ConnectionFailed(
-        f"the bus does not answer: {str(error) or 'no answer in time'}",
-        hint="look into nats-server's log; if it has just started, try again",
-    )
