@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
 import attrs
@@ -287,6 +287,28 @@ def test_a_union_names_the_expected_classes() -> None:
         read({"shapes": [{"width": 1}]}, Drawing)
 
 
+def chain(innermost: str) -> dict[str, Any]:
+    """The deepest payload of nested maps. Only its last field tells the class of each."""
+    inner: dict[str, Any] = {"next": None, "side": innermost}
+    for _ in range(MAX_DEPTH - 1):
+        inner = {"next": inner, "side": "right"}
+    return inner
+
+
+def test_a_recursive_union_reads_each_value_once() -> None:
+    """Otherwise each level doubles the work, and a small message takes days."""
+    Right.made = 0
+    read(chain("right"), Right)
+    assert Right.made == MAX_DEPTH
+
+
+def test_a_recursive_union_refuses_each_value_once() -> None:
+    Right.made = 0
+    with pytest.raises(Malformed, match="/next: expected Left or Right"):
+        read(chain("wrong"), Right)
+    assert Right.made == 1
+
+
 @pytest.mark.parametrize("kind", [Callable[[int], str], list[Callable[[int], str]]], ids=str)
 def test_a_type_that_no_payload_has_is_refused(kind: Any) -> None:
     with pytest.raises(InvalidInput, match="cannot be read from a payload"):
@@ -349,6 +371,25 @@ class Even:
     def __post_init__(self) -> None:
         if self.number % 2:
             raise ValueError(self.number)
+
+
+@dataclass
+class Left:
+    next: Left | Right | None
+    side: Literal["left"]
+
+
+@dataclass
+class Right:
+    made: ClassVar = 0
+    next: Left | Right | None
+    side: Literal["right", "wrong"]
+
+    def __post_init__(self) -> None:
+        Right.made += 1
+        assert Right.made <= MAX_DEPTH
+        if self.side == "wrong":
+            raise ValueError(self.side)
 
 
 @dataclass

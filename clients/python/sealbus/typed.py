@@ -25,8 +25,12 @@ from sealbus.payloads import escaped, is_model
 from sealbus.protocol.limits import MAX_INTEGER
 
 T = TypeVar("T")
-Read = Callable[[Any, str], Any]
-"""Takes a value and its place; returns the value for the class, or raises :class:`Fault`."""
+Tried = dict[tuple["Read", int], Any]
+"""The outcomes of one reading so far, by the reader and the id of the value. Each is a result or a
+:class:`Fault`."""
+Read = Callable[[Any, str, Tried], Any]
+"""Takes a value, its place and what was tried before. Returns the value for the class, or raises
+:class:`Fault`."""
 
 _PLAIN: Final = {
     str: "text",
@@ -50,7 +54,7 @@ def read(payload: Any, kind: type[T]) -> T:
     and :class:`InvalidInput` if ``kind`` has a field of a type that cannot be read.
     """
     try:
-        made: T = reader(kind)(payload, "")
+        made: T = reader(kind)(payload, "", {})
     except Fault as fault:
         raise Malformed(
             f"the payload is no {_name(kind)}: {fault}",
@@ -84,7 +88,7 @@ def _as_written(kind: Any) -> Any:
 def _reader(kind: Any, _: Any) -> Read:  # noqa: C901  # one branch a kind of type
     """Make the reader of ``kind``. The second argument tells apart kinds that are equal."""
     if kind is Any or kind is object:
-        return lambda value, _: value
+        return lambda value, *_: value
     if kind is None or kind is type(None):
         return _read_none
     if kind in _PLAIN:
@@ -135,13 +139,13 @@ def _name(kind: Any) -> str:
 # ---- single values -------------------------------------------------------------------------------
 
 
-def _read_none(value: Any, pointer: str) -> None:
+def _read_none(value: Any, pointer: str, _: Tried) -> None:
     if value is not None:
         raise Fault(pointer, "expected null")
 
 
 def _plain_reader(kind: type) -> Read:
-    def read_plain(value: Any, pointer: str) -> Any:
+    def read_plain(value: Any, pointer: str, _: Tried) -> Any:
         # Not isinstance(), for which True is an integer.
         if type(value) is not kind:
             raise Fault(pointer, f"expected {_PLAIN[kind]}")
@@ -150,7 +154,7 @@ def _plain_reader(kind: type) -> Read:
     return read_plain
 
 
-def _read_int(value: Any, pointer: str) -> int:
+def _read_int(value: Any, pointer: str, _: Tried) -> int:
     # JSON Schema takes 2.0 for an integer, so the relay accepts it.
     if type(value) is float and value.is_integer() and abs(value) <= MAX_INTEGER:
         return int(value)
@@ -159,7 +163,7 @@ def _read_int(value: Any, pointer: str) -> int:
     return value
 
 
-def _read_float(value: Any, pointer: str) -> float:
+def _read_float(value: Any, pointer: str, _: Tried) -> float:
     if type(value) not in (float, int):
         raise Fault(pointer, "expected a number")
     return float(value)
@@ -185,7 +189,7 @@ _FROM_TEXT: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
 def _text_reader(kind: Any) -> Read:
     parse, what = _FROM_TEXT[kind]
 
-    def read_text(value: Any, pointer: str) -> Any:
+    def read_text(value: Any, pointer: str, _: Tried) -> Any:
         try:
             made = parse(value) if type(value) is str else None
         except (ValueError, InvalidOperation):
@@ -200,7 +204,7 @@ def _text_reader(kind: Any) -> Read:
 def _enum_reader(kind: type[Enum]) -> Read:
     members = [(member.value, member) for member in kind]
 
-    def read_member(value: Any, pointer: str) -> Enum:
+    def read_member(value: Any, pointer: str, _: Tried) -> Enum:
         for known, member in members:
             # The types too, because 1 equals True and 1.0.
             if type(known) is type(value) and known == value:
@@ -211,7 +215,7 @@ def _enum_reader(kind: type[Enum]) -> Read:
 
 
 def _literal_reader(known: tuple[Any, ...]) -> Read:
-    def read_literal(value: Any, pointer: str) -> Any:
+    def read_literal(value: Any, pointer: str, _: Tried) -> Any:
         if not any(type(one) is type(value) and one == value for one in known):
             raise Fault(pointer, "expected one of the literals")
         return value
@@ -222,37 +226,57 @@ def _literal_reader(known: tuple[Any, ...]) -> Read:
 def _union_reader(readers: Sequence[Read], names: Sequence[str]) -> Read:
     """The first that fits, in the order in which the union names them."""
 
-    def read_any(value: Any, pointer: str) -> Any:
+    def read_any(value: Any, pointer: str, tried: Tried) -> Any:
         faults = []
         for one in readers:
-            try:
-                return one(value, pointer)
-            except Fault as fault:
-                faults.append(fault)
+            outcome = _outcome(one, value, pointer, tried)
+            if not isinstance(outcome, Fault):
+                return outcome
+            faults.append(outcome)
         told = [fault for fault, name in zip(faults, names, strict=True) if name != "NoneType"]
         raise told[0] if len(told) == 1 else Fault(pointer, f"expected {' or '.join(names)}")
 
     return read_any
 
 
+def _outcome(read_one: Read, value: Any, pointer: str, tried: Tried) -> Any:
+    """The result of ``read_one`` for ``value``, or its fault.
+
+    Types of a union may contain the same types. If each read the values inside again, the work
+    would double with each level. So no type of a union reads an array or a map twice. A payload has
+    each of them in one place, and other values cost nothing to read.
+    """
+    key = read_one, id(value)
+    if key in tried:
+        return tried[key]
+    outcome: Any
+    try:
+        outcome = read_one(value, pointer, tried)
+    except Fault as fault:
+        outcome = fault.with_traceback(None)  # which would keep everything that was read
+    if type(value) in (dict, list):
+        tried[key] = outcome
+    return outcome
+
+
 # ---- several values ------------------------------------------------------------------------------
 
 
 def _list_reader(item: Read, make: Callable[[list[Any]], Any] = list) -> Read:
-    def read_list(value: Any, pointer: str) -> Any:
+    def read_list(value: Any, pointer: str, tried: Tried) -> Any:
         if type(value) is not list:
             raise Fault(pointer, "expected an array")
-        return make([item(one, f"{pointer}/{at}") for at, one in enumerate(value)])
+        return make([item(one, f"{pointer}/{at}", tried) for at, one in enumerate(value)])
 
     return read_list
 
 
 def _tuple_reader(items: Sequence[Read]) -> Read:
-    def read_tuple(value: Any, pointer: str) -> Any:
+    def read_tuple(value: Any, pointer: str, tried: Tried) -> Any:
         if type(value) is not list or len(value) != len(items):
             raise Fault(pointer, f"expected an array of {len(items)}")
         return tuple(
-            item(one, f"{pointer}/{at}")
+            item(one, f"{pointer}/{at}", tried)
             for at, (item, one) in enumerate(zip(items, value, strict=True))
         )
 
@@ -260,10 +284,10 @@ def _tuple_reader(items: Sequence[Read]) -> Read:
 
 
 def _map_reader(item: Read) -> Read:
-    def read_map(value: Any, pointer: str) -> Any:
+    def read_map(value: Any, pointer: str, tried: Tried) -> Any:
         if type(value) is not dict:
             raise Fault(pointer, "expected a map")
-        return {name: item(one, f"{pointer}/{escaped(name)}") for name, one in value.items()}
+        return {name: item(one, f"{pointer}/{escaped(name)}", tried) for name, one in value.items()}
 
     return read_map
 
@@ -314,7 +338,7 @@ class _ClassReader:
             ) from None
         self._readers = {name: reader(hints[name]) for name in self._fields}
 
-    def __call__(self, value: Any, pointer: str) -> Any:
+    def __call__(self, value: Any, pointer: str, tried: Tried) -> Any:
         if len(self._readers) < len(self._fields):
             self._prepare()
         if type(value) is not dict:
@@ -329,7 +353,7 @@ class _ClassReader:
             field = self._fields.get(name)
             if field is None:
                 raise Fault(f"{pointer}/{escaped(name)}", f"unknown to {self._kind.__name__}")
-            made = self._readers[name](one, f"{pointer}/{escaped(name)}")
+            made = self._readers[name](one, f"{pointer}/{escaped(name)}", tried)
             if field.argument:
                 arguments[field.argument] = made
         try:
@@ -344,7 +368,7 @@ class _ClassReader:
 def _model_reader(kind: Any) -> Read:
     validate = kind.model_validate
 
-    def read_model(value: Any, pointer: str) -> Any:
+    def read_model(value: Any, pointer: str, _: Tried) -> Any:
         try:
             return validate(value)
         except ValueError as error:  # pydantic's ValidationError is one
@@ -356,7 +380,7 @@ def _model_reader(kind: Any) -> Read:
                 f"{one['type'].replace('_', ' ')}"
                 for one in told
             ]
-            place, _, what = "; ".join(faults[:8]).partition(": ")
+            place, what = "; ".join(faults[:8]).split(": ", 1)
             raise Fault(place, what) from None
 
     return read_model
