@@ -28,6 +28,10 @@ ID = UUID("F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6")
 NOON = datetime(2026, 11, 26, 12, 0, 0, 500_000, tzinfo=timezone(timedelta(hours=2)))
 
 
+EAST = timezone(timedelta(hours=14))
+WEST = timezone(timedelta(hours=-12))
+
+
 class Currency(enum.Enum):
     EUR = "eur"
     USD = "usd"
@@ -181,6 +185,47 @@ def test_a_fault_has_its_place_and_no_value(payload: object, place: str, what: s
     assert refused.value.what.startswith(f"the payload cannot be sent: {place}: ")
     assert what in refused.value.what
     assert refused.value.hint
+
+
+@dataclass(slots=True)
+class Unset:
+    never: int = field(init=False)
+
+
+class Node(pydantic.BaseModel):
+    next: Node | None = None
+
+
+class Blob(pydantic.BaseModel):
+    data: bytes
+
+
+class Broken(UserDict[str, int]):
+    def items(self) -> Any:
+        raise LookupError("SECRET")
+
+
+LOOP = Node()
+LOOP.next = LOOP
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (datetime.min.replace(tzinfo=EAST), "/a/0: a datetime outside the years 1 to 9999 in UTC"),
+        (datetime.max.replace(tzinfo=WEST), "/a/0: a datetime outside the years 1 to 9999 in UTC"),
+        (Unset(), "/a/0/never: a field of Unset that is not set"),
+        (LOOP, "/a/0: a value of type Node that cannot be written ("),
+        (Blob(data=b"\xff"), "/a/0: a value of type Blob that cannot be written ("),
+        (Broken(), "/a/0: a value of type Broken that cannot be written (LookupError)"),
+    ],
+    ids=["min", "max", "unset", "loop", "bytes", "own error"],
+)
+def test_an_error_of_a_value_is_a_fault_with_a_place(value: object, what: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        pack_payload({"a": [value]})
+    assert refused.value.what.startswith(f"the payload cannot be sent: {what}")
+    assert "SECRET" not in refused.value.what
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus import Bot, BotState, InvalidInput, Message, NoReply, Reason, Refused, RequestFailed
+from sealbus import (
+    Bot,
+    BotState,
+    InvalidInput,
+    Message,
+    NoReply,
+    Reason,
+    Refused,
+    RequestFailed,
+    Stamp,
+)
 from sealbus.nats import in_process
 from sealbus.testing import TestBus, expect_refused
 from sealbus_broker.policy.scaffold import scaffold
@@ -152,6 +163,15 @@ async def test_refused_messages_of_an_envelope_share_a_record(bus: TestBus) -> N
     (kept,) = await bus.quarantine("schema")
     assert kept.payloads == [{"text": 1}, {"txt": 2}]
     assert kept.payload == {"text": 1}
+
+
+async def test_payload_that_cannot_be_written_harms_no_other(bus: TestBus) -> None:
+    """The first of all datetimes is before it in UTC."""
+    greeter = await bus.bot("greeter")
+    early = datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))
+    payloads = [{"text": "one"}, {"text": early}, {"text": "two"}]
+    told = await greeter.publish_many("greetings.sent", payloads)
+    assert [type(one) for one in told] == [Stamp, InvalidInput, Stamp]
 
 
 async def test_given_up_message_is_quarantined(bus: TestBus) -> None:

@@ -16,7 +16,8 @@ UUID                           text, lower case with hyphens
 ============================== ==================================================================
 
 Everything else is refused, with the place as a JSON pointer and the type, never the value: bytes,
-sets, a datetime without a time zone, numbers that are not finite. :mod:`sealbus.typed` reads the
+sets, a datetime without a time zone, numbers that are not finite, and a value whose own class fails
+when it is written. :mod:`sealbus.typed` reads the
 same way back.
 """
 
@@ -53,6 +54,17 @@ def pack_payload(value: object) -> bytes:
 
 def plain(value: Any, pointer: str = "", depth: int = 0) -> Any:
     """``value`` in the JSON data model. Raises :class:`InvalidInput` as above."""
+    try:
+        return _plain(value, pointer, depth)
+    except InvalidInput:
+        raise
+    except Exception as error:
+        # Code of the author runs here: a mapping, a time zone, a serializer of a model.
+        problem = f"a value of type {type(value).__name__} that cannot be written"
+        raise _refused(pointer, f"{problem} ({type(error).__name__})") from error
+
+
+def _plain(value: Any, pointer: str, depth: int) -> Any:
     # First, because a member may be a str or an int as well, and str() would give its name.
     if isinstance(value, Enum):
         value = value.value
@@ -71,7 +83,7 @@ def plain(value: Any, pointer: str = "", depth: int = 0) -> Any:
         return [plain(item, f"{pointer}/{at}", depth + 1) for at, item in enumerate(value)]
     if is_model(type(value)):
         return plain(value.model_dump(mode="json", by_alias=True), pointer, depth)
-    items = _items(value)
+    items = _items(value, pointer)
     if items is None:
         raise _refused(pointer, f"a value of type {type(value).__name__}")
     return {
@@ -92,18 +104,27 @@ def escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _items(value: Any) -> Iterable[tuple[Any, Any]] | None:
+def _items(value: Any, pointer: str) -> Iterable[tuple[Any, Any]] | None:
     """The items of a value that becomes a map, by name; ``None`` for anything else."""
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, type):
         return None  # a class itself, which is_dataclass() takes for an instance
     if is_dataclass(value):
-        return [(field.name, getattr(value, field.name)) for field in fields(value)]
+        return [(field.name, _field(value, field.name, pointer)) for field in fields(value)]
     attributes = getattr(type(value), "__attrs_attrs__", None)
     if attributes is not None:
-        return [(attribute.name, getattr(value, attribute.name)) for attribute in attributes]
+        names = [attribute.name for attribute in attributes]
+        return [(name, _field(value, name, pointer)) for name in names]
     return None
+
+
+def _field(value: Any, name: str, pointer: str) -> Any:
+    try:
+        return getattr(value, name)
+    except AttributeError:
+        what = f"a field of {type(value).__name__} that is not set"
+        raise _refused(f"{pointer}/{escaped(name)}", what, "set it before you send it") from None
 
 
 def _key(key: Any, pointer: str) -> str:
@@ -145,7 +166,11 @@ def _number(number: float, pointer: str) -> int | float:
 def _moment(moment: datetime, pointer: str) -> str:
     if moment.utcoffset() is None:
         raise _refused(pointer, "a datetime without a time zone", "for example, datetime.now(UTC)")
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        in_utc = moment.astimezone(UTC)
+    except OverflowError:
+        raise _refused(pointer, "a datetime outside the years 1 to 9999 in UTC") from None
+    return in_utc.isoformat().replace("+00:00", "Z")
 
 
 def _decimal(number: Decimal, pointer: str) -> str:
