@@ -228,6 +228,32 @@ def test_an_error_of_a_value_is_a_fault_with_a_place(value: object, what: str) -
     assert "SECRET" not in refused.value.what
 
 
+@pytest.mark.parametrize(
+    ("key", "step"),
+    [
+        ("a\nERROR sealbus: forged", r"a\nERROR sealbus: forged"),
+        ("\x1b[2J\u202e", r"\x1b[2J\u202e"),
+        ("数量/~", "数量~1~0"),
+        ("k" * 81, "k" * 77 + "..."),
+    ],
+)
+def test_a_key_in_an_error_is_readable_and_short(key: str, step: str) -> None:
+    """Whoever sends a payload chooses its keys, and errors go into logs."""
+    with pytest.raises(InvalidInput) as unsent:
+        pack_payload({key: {1}})
+    assert unsent.value.what == f"the payload cannot be sent: /{step}: a value of type set"
+    line = {"sku": "a", "price": "1"}
+    readings: list[tuple[Any, Any, str]] = [
+        (dict[str, int], {key: "x"}, "expected an integer"),
+        (Line, {**line, key: "x"}, "unknown to Line"),
+        (Item, {**line, key: "x"}, "extra forbidden"),
+    ]
+    for kind, payload, what in readings:
+        with pytest.raises(Malformed) as unread:
+            read(payload, kind)
+        assert unread.value.what.endswith(f": /{step}: {what}")
+
+
 def test_a_value_that_contains_itself_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)

@@ -36,9 +36,13 @@ from uuid import UUID
 from sealbus.errors import InvalidInput
 from sealbus.protocol.codec import pack_json
 from sealbus.protocol.limits import MAX_DEPTH, MAX_INTEGER
+from sealbus.readable import readable
 
 MAX_EXPONENT: Final = 100
 """Largest power of ten of a Decimal that is written out: beyond it, the text is mostly zeros."""
+
+MAX_STEP_CHARS: Final = 80
+"""The most characters of a key in an error. A longer one is no name that a person has given."""
 
 _HINT: Final = "docs/bots.md lists what a payload may be made of"
 
@@ -100,8 +104,12 @@ def is_model(kind: Any) -> bool:
 
 
 def escaped(name: str) -> str:
-    """A name as a step of a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
+    """A name as a step of a JSON pointer (RFC 6901), as people may see it.
+
+    A key is the text of whoever sent the payload, and the pointer goes into logs. So it cannot
+    forge a line there, and a long one is cut to :data:`MAX_STEP_CHARS`.
+    """
+    return readable(name.replace("~", "~0").replace("/", "~1"), MAX_STEP_CHARS)
 
 
 def _items(value: Any, pointer: str) -> Iterable[tuple[Any, Any]] | None:
