@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
+import typing
 from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from types import GenericAlias
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
@@ -384,6 +386,26 @@ def test_a_recursive_union_refuses_each_value_once() -> None:
 def test_a_type_that_no_payload_has_is_refused(kind: Any) -> None:
     with pytest.raises(InvalidInput, match="cannot be read from a payload"):
         read([1], kind)
+
+
+@pytest.mark.parametrize(("name", "payload"), [("List", [1, "x"]), ("Dict", {"a": 1, "b": "x"})])
+def test_a_bare_generic_reads_as_its_builtin_does(name: str, payload: object) -> None:
+    kind = getattr(typing, name)
+    assert read(payload, kind) == read(payload, type(payload)) == payload
+    with pytest.raises(Malformed):
+        read(1, kind)
+
+
+@pytest.mark.parametrize("name", ["Tuple", "Sequence", "Mapping", "Generic"])
+def test_another_bare_generic_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read from a payload"):
+        read([], getattr(typing, name))
+
+
+@pytest.mark.parametrize("kind", [tuple, GenericAlias(list, ()), GenericAlias(dict, (str,))])
+def test_a_generic_without_its_types_is_refused(kind: Any) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read from a payload"):
+        read([], kind)
 
 
 def test_the_first_type_of_a_union_that_fits_is_used() -> None:

@@ -111,19 +111,23 @@ def _reader(kind: Any, _: Any) -> Read:  # noqa: C901  # one branch a kind of ty
         return _ClassReader(kind)
     origin = typing.get_origin(kind)
     arguments = typing.get_args(kind)
+    if origin not in (None, kind) and not hasattr(
+        kind, "__args__"
+    ):  # typing.List, without brackets
+        return reader(origin)
     if origin is typing.Annotated:
         return reader(arguments[0])
     if origin is Literal:
         return _literal_reader(arguments)
     if origin in (Union, types.UnionType):
         return _union_reader([reader(one) for one in arguments], [_name(one) for one in arguments])
-    if origin in (list, Sequence):
+    if origin in (list, Sequence) and len(arguments) == 1:
         return _list_reader(reader(arguments[0]))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return _list_reader(reader(arguments[0]), tuple)
     if origin is tuple:
         return _tuple_reader([reader(one) for one in arguments])
-    if origin in (dict, Mapping) and arguments[0] is str:
+    if origin in (dict, Mapping) and len(arguments) == 2 and arguments[0] is str:
         return _map_reader(reader(arguments[1]))
     raise InvalidInput(
         f"{_name(kind)} cannot be read from a payload",
