@@ -430,6 +430,26 @@ def test_a_value_that_is_no_integer_is_not_rounded(number: object) -> None:
         read({"number": number}, Number)
 
 
+@pytest.mark.parametrize("text", ["12.50", "-0.001", "0", "1E-7", "1E+100", "0E-10", "9" * 100])
+def test_a_decimal_that_a_publisher_writes_is_read(text: str) -> None:
+    """A pydantic model writes an exponent, and nothing else does."""
+    assert str(read(text, Decimal)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1E+101", "1E-101", "1E+1000000", "1E+99999999999999999999"),
+        *("9" * 101, "0." + "0" * 100 + "1"),
+        *("1e3", "1E3", "+1", ".5", "5.", " 5", "5\n", "1_0", "\u0661", "NaN", "Infinity", ""),
+    ],
+)
+def test_another_text_is_no_decimal(text: str) -> None:
+    """int() of 1E+1000000 takes half a minute, and most readers refuse 1_0."""
+    with pytest.raises(Malformed, match="expected a decimal number as text"):
+        read(text, Decimal)
+
+
 @pytest.mark.parametrize("payload", [None, [], "x", 1])
 def test_a_value_that_is_no_map_is_no_order(payload: object) -> None:
     with pytest.raises(Malformed, match=r"\(root\): expected a map"):

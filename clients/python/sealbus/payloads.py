@@ -39,7 +39,8 @@ from sealbus.protocol.limits import MAX_DEPTH, MAX_INTEGER
 from sealbus.readable import readable
 
 MAX_EXPONENT: Final = 100
-"""Largest power of ten of a Decimal that is written out: beyond it, the text is mostly zeros."""
+"""Largest power of ten of a Decimal, and its most digits. Beyond it, the text is mostly zeros. An
+int() of 1E+1000000 takes half a minute."""
 
 MAX_STEP_CHARS: Final = 80
 """The most characters of a key in an error. A longer one is no name that a person has given."""
@@ -110,6 +111,12 @@ def escaped(name: str) -> str:
     forge a line there, and a long one is cut to :data:`MAX_STEP_CHARS`.
     """
     return readable(name.replace("~", "~0").replace("/", "~1"), MAX_STEP_CHARS)
+
+
+def is_short(number: Decimal) -> bool:
+    """Whether a finite Decimal is within :data:`MAX_EXPONENT`."""
+    digits = number.as_tuple().digits
+    return abs(number.adjusted()) <= MAX_EXPONENT and len(digits) <= MAX_EXPONENT
 
 
 def _items(value: Any, pointer: str) -> Iterable[tuple[Any, Any]] | None:
@@ -184,7 +191,7 @@ def _moment(moment: datetime, pointer: str) -> str:
 def _decimal(number: Decimal, pointer: str) -> str:
     if not number.is_finite():
         raise _refused(pointer, "a Decimal that is not finite")
-    if abs(number.adjusted()) > MAX_EXPONENT or len(number.as_tuple().digits) > MAX_EXPONENT:
+    if not is_short(number):
         raise _refused(
             pointer,
             f"a Decimal beyond {MAX_EXPONENT} digits",
