@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from types import GenericAlias
+from types import GenericAlias, MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
@@ -314,6 +314,109 @@ def test_other_classes_come_back_as_they_were() -> None:
     drawing = Drawing([Square(1.0), Circle(2.5)])
     assert read(sent(drawing), Drawing) == drawing
     assert read(sent([Line("a", Decimal(2))]), list[Line]) == [Line("a", Decimal(2))]
+
+
+class Rate(enum.Enum):
+    """Its values are sent in another form."""
+
+    LOW = Decimal("1.50")
+    SPAN = (1, 2)
+    SINCE = date(2026, 11, 26)
+    OTHER = Currency.EUR
+    MAP = MappingProxyType({"a": 1, "b": 2})
+    UNSENT = object()
+
+
+class Same(enum.Enum):
+    NUMBER = Decimal("1.5")
+    TEXT = "1.5"
+
+
+class Free(pydantic.RootModel[dict[str, int]]):
+    pass
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+    OWN = 4
+
+
+class Odd(enum.Flag, boundary=enum.CONFORM):
+    ONE = 1
+
+
+class Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+
+    at: datetime
+    day: date
+    price: Decimal
+    id: UUID
+    currency: Currency
+    size: tuple[int, int]
+    tags: set[str]
+
+
+STRICT = Strict(
+    at=datetime(2026, 11, 26, tzinfo=UTC),
+    day=date(2026, 11, 26),
+    price=Decimal("1E-7"),
+    id=ID,
+    currency=Currency.EUR,
+    size=(1, 2),
+    tags={"a"},
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        *((one, Rate) for one in Rate if one is not Rate.UNSENT),
+        *((one, Access) for one in (Access(0), Access.READ, Access.BOTH, Access.READ | Access.OWN)),
+        *((one, Level) for one in Level),
+        (Currency.EUR, Literal[Currency.EUR, Level.LOW]),
+    ],
+    ids=str,
+)
+def test_a_value_that_is_sent_in_another_form_comes_back(value: object, kind: Any) -> None:
+    made = read(sent(value), kind)
+    assert (made, type(made)) == (value, type(value))
+
+
+def test_a_strict_model_comes_back() -> None:
+    assert read(sent(STRICT), Strict) == STRICT
+
+
+def test_keys_of_a_model_keep_their_order() -> None:
+    assert list(read({"b": 1, "a": 2}, Free).root) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (Access, 8),
+        (Access, -1),
+        (Access, True),
+        (Access, 1.0),
+        (Access, "1"),
+        (Odd, 3),
+        (Level, True),
+        (Level, 1.0),
+        (Rate, [1, 2.0]),
+        (Rate, None),
+    ],
+)
+def test_another_value_is_no_member(kind: type[enum.Enum], payload: object) -> None:
+    with pytest.raises(Malformed, match=f"expected a value of {kind.__name__}"):
+        read(payload, kind)
+
+
+def test_members_that_are_sent_as_one_value_are_refused() -> None:
+    """A subscriber could not tell them apart."""
+    with pytest.raises(InvalidInput, match="sent as the same value"):
+        read("1.5", Same)
 
 
 PLAIN_ORDER = sent(ORDER)

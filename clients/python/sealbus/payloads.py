@@ -8,7 +8,8 @@ dict, other mappings           a map; its keys must be text
 list, tuple                    an array
 dataclass, attrs class         a map of its fields
 pydantic model                 what ``model_dump(mode="json", by_alias=True)`` gives
-Enum                           its value
+Enum                           its value, in the form that this table gives
+Flag                           its number
 datetime with a time zone      text, RFC 3339 in UTC: ``2026-11-26T08:00:00.500000Z``
 date, time                     text, ISO 8601: ``2026-11-26``, ``08:00:00``
 Decimal                        text, without exponent: ``12.50``
@@ -72,7 +73,7 @@ def plain(value: Any, pointer: str = "", depth: int = 0) -> Any:
 def _plain(value: Any, pointer: str, depth: int) -> Any:
     # First, because a member may be a str or an int as well, and str() would give its name.
     if isinstance(value, Enum):
-        value = value.value
+        return plain(value.value, pointer, depth)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -13,16 +13,18 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar, Union
 from uuid import UUID
 
+import orjson
+
 from sealbus.errors import InvalidInput, Malformed
-from sealbus.payloads import escaped, is_model, is_short
+from sealbus.payloads import escaped, is_model, is_short, plain
 from sealbus.protocol.limits import MAX_INTEGER
 
 T = TypeVar("T")
@@ -102,8 +104,10 @@ def _reader(kind: Any, _: Any) -> Read:  # noqa: C901  # one branch a kind of ty
         return _text_reader(kind)
     if isinstance(kind, typing.NewType):
         return reader(kind.__supertype__)
+    if isinstance(kind, type) and issubclass(kind, Flag):
+        return _flag_reader(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return _enum_reader(kind)
+        return _choice_reader(kind, kind.__name__, f"a value of {kind.__name__}")
     if is_model(kind):
         return _model_reader(kind)
     if isinstance(kind, type) and (
@@ -119,7 +123,7 @@ def _reader(kind: Any, _: Any) -> Read:  # noqa: C901  # one branch a kind of ty
     if origin is typing.Annotated:
         return reader(arguments[0])
     if origin is Literal:
-        return _literal_reader(arguments)
+        return _choice_reader(arguments, _name(kind), "one of the literals")
     if origin in (Union, types.UnionType):
         return _union_reader([reader(one) for one in arguments], [_name(one) for one in arguments])
     if origin in (list, Sequence) and len(arguments) == 1:
@@ -218,26 +222,51 @@ def _text_reader(kind: Any) -> Read:
     return read_text
 
 
-def _enum_reader(kind: type[Enum]) -> Read:
-    members = [(member.value, member) for member in kind]
+def _choice_reader(choices: Iterable[Any], name: str, what: str) -> Read:
+    """Which of ``choices`` a value is. Each is compared as it is sent."""
+    known: dict[bytes, Any] = {}
+    for choice in choices:
+        try:
+            sent = _as_json(plain(choice))
+        except InvalidInput:
+            continue  # nobody can send it
+        if sent in known:
+            raise InvalidInput(
+                f"{name} cannot be read from a payload: {known[sent]!r} and {choice!r} are sent as "
+                "the same value",
+                hint="give each a value of its own",
+            )
+        known[sent] = choice
 
-    def read_member(value: Any, pointer: str, _: Tried) -> Enum:
-        for known, member in members:
-            # The types too, because 1 equals True and 1.0.
-            if type(known) is type(value) and known == value:
-                return member
-        raise Fault(pointer, f"expected a value of {kind.__name__}")
+    def read_choice(value: Any, pointer: str, _: Tried) -> Any:
+        sent = _as_json(value)
+        if sent not in known:
+            raise Fault(pointer, f"expected {what}")
+        return known[sent]
 
-    return read_member
+    return read_choice
 
 
-def _literal_reader(known: tuple[Any, ...]) -> Read:
-    def read_literal(value: Any, pointer: str, _: Tried) -> Any:
-        if not any(type(one) is type(value) and one == value for one in known):
-            raise Fault(pointer, "expected one of the literals")
-        return value
+def _as_json(value: Any) -> bytes:
+    """A text that two values share only if they are equal and of the same types.
 
-    return read_literal
+    In Python, 1 equals True and 1.0.
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _flag_reader(kind: type[Flag]) -> Read:
+    def read_flag(value: Any, pointer: str, _: Tried) -> Flag:
+        try:
+            made = kind(value) if type(value) is int else None
+        except ValueError:  # it has a bit that the class does not have
+            made = None
+        # A class may also leave such bits out, or return a plain number.
+        if not isinstance(made, kind) or made.value != value:
+            raise Fault(pointer, f"expected a value of {kind.__name__}")
+        return made
+
+    return read_flag
 
 
 def _union_reader(readers: Sequence[Read], names: Sequence[str]) -> Read:
@@ -383,11 +412,12 @@ class _ClassReader:
 
 
 def _model_reader(kind: Any) -> Read:
-    validate = kind.model_validate
+    # Of JSON, because a strict model takes a date or an enum as text only there.
+    validate = kind.model_validate_json
 
     def read_model(value: Any, pointer: str, _: Tried) -> Any:
         try:
-            return validate(value)
+            return validate(orjson.dumps(value))
         except ValueError as error:  # pydantic's ValidationError is one
             if not hasattr(error, "errors"):
                 raise
