@@ -169,6 +169,7 @@ def test_each_type_has_its_encoding(payload: object, seen: object) -> None:
         ({"n": Decimal("NaN")}, "/n", "a Decimal that is not finite"),
         ({"n": Decimal("1E+999999")}, "/n", "a Decimal beyond 100 digits"),
         ({"a": {1: 2}}, "/a", "a map with a key of type int"),
+        ({"a": {"eur": 1, Currency.EUR: 2}}, "/a/eur", "two keys of a map"),
         ({"a": "\ud800"}, "/a", "a lone surrogate"),
         ({"\ud800": 1}, "(root)", "a lone surrogate"),
         (deque([1]), "(root)", "a value of type deque"),

@@ -92,10 +92,7 @@ def _plain(value: Any, pointer: str, depth: int) -> Any:
     items = _items(value, pointer)
     if items is None:
         raise _refused(pointer, f"a value of type {type(value).__name__}")
-    return {
-        (name := _key(key, pointer)): plain(item, f"{pointer}/{escaped(name)}", depth + 1)
-        for key, item in items
-    }
+    return _map(items, pointer, depth)
 
 
 def is_model(kind: Any) -> bool:
@@ -133,6 +130,17 @@ def _items(value: Any, pointer: str) -> Iterable[tuple[Any, Any]] | None:
         names = [attribute.name for attribute in attributes]
         return [(name, _field(value, name, pointer)) for name in names]
     return None
+
+
+def _map(items: Iterable[tuple[Any, Any]], pointer: str, depth: int) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    for key, item in items:
+        name = _key(key, pointer)
+        place = f"{pointer}/{escaped(name)}"
+        if name in written:
+            raise _refused(place, "two keys of a map that are sent as the same text")
+        written[name] = plain(item, place, depth + 1)
+    return written
 
 
 def _field(value: Any, name: str, pointer: str) -> Any:
