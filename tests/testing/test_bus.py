@@ -116,6 +116,26 @@ async def test_unknown_bot_is_told(bus: TestBus) -> None:
     assert "greeter" in told.value.hint
 
 
+async def test_unknown_bot_cannot_be_cut(bus: TestBus) -> None:
+    """The test would wait in vain, or pass without a cut."""
+    with pytest.raises(InvalidInput, match="no bot 'greeters'") as told:
+        bus.cut("greeters")
+    assert told.value.hint == "did you mean greeter?"
+    with pytest.raises(InvalidInput, match="no bot 'x'") as told:
+        bus.cut("x")
+    assert told.value.hint == "policy.yaml has: clock, greeter, listener, operator"
+
+
+async def test_unknown_reason_has_no_records(bus: TestBus) -> None:
+    """A test that expects no record would pass whatever was refused."""
+    for ask in (bus.quarantine, bus.quarantined):
+        with pytest.raises(InvalidInput, match="no reason 'shema'") as told:
+            await ask("shema")
+        assert told.value.hint == "did you mean schema?"
+    for reason in (None, *Reason, "undeliverable", "unjudgeable", "flooding"):
+        assert await bus.quarantine(reason) == []
+
+
 async def test_bot_may_come_from_the_environment(
     bus: TestBus,
     monkeypatch: pytest.MonkeyPatch,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from sealbus import Bot, Credentials, InvalidInput, SealbusError
+from sealbus.own import RECORD_REASONS
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
 from sealbus.protocol.streams import INGRESS, QUARANTINE
 from sealbus.protocol.subjects import GENESIS
@@ -34,6 +35,7 @@ from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.testing.door import DoorInProcess
 from sealbus_broker.testing.folder import StillFolder
 from sealbus_broker.testing.kept import Kept
+from sealbus_broker.testing.refusals import check_reason
 
 NAME: Final = "test"
 """The relay's name in stamps."""
@@ -201,10 +203,7 @@ class TestBus:
         Raises:
             InvalidInput: the policy has no such bot.
         """
-        if name not in self._keys:
-            known = sorted(self._keys)
-            hint = nearest(name, known) or f"policy.yaml has: {', '.join(known)}"
-            raise InvalidInput(f"the policy has no bot {name!r}", hint=hint)
+        self._check_bot(name)
         return Credentials(
             bus=self._policy.bus,
             bot=name,
@@ -212,6 +211,12 @@ class TestBus:
             servers=(self._server.url,),
             bus_keys=frozenset([self._secrets.bus.public.raw]),
         )
+
+    def _check_bot(self, name: str) -> None:
+        if name not in self._keys:
+            known = sorted(self._keys)
+            hint = nearest(name, known) or f"policy.yaml has: {', '.join(known)}"
+            raise InvalidInput(f"the policy has no bot {name!r}", hint=hint)
 
     def environment(self, name: str) -> Mapping[str, str]:
         """The same as variables of the environment, for ``Bot.from_environment()``."""
@@ -231,7 +236,12 @@ class TestBus:
         """The messages that the bus keeps because they were refused or given up, the oldest first.
 
         ``reason``: only those with this reason.
+
+        Raises:
+            InvalidInput: there is no such reason.
         """
+        if reason is not None:
+            check_reason(reason, RECORD_REASONS)
         stream = self._server.jetstream.streams[QUARANTINE]
         kept = [Kept.of(stored) for stored in stream.messages()]
         return [one for one in kept if reason in (None, one.reason)]
@@ -241,6 +251,7 @@ class TestBus:
 
         Raises:
             AssertionError: there was none within ``within_s`` seconds.
+            InvalidInput: there is no such reason.
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + within_s
@@ -253,5 +264,10 @@ class TestBus:
     # ---- misfortunes ----------------------------------------------------------------------------
 
     def cut(self, name: str) -> None:
-        """Cut the connections of a bot, as a network does. The bot connects again by itself."""
+        """Cut the connections of a bot, as a network does. The bot connects again by itself.
+
+        Raises:
+            InvalidInput: the policy has no such bot.
+        """
+        self._check_bot(name)
         self._server.cut(name)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from sealbus import InvalidInput, Reason, Refused
 from sealbus_broker.policy.problems import nearest
+
+
+def check_reason(reason: str, known: Sequence[str]) -> None:
+    """Raise :class:`InvalidInput` if ``reason`` is none of ``known``."""
+    if reason not in known:
+        raise InvalidInput(
+            f"there is no reason {str(reason)!r}",
+            hint=nearest(reason, known) or f"one of: {', '.join(known)}",
+        )
 
 
 class expect_refused:  # noqa: N801  # it is called like a function
@@ -26,14 +36,8 @@ class expect_refused:  # noqa: N801  # it is called like a function
         Raises:
             InvalidInput: there is no such reason.
         """
-        try:
-            self._reason = Reason(reason)
-        except ValueError:
-            known = [one.value for one in Reason]
-            raise InvalidInput(
-                f"there is no reason {str(reason)!r}",
-                hint=nearest(str(reason), known) or f"one of: {', '.join(known)}",
-            ) from None
+        check_reason(reason, [one.value for one in Reason])
+        self._reason = Reason(reason)
         self._error: Refused | None = None
 
     @property
