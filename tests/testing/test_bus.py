@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -192,6 +193,22 @@ async def test_payload_that_cannot_be_written_harms_no_other(bus: TestBus) -> No
     payloads = [{"text": "one"}, {"text": early}, {"text": "two"}]
     told = await greeter.publish_many("greetings.sent", payloads)
     assert [type(one) for one in told] == [Stamp, InvalidInput, Stamp]
+
+
+async def test_sender_may_be_pinned(bus: TestBus) -> None:
+    """docs/testing.md says how, and that no sender is pinned without that."""
+    with pytest.raises(InvalidInput, match="the credentials name none"):
+        async with (await bus.bot("listener")).messages("greetings.sent", verify="sender"):
+            pass
+    key = bus.credentials("greeter").key.public
+    pinned = replace(bus.credentials("listener"), senders={"greeter": frozenset([key.raw])})
+    listener = Bot(pinned)
+    await bus.connect(listener)
+    await (await bus.bot("greeter")).publish("greetings.sent", {"text": "sealed"})
+    async with listener.messages("greetings.sent", start="all", verify="sender") as messages:
+        async for message in messages:
+            assert message.payload == {"text": "sealed"}
+            break
 
 
 async def test_given_up_message_is_quarantined(bus: TestBus) -> None:
