@@ -10,7 +10,7 @@ from typing import Final
 import click
 import pytest
 
-from sealbus.grants import OLD_POLICY_S
+from sealbus.asking import OLD_POLICY_S
 from sealbus.life.session import RENEW_S
 from sealbus.own import QUESTION_TTL_MS
 from sealbus.protocol.limits import (

@@ -1,21 +1,28 @@
-"""A bot whose clock is right when it connects, and wrong afterwards. Each consequence names it."""
+"""A bot whose clock is wrong for a time. Each consequence names it."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sealbus import Message, NoReply, Refused
+from sealbus import Bot, ConnectionFailed, Message, NoReply, Refused, asking
+from sealbus.grants import GRANTS
 from sealbus.life.clock import Clock
+from sealbus.own import SUBSCRIBE
+from sealbus.protocol.envelope import Header
 from sealbus.receiving import verifier
 from sealbus.sending import sender
+from sealbus.sending.speaking import Speaker
 from sealbus.testing import TestBus
 from sealbus_broker.policy.scaffold import scaffold
-from tests.waiting import until
+from tests.refusal import refusal
+from tests.waiting import PATIENCE_S, patiently, until
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +50,76 @@ async def bus(tmp_path: Path) -> AsyncIterator[TestBus]:
     scaffold(tmp_path / "hello", "hello")
     async with TestBus(tmp_path / "hello") as bus:
         yield bus
+
+
+async def ignore(_: Message) -> None:
+    """A handler that does nothing."""
+
+
+@pytest.mark.parametrize("subject", [GRANTS, SUBSCRIBE])
+async def test_clock_that_is_set_right_at_the_start_ends_no_bot(
+    bus: TestBus,
+    clock: Jump,
+    subject: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The clock is behind when the bot asks its first question on ``subject``."""
+    monkeypatch.setattr(asking, "WRONG_CLOCK_S", PATIENCE_S)
+    asked = wrong_from(subject, clock, monkeypatch)
+    listener = Bot(bus.credentials("listener"))
+    listener.subscribe("greetings.sent")(ignore)
+    connecting = asyncio.create_task(listener.connect(timeout=PATIENCE_S))
+    await until(lambda: "3600 s behind the bus's" in caplog.text)
+    clock.by_s = 0
+    await patiently(connecting)
+    assert asked.count(subject) > 1
+    await listener.close()
+
+
+@pytest.mark.parametrize("subject", [GRANTS, SUBSCRIBE])
+async def test_clock_that_stays_wrong_at_the_start_ends_the_bot(
+    bus: TestBus, clock: Jump, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "WRONG_CLOCK_S", 0.1)
+    asked = wrong_from(subject, clock, monkeypatch)
+    listener = Bot(bus.credentials("listener"))
+    listener.subscribe("greetings.sent")(ignore)
+    with pytest.raises(ConnectionFailed, match="3600 s behind the bus's") as failed:
+        await patiently(listener.run())
+    assert failed.value.what.startswith(f"listener is admitted and cannot speak: {subject} refused")
+    assert asked.count(subject) > 1
+
+
+@pytest.mark.parametrize("subject", [GRANTS, SUBSCRIBE])
+async def test_deadline_of_a_start_names_the_last_refusal(
+    bus: TestBus, clock: Jump, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "WRONG_CLOCK_S", 10 * PATIENCE_S)
+    wrong_from(subject, clock, monkeypatch)
+    listener = Bot(bus.credentials("listener"))
+    listener.subscribe("greetings.sent")(ignore)
+    error = await refusal(listener, f"cannot speak: {subject} refused")
+    assert "3600 s behind the bus's" in error.what
+    assert error.hint == "set this machine's clock, and keep it right with NTP"
+
+
+def wrong_from(subject: str, clock: Jump, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Set the clock back when a bot asks its first question on ``subject``. Returns the subjects
+    of all questions."""
+    asked: list[str] = []
+    draft = Speaker.draft
+
+    def drafted(
+        self: Speaker, about: str, payload: Any, schema: str | None = None
+    ) -> tuple[Header, bytes]:
+        if about == subject and about not in asked:
+            clock.by_s = -3600
+        asked.append(about)
+        return draft(self, about, payload, schema)
+
+    monkeypatch.setattr(Speaker, "draft", drafted)
+    return asked
 
 
 @pytest.mark.parametrize(

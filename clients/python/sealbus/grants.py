@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sealbus.asking import Insistence
 from sealbus.errors import CredentialsError, InvalidInput, Malformed, NotConnected, SealbusError
 from sealbus.log import log
 from sealbus.outcomes import NoReply, Refused, RequestFailed, Unresolved
 from sealbus.protocol.answer import ASK_AGAIN, BUSY_PAUSE_S
 from sealbus.protocol.delivery import Message
 from sealbus.protocol.limits import most_values
-from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import matches, overlap
 from sealbus.protocol.together import WIDEST, Together
 from sealbus.supervision import Supervisor, end
@@ -40,23 +40,6 @@ logins, and more than one server has connections."""
 LATE_AGAIN_S: Final = 60.0
 """Least time between two questions that late messages cause. Messages are late on a bus that is
 busy too, and then questions should be few."""
-
-OLD_POLICY: Final = frozenset(
-    {
-        Reason.UNKNOWN_KEY,
-        Reason.KEY_NOT_VALID,
-        Reason.CERTIFICATE_MISSING,
-        Reason.CERTIFICATE_NOT_VALID,
-    }
-)
-"""Refusals of a bot that was admitted, by a relay that may not have the new policy yet."""
-
-OLD_POLICY_S: Final = 10.0
-"""How long they count as such. Relays follow their folders within two seconds, and a busy machine
-takes longer."""
-
-OLD_POLICY_PAUSE_S: Final = 0.5
-"""The pause before the bot asks again then."""
 
 REMEMBERED: Final = 4096
 """Subjects whose declaration is kept at hand."""
@@ -247,6 +230,8 @@ class KnownGrants:
         """Set when there are grants by another policy. Each waiter has the event of its time."""
         self.grants: Grants | None = None
         """``None`` while they are unknown."""
+        self.refused: Refused | None = None
+        """The last refusal of the question that is under way. ``None``: it was not refused."""
 
     async def get(self) -> Grants:
         """The grants; waits for the first.
@@ -321,6 +306,7 @@ class KnownGrants:
                 # A failure of the last session is no answer of this one.
                 self._answered.clear()
                 self._failure = None
+            self.refused = None
             # After any question, because a stamp soon after it brings nothing new.
             self._not_before = asyncio.get_running_loop().time() + ASK_AGAIN_S
             self._asking = self._supervisor.piece("asking for grants", self._insist(), self._failed)
@@ -367,11 +353,11 @@ class KnownGrants:
             self._changed = asyncio.Event()
 
     async def _insist(self) -> None:
-        now = asyncio.get_running_loop().time
-        began = now()
+        insistence = Insistence()
         while True:
             try:
                 self._take(Grants.read((await self._ask()).payload))
+                self.refused = None
             except (NoReply, Unresolved) as error:
                 cause = error.__cause__
                 if not isinstance(cause, CredentialsError):
@@ -389,12 +375,11 @@ class KnownGrants:
                 log.warning("the bus does not tell this bot's grants: %s", failed.what)
                 self._failure = failed
             except Refused as refused:
-                if refused.reason is Reason.RATE:  # many processes of this bot ask at the same time
+                pause_s = insistence.pause_s(refused)
+                if pause_s is not None:
                     log.debug("no grants yet: %s", refused.what)
-                    continue
-                if refused.reason in OLD_POLICY and now() - began < OLD_POLICY_S:
-                    log.debug("no grants from a relay with an old policy: %s", refused.what)
-                    await asyncio.sleep(OLD_POLICY_PAUSE_S)
+                    self.refused = refused
+                    await asyncio.sleep(pause_s)
                     continue
                 log.warning("the bus does not tell this bot's grants: %s", refused.what)
                 self._failure = refused

@@ -12,7 +12,9 @@ from sealbus.errors import SealbusError
 from sealbus.protocol.reason import Reason
 from sealbus.protocol.stamp import Stamp
 
-_ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE, Reason.ISSUED_IN_FUTURE})
+ABOUT_TIME: Final = frozenset({Reason.EXPIRED, Reason.STALE, Reason.ISSUED_IN_FUTURE})
+"""Refusals that a wrong clock may cause."""
+
 _HINTS: Final = {
     Reason.WRONG_DELIVERY: "leave `live` out: the bus tells the bot which subjects are live",
     Reason.NOT_GRANTED: "ask the bus's operators for a `publish` grant that covers the subject",
@@ -51,7 +53,7 @@ class Refused(SealbusError):
             hint = (
                 hint or f"operators see the message with `sealbus quarantine show {stamp.record}`"
             )
-        if clock is not None and reason in _ABOUT_TIME:
+        if clock is not None and reason in ABOUT_TIME:
             explained = f"{explained}; {clock}"
             hint = "set this machine's clock, and keep it right with NTP"
         super().__init__(f"{subject} refused ({reason.value}){kept}: {explained}", hint=hint)

@@ -106,8 +106,9 @@ class Presence(BotParts):
             timeout: seconds for all of it, or ``None`` to wait for the bus as long as it takes.
 
         Raises:
-            ConnectionFailed: the time was over. The error names the cause. ``connect()`` may be
-                called again.
+            ConnectionFailed: the time was over, or the bus refuses the bot's questions for its
+                grants or a subscription. The error names the cause. ``connect()`` may be called
+                again.
             CredentialsError: the bus answers with a bus key that the credentials do not name.
             SubscriptionDenied: the policy does not grant a handler's subscription.
             NotConnected: the bot was told to stop meanwhile, or was closed before.
@@ -143,16 +144,14 @@ class Presence(BotParts):
         """Connect and make the subscriptions, however long it takes."""
         await self._session.open()
         self._sending = self._supervisor.keep("sending", self._publisher.run)
+        placed = []
         try:
             await self._known.get()
+            for handled in self._listener.handlers:  # also those that are registered meanwhile
+                subscription = await self._listener.subscribe(handled)
+                placed.append((handled, subscription))
         except Refused as refused:
-            raise ConnectionFailed(
-                f"{self.name} is admitted and cannot speak: {refused.what}", hint=refused.hint
-            ) from refused
-        placed = []
-        for handled in self._listener.handlers:  # also those that are registered meanwhile
-            subscription = await self._listener.subscribe(handled)
-            placed.append((handled, subscription))
+            raise self._cannot_speak(refused) from refused
         return placed
 
     async def _undo_connect(self) -> None:
@@ -172,11 +171,19 @@ class Presence(BotParts):
     def _explain(self, timeout_s: float | None) -> ConnectionFailed:
         if not self._session.is_up:
             return self._session.explain()
+        refused = self._known.refused or self._listener.refused
+        if refused is not None:  # the last question, which would have been asked again
+            return self._cannot_speak(refused)
         return ConnectionFailed(
             f"{self.name} has a session, but no relay answered within {timeout_s:g} s",
             hint=self._clock.told
             or "is a relay running? It tells a bot its grants, and makes the durable "
             "subscriptions; its log says more",
+        )
+
+    def _cannot_speak(self, refused: Refused) -> ConnectionFailed:
+        return ConnectionFailed(
+            f"{self.name} is admitted and cannot speak: {refused.what}", hint=refused.hint
         )
 
     def stop(self) -> None:
@@ -300,7 +307,8 @@ class Presence(BotParts):
                 takes. Later the bot always comes back by itself.
 
         Raises:
-            ConnectionFailed: there was no bus within ``connect_timeout``.
+            ConnectionFailed: there was no bus within ``connect_timeout``, or the bus refuses the
+                bot's questions.
             SubscriptionDenied: the policy does not grant a handler's subscription; or does not
                 grant it any more, and there is no hook for it (:meth:`on_denied`).
             BackgroundFailed: something that works in the background ended, which is a mistake of

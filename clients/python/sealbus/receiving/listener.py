@@ -32,6 +32,7 @@ from typing import Any, Final
 from nats.errors import Error as NatsError
 
 from sealbus.arguments import check_place
+from sealbus.asking import Insistence
 from sealbus.errors import InvalidInput, SealbusError, SubscriptionDenied
 from sealbus.grants import Grants, KnownGrants
 from sealbus.life.session import Session
@@ -44,7 +45,6 @@ from sealbus.own import PARK, PROGRESS, SUBSCRIBE
 from sealbus.protocol.answer import ASK_AGAIN, BUSY_PAUSE_S, NOT_GRANTED
 from sealbus.protocol.envelope import Header
 from sealbus.protocol.limits import MAX_LIVE_SUBSCRIPTIONS
-from sealbus.protocol.reason import Reason
 from sealbus.protocol.subjects import consumer_name
 from sealbus.receiving.attempts import DEFAULT_ATTEMPTS
 from sealbus.receiving.live import LiveSubscription
@@ -123,6 +123,9 @@ class Listener:
         """In the order in which they were registered."""
         self.denied: Counter[str] = Counter()
         """How often a subscription was denied, by its pattern."""
+        self.refused: Refused | None = None
+        """The last refusal of a question for a subscription, on this session. ``None``: the last
+        question was not refused."""
 
     # ---- registering -----------------------------------------------------------------------------
 
@@ -202,6 +205,7 @@ class Listener:
     async def attach(self, client: HardenedClient) -> None:
         """Subscribe everything that is live on a new connection."""
         self._newest = client
+        self.refused = None
         for subscription in self._live:
             if not subscription.closed:
                 await subscription.attach(client)
@@ -371,10 +375,11 @@ class Listener:
 
         Raises :class:`RequestFailed` and :class:`Refused` where another question would not help.
         """
+        insistence = Insistence()
         while True:
             header, data = self._draft(subject, payload)
             try:
-                return await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
+                answer = await self._requester.request(header, data, timeout_s=REQUEST_TIMEOUT_S)
             except RequestFailed as failed:
                 if failed.error not in ASK_AGAIN:
                     raise
@@ -389,14 +394,15 @@ class Listener:
                 # No pause: the request has waited for its whole time.
                 log.warning("%s asks again on %s: %s", self._name, subject, error.what)
             except Refused as refused:
-                # Nor here: the pace of the subject kept it until its time was over.
-                if refused.reason is not Reason.RATE:
+                pause_s = insistence.pause_s(refused)
+                if pause_s is None:
                     raise
-                log.warning(
-                    "%s asks too often on %s, perhaps in many processes; asking again",
-                    self._name,
-                    subject,
-                )
+                self.refused = refused
+                log.warning("%s asks again on %s: %s", self._name, subject, refused.what)
+                await asyncio.sleep(pause_s)
+            else:
+                self.refused = None
+                return answer
 
     # ---- being denied ----------------------------------------------------------------------------
 
