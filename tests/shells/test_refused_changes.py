@@ -20,6 +20,7 @@ from sealbus_broker.policy import reading
 from sealbus_broker.relay.following import folder as module
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from sealbus_broker.relay.store.ledgers import Ledgers
+from tests.scene import now_ms
 from tests.shells.following_shop import Shop
 from tests.waiting import PATIENCE_S, until
 
@@ -152,6 +153,32 @@ async def test_id_keeps_its_place_on_a_living_bus(shop: Shop) -> None:
     with pytest.raises(InvalidInput, match=r"ticks\.now has another `delivery` or `once`"):
         await shop.bus.reload()
     await shop.follow("  ticks.now:\n", "  ticks.now:\n    delivery: live\n")
+
+
+async def test_place_stays_as_long_as_any_ledger_remembers(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of live messages remembers for longer where ``live_ttl`` is long."""
+    await shop.follow("limits:\n", "limits:\n  live_ttl: 1d\n")
+    stream_ms, live_ms = shop.policy.ledger_window_ms, shop.policy.live_window_ms
+    assert live_ms > stream_ms
+    taken_out_ms = now_ms()
+
+    def at(after_ms: int) -> None:
+        monkeypatch.setattr(shop.following, "_now_ms", lambda: taken_out_ms + after_ms)
+
+    at(0)
+    paid = "  orders.paid:\n    schema: order.v1\n"
+    await shop.follow(paid, "")
+    shop.folder.change("subjects:\n", f"subjects:\n{paid}    delivery: live\n")
+    for after_ms in (stream_ms, live_ms - 1):
+        at(after_ms)
+        with pytest.raises(InvalidInput, match="has another `delivery` or `once`") as refused:
+            await shop.bus.reload()
+        assert f"after {-(-live_ms // 60_000)} minutes" in str(refused.value)
+    at(live_ms)
+    await shop.bus.reload()
+    assert shop.is_followed
 
 
 # ---- NATS that is away ---------------------------------------------------------------------------

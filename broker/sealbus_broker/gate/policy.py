@@ -149,6 +149,11 @@ class Windows:
     stream_ms: int = 0
     live_ms: int = 0
 
+    @property
+    def longest_ms(self) -> int:
+        """The longer one of both. With a long ``live_ttl`` that is the one of live messages."""
+        return max(self.stream_ms, self.live_ms)
+
     def widened(self, other: Windows) -> Windows:
         """Return the longer one of each."""
         return Windows(max(self.stream_ms, other.stream_ms), max(self.live_ms, other.live_ms))

@@ -308,7 +308,7 @@ class Following:
         self._done = None
         self._in_force.replace(policy)
         self._life_ms = max(self._life_ms, policy.limits.session_ms)
-        self._places.move(policy, self._in_force.windows.stream_ms, self._now_ms())
+        self._places.move(policy, self._in_force.windows.longest_ms, self._now_ms())
         await self._door.follow()
         log.info(
             "policy.changed",
@@ -332,7 +332,7 @@ class Following:
             return None
         pattern, earlier = moved
         what = f"{pattern} has another `delivery` or `once` than {earlier} had"
-        minutes = -(-self._in_force.windows.stream_ms // 60_000)
+        minutes = -(-self._in_force.windows.longest_ms // 60_000)
         hint = (
             "a message could be accepted twice: stop all relays, and start them after "
             f"{minutes} minutes; or use a new subject"
