@@ -197,6 +197,20 @@ async def test_number_does_not_change_while_an_older_one_is_due(ground: Ground) 
     assert await numbers.look(ground.relay) == Numbers(4, PARTITIONS)
 
 
+async def test_missing_consumer_is_made_again_during_a_change(ground: Ground) -> None:
+    """The consumers of the other number are there too."""
+    await with_number(ground, 4)
+    await ground.send(BOT, b"1")
+    await numbers.change(ground.relay, PARTITIONS)
+    lost = Partition(4, partition_of(BOT, 4)).consumer
+    await ground.done(f"CONSUMER.DELETE.INGRESS.{lost}")
+    assert (await numbers.look(ground.relay)).due == 4
+    assert await names(ground) == consumers(4) | consumers(PARTITIONS)
+    puller = await ground.puller("INGRESS", lost)
+    puller.ask(1, group=PRIORITY_GROUP)
+    assert (await puller.next()).data == b"1"
+
+
 async def test_each_bot_has_the_partition_that_the_server_computes(ground: Ground) -> None:
     await with_number(ground, 7)
     for bot in ("order", "shop", "stock-2"):

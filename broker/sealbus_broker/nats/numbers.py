@@ -86,7 +86,8 @@ async def look(nc: Client) -> Numbers:
         due = live
     else:
         raise refused(f"stream {INGRESS} cannot be read", oldest["error"])
-    if info["state"]["consumer_count"] < len(partitions(due)):
+    # By name: during a change, the consumers of the other number are there as well.
+    if not _consumers({due}) <= await _consumers_there(nc):
         await _make_consumers(nc, due)
     return Numbers(due, live)
 
@@ -124,13 +125,21 @@ async def remove(nc: Client, left: Collection[int]) -> None:
         StreamsUnusable: JetStream does not answer.
         nats.errors.Error: A consumer may be there still.
     """
-    what = f"the consumers of stream {INGRESS} cannot be read"
-    listed = await ask_well(nc, f"CONSUMER.NAMES.{INGRESS}", None, ASK_S, what)
-    idle = {one.consumer for number in left for one in partitions(number)}
+    idle = _consumers(left) & await _consumers_there(nc)
     # Another relay may have removed them meanwhile, and that is as good.
     await asyncio.gather(
-        *(
-            nc.request(f"{API}.CONSUMER.DELETE.{INGRESS}.{one}", b"", ASK_S)
-            for one in idle & set(listed["consumers"] or ())
-        )
+        *(nc.request(f"{API}.CONSUMER.DELETE.{INGRESS}.{one}", b"", ASK_S) for one in idle)
     )
+
+
+def _consumers(numbers: Collection[int]) -> set[str]:
+    """Return the names of the consumers of these numbers."""
+    return {one.consumer for number in numbers for one in partitions(number)}
+
+
+async def _consumers_there(nc: Client) -> set[str]:
+    """Return the names of all consumers of INGRESS. Raises :class:`StreamsUnusable`."""
+    # One answer has 1,024 names, and all numbers together have fewer consumers.
+    what = f"the consumers of stream {INGRESS} cannot be read"
+    listed = await ask_well(nc, f"CONSUMER.NAMES.{INGRESS}", None, ASK_S, what)
+    return set(listed["consumers"] or ())
