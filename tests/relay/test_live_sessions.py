@@ -89,7 +89,7 @@ async def test_session_of_the_next_microsecond_is_not_old() -> None:
     server = Server([row(1, "b", NOW)], [row(2, "b", SOON)])
     until = await server.sessions().obey(succession(narrow="b"))
     assert server.told == [(RENEW, 1)]
-    await server.sessions().sweep(succession(narrow="b"), until, {"b"})
+    await server.sessions().sweep([(succession(narrow="b"), until)], {"b"})
     assert server.told == [(RENEW, 1)]
 
 
@@ -129,7 +129,7 @@ async def test_sweep_ends_logins_that_were_under_way() -> None:
     concerned = succession(ended="a", narrow="b", wide="c")
     until = await server.sessions().obey(concerned)
     assert server.told == []
-    await server.sessions().sweep(concerned, until, {"b", "c"})
+    await server.sessions().sweep([(concerned, until)], {"b", "c"})
     assert server.told == [(KICK, 1), (KICK, 2)]
 
 

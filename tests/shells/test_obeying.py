@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from nats.errors import Error as NatsError
@@ -294,6 +295,45 @@ async def test_late_node_obeys_all_changes_that_came_meanwhile(
         await until(lambda: watcher.is_closed, "the bot of the first change is cut off")
         await until(lambda: inventory.is_closed, "that of the second is, too")
         await until(lambda: shop.obeyed == shop.newest, "all obey")
+
+
+async def test_late_login_on_a_late_node_outlives_the_next_change(
+    shop: Shop, late: LateNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node answers the change, and is away at the look once more. Another change came in
+    between."""
+    decided, go_on, may_sweep = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    answer, sweep = Admission._answer, LiveSessions.sweep
+    looks: list[bool] = []
+
+    async def slowly(self: Admission, request: bytes) -> bytes:
+        response = await answer(self, request)
+        decided.set()
+        await go_on.wait()
+        return response
+
+    async def sweep_then(self: LiveSessions, *arguments: object) -> bool:
+        await may_sweep.wait()
+        looks.append(await sweep(self, *arguments))  # type: ignore[arg-type]
+        return looks[-1]
+
+    monkeypatch.setattr(callout, "AUTHORIZATION_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(Admission, "_answer", slowly)
+    monkeypatch.setattr(LiveSessions, "sweep", sweep_then)
+    async with contextlib.AsyncExitStack() as stack:
+        logging_in = asyncio.ensure_future(stack.enter_async_context(shop.client("watcher")))
+        await decided.wait()
+        await shop.follow(WATCHES, "subscribe: []")
+        await shop.follow("payload_bytes: 64KiB", "payload_bytes: 32KiB")
+        late.is_away = True
+        may_sweep.set()
+        await until(lambda: looks != [], "the node was asked once more")
+        go_on.set()
+        client = await logging_in
+        assert shop.obeyed != shop.newest
+        late.is_away = False
+        await until(lambda: client.is_closed, "it is cut off")
+    await until(lambda: shop.obeyed == shop.newest, "all obey")
 
 
 # ---- the next relay ------------------------------------------------------------------------------

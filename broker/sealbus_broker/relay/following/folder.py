@@ -24,7 +24,8 @@ The steps of a change, in this order:
 10. HEALTH has the digest of the policy that all sessions obey.
 
 A node of a cluster may not answer in step 8. The relay goes on without it, and asks it again until
-it answers, or until each session of before has ended by its time. Only then does step 10 follow.
+it answers, or until each session of before has ended by its time. Only then does step 10 follow. If
+another change comes meanwhile, the looks for that one go on for both.
 
 Whatever of steps 7 and 8 fails, because NATS is away or slow, is done again a second later, until
 it succeeds. A change that comes meanwhile joins it.
@@ -48,6 +49,7 @@ import base64
 import contextlib
 import json
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -187,8 +189,8 @@ class Following:
         they are complete."""
         self._todo: Succession = NOTHING
         """The bots whose sessions have yet to obey."""
-        self._owed: Succession = NOTHING
-        """The bots that may have an old session on a node that has not answered yet."""
+        self._owed: set[_Owed] = set()
+        """The changes whose last look after old sessions is not over."""
         self._life_ms = in_force().limits.session_ms
         """How long a session lasts at most, by any policy that was in force here."""
         self._done: Policy | None = None
@@ -396,8 +398,7 @@ class Following:
         return everybody.then(held)
 
     def _see_to(self, succession: Succession) -> None:
-        self._todo = self._owed.then(self._todo).then(succession)
-        self._owed = NOTHING
+        self._todo = self._todo.then(succession)
         self._done = None
         self._sessions.begin()
         if self._obeying is not None:
@@ -414,11 +415,13 @@ class Following:
         await self._settled()
         self._waits_for = None
         self._todo = NOTHING
-        # A change that comes before the first look of :meth:`_sweep` does this one's work too.
-        if heard is not None and heard.unheard:
-            self._owed = todo
+        if heard is not None:
+            # A login that is under way now ends later by as much.
+            last_s = live_sessions.SETTLE_S + self._life_ms / 1000
+            until = asyncio.get_running_loop().time() + last_s
+            self._owed.add(_Owed(todo, heard, until))
         self._done = policy
-        sweeping = self._sweep(policy, todo, heard)
+        sweeping = self._sweep(policy, frozenset(self._owed))
         task = self._supervisor.piece("looking for late sessions", sweeping)
         self._sweeping.add(task)
         task.add_done_callback(self._sweeping.discard)
@@ -432,29 +435,31 @@ class Following:
         self._waits_for = "nats-server to list and end sessions"
         return await self._sessions.obey(todo)
 
-    async def _sweep(self, policy: Policy, todo: Succession, heard: Heard | None) -> None:
+    async def _sweep(self, policy: Policy, changes: frozenset[_Owed]) -> None:
         """Look once more, for a login and a request that were under way, and then until each node
-        has answered. Nobody waits for it."""
-        if heard is not None:
+        has answered. Nobody waits for it.
+
+        ``changes``: that to ``policy``, and those before whose last look is not over.
+        """
+        if changes:
             await asyncio.sleep(live_sessions.SETTLE_S)
-            loop = asyncio.get_running_loop()
-            end_s = loop.time() + self._life_ms / 1000
-            while not await _insist(partial(self._look_again, todo, heard)):
-                if self._done is not policy:
-                    return  # the next change does it too
-                self._owed = todo
-                if loop.time() >= end_s:
-                    break  # each old session has ended by its time
+        while owed := changes & self._owed:
+            if not await _insist(partial(self._look_again, owed)):
+                if self._done is not None and self._done is not policy:
+                    return  # the look of the next change does it too
                 await asyncio.sleep(UNHEARD_S)
-            if self._done is policy:
-                self._owed = NOTHING
         await _insist(partial(remove_ungranted, self._nc, self._in_force()))
         if self._done is policy and self.is_done:
             digest = policy.digest.hex().encode()
             await self._stream_store.store([StreamMessage(self._obeyed_subject, digest, {})])
 
-    async def _look_again(self, todo: Succession, heard: Heard) -> bool:
-        return await self._sessions.sweep(todo, heard, self._in_force().bots)
+    async def _look_again(self, owed: frozenset[_Owed]) -> bool:
+        """Look once more for these changes; return whether all nodes have answered."""
+        changes = [(one.todo, one.heard) for one in owed]
+        has_all = await self._sessions.sweep(changes, self._in_force().bots)
+        now = asyncio.get_running_loop().time()
+        self._owed -= {one for one in owed if has_all or now >= one.until}
+        return has_all
 
     async def _mark(self) -> None:
         """Note that from now on sessions may begin by another policy."""
@@ -494,8 +499,12 @@ class Following:
             "waits_for": None if self.is_done else self._waits_for,
             "sessions_ended": self._sessions.ended,
             "sessions_renewed": self._sessions.renewed,
-            "nodes_unheard": list(self._sessions.unheard),
+            "nodes_unheard": sorted({*self._sessions.unheard, *self._unheard_before()}),
         }
+
+    def _unheard_before(self) -> set[str]:
+        """Return the nodes that did not answer for a change whose last look is not over."""
+        return {name for one in self._owed for name in one.heard.unheard}
 
     async def _on_question(self, msg: Msg) -> None:
         if msg.data == question(look=True):
@@ -508,6 +517,16 @@ class Following:
         # Whoever asked asks again.
         with contextlib.suppress(NatsError, OSError):
             await msg.respond(json.dumps(self.report()).encode())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Owed:
+    """A change whose last look after old sessions is not over."""
+
+    todo: Succession
+    heard: Heard
+    until: float
+    """When each of these sessions has ended by its time (event loop's time)."""
 
 
 def too_old(in_force: InForce) -> FolderUnseen:

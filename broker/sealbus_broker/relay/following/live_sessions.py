@@ -178,15 +178,16 @@ class LiveSessions:
             log.warning("nodes.unheard", nodes=list(heard.unheard), then="they are asked again")
         return heard
 
-    async def sweep(self, succession: Succession, heard: Heard, bots: Collection[str]) -> bool:
-        """End the sessions of ``succession`` that are left; return whether all nodes have answered.
+    async def sweep(
+        self, changes: Iterable[tuple[Succession, Heard]], bots: Collection[str]
+    ) -> bool:
+        """End the sessions of ``changes`` that are left; return whether all nodes have answered.
 
         Call it :data:`SETTLE_S` after :meth:`obey`, for logins that were under way, and again until
         all nodes have answered.
 
         Args:
-            succession: What :meth:`obey` had.
-            heard: The result of :meth:`obey`.
+            changes: For each change, what :meth:`obey` had, and its result.
             bots: The bots of the policy in force. Old sessions of all others end too. A relay that
                 has just started cannot name the bots that only a silent node has.
 
@@ -195,12 +196,15 @@ class LiveSessions:
         """
         listing = await self._list()
         gone = {one.bot for one in listing.sessions if one.bot not in bots}
-        left = heard.old(listing, succession.ended | succession.narrow | gone)
+        left: dict[tuple[str, int], LiveSession] = {}
+        for succession, heard in changes:
+            must_go = succession.ended | succession.narrow | gone
+            left |= {one.place: one for one in heard.old(listing, must_go)}
         if left:
-            self._nc.write(tell(kick_subject, left))
-            bots = sorted({one.bot for one in left})[:20]
+            self._nc.write(tell(kick_subject, left.values()))
+            bots = sorted({one.bot for one in left.values()})[:20]
             log.warning("sessions.ended", because="admitted late", sessions=len(left), bots=bots)
-        return not heard.unheard
+        return not listing.unheard
 
     async def _list(self) -> Listing:
         listing = await list_sessions(self._nc)
