@@ -561,6 +561,45 @@ def test_identity_of_another_provider_does_not_fit(world: World, tmp_path: Path)
         )
 
 
+def alike(world: World, *fields: dict[str, Any]) -> dict[str, Any]:
+    """Identities of providers that have one issuer and one key set. The second one fits."""
+    providers = [world.issuer.provider(name=f"idp-{n}", **own) for n, own in enumerate(fields)]
+    subjects = ["clerk", "order", *["clerk"] * len(providers)]
+    return {
+        "identities": tuple(map(Identity, providers, subjects)),
+        "keys": dict.fromkeys(providers, world.keys[world.provider]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"audience": "sealbus:other"}, {}),
+        ({"token_life_ms": 60_000}, {}),
+        ({}, {"token_life_ms": 600_000}),
+        ({"issuer": "https://other.example"}, {}),
+    ],
+    ids=["audience", "life", "longer-life", "issuer"],
+)
+def test_each_provider_with_the_key_of_a_token_is_tried(
+    world: World, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    given = alike(world, first, second)
+    verdict = world.judge(world.issuer.token(), **given)
+    assert isinstance(verdict, Proven)
+    assert verdict.identity == given["identities"][1]
+
+
+def test_refusal_is_that_of_the_provider_that_is_meant(world: World) -> None:
+    given = alike(world, {"issuer": "https://other.example"}, {"audience": "sealbus:other"}, {})
+    why = world.why(world.issuer.token("worker"), **given)
+    assert why == "no identity of the bot fits the token of idp-2 for worker"
+    why = world.why(world.issuer.token(aud="sealbus:third"), **given)
+    assert why == "the token's aud is not the provider's audience alone"
+    why = world.why(world.issuer.token(iss="https://thief.example"), **given)
+    assert why == "the token's iss is not the provider's issuer"
+
+
 def test_nothing_of_a_token_is_shown(world: World) -> None:
     text = world.issuer.token()
     token = Token.decode(text)

@@ -12,6 +12,9 @@ A token stands for a bot if all of these hold:
    ended, by clocks that may differ a little. It lives no longer than the provider's ``token_life``.
 7. ``sub`` is a text, and an identity of the bot fits: its subject and all its claims are equal, in
    value and in type.
+
+Several providers of the bot may have one issuer, such as for two audiences, or one key set. Each of
+them whose key has made the signature is tried. One for which all of this holds is enough.
 """
 
 from __future__ import annotations
@@ -83,17 +86,36 @@ def verify(
         return TokenRefused(
             "no known key of a provider has the name in the token", unknown_key=True
         )
-    signer = next(
-        (one for one in named if holds(keys[one][token.key_id], token.signed, token.signature)),
-        None,
-    )
-    if signer is None:
+    signers = [
+        one for one in named if holds(keys[one][token.key_id], token.signed, token.signature)
+    ]
+    if not signers:
         return TokenRefused("the token's signature does not hold")
     try:
         claims = read_object(token.payload, "the token's payload")
     except Malformed as error:
         return TokenRefused(error.what)
-    why = objection(claims, signer, now_ms, min(skew_ms, MAX_SKEW_MS))
+    # Of several refusals, the log gets that of the provider that the token is meant for.
+    signers.sort(key=lambda one: (not _is_from(one, claims), not _is_for(one, claims)))
+    refusals: list[TokenRefused] = []
+    for signer in signers:
+        verdict = _judge(token, claims, signer, identities, now_ms, min(skew_ms, MAX_SKEW_MS))
+        if isinstance(verdict, Proven):
+            return verdict
+        refusals.append(verdict)
+    return refusals[0]
+
+
+def _judge(
+    token: Token,
+    claims: dict[str, Any],
+    signer: Provider,
+    identities: Sequence[Identity],
+    now_ms: int,
+    skew_ms: int,
+) -> Proven | TokenRefused:
+    """Judge the claims of a token whose signature holds, as those of one provider."""
+    why = objection(claims, signer, now_ms, skew_ms)
     if why is not None:
         return TokenRefused(why)
     fitting = (one for one in identities if one.provider == signer and fits(one, claims))
@@ -104,15 +126,22 @@ def verify(
     return Proven(identity, token.digest)
 
 
+def _is_from(provider: Provider, claims: dict[str, Any]) -> bool:
+    return bool(claims.get("iss") == provider.issuer)
+
+
+def _is_for(provider: Provider, claims: dict[str, Any]) -> bool:
+    return claims.get("aud") in (provider.audience, [provider.audience])
+
+
 def objection(claims: dict[str, Any], provider: Provider, now_ms: int, skew_ms: int) -> str | None:
     """Return why the claims of a token of ``provider`` do not hold at ``now_ms``, or ``None``."""
     missing = next((one for one in ("iss", "aud", "sub", "iat", "exp") if one not in claims), None)
     if missing is not None:
         return f"the token has no {missing}"
-    if claims["iss"] != provider.issuer:
+    if not _is_from(provider, claims):
         return "the token's iss is not the provider's issuer"
-    audience = claims["aud"]
-    if audience not in (provider.audience, [provider.audience]):
+    if not _is_for(provider, claims):
         return "the token's aud is not the provider's audience alone"
     if not isinstance(claims["sub"], str) or not claims["sub"]:
         return "the token's sub is not a text"
