@@ -70,7 +70,7 @@ async def test_refused_call_is_told(wide: Ground) -> None:
     with capture_logs() as lines:
         await take_over(wide.relay, FIRST)
     refused = [line for line in lines if line["event"] == "partition.call-refused"]
-    assert [line["call"] for line in refused] == ["PAUSE", "INFO", "UNPIN", "INFO", "PAUSE"]
+    assert [line["call"] for line in refused] == ["INFO", "INFO", "UNPIN", "INFO", "PAUSE"]
     assert refused[0]["because"] == "consumer not found"
 
 

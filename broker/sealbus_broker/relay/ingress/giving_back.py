@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sealbus.nats.acks import NAK
@@ -30,8 +30,8 @@ GIVE_BACK_S: Final = 2.0
 """How long the server may take to say that it has the messages that are given back."""
 
 PAUSE_S: Final = 5.0
-"""How long a partition stays paused if the relay dies while it gives back. That is more than clocks
-differ, and it is soon over."""
+"""How long a partition stays paused if the relay dies while it gives back. That is more than the
+few calls take, and it is soon over."""
 
 
 async def give_back(
@@ -65,10 +65,17 @@ async def give_back(
 
 
 async def pause(nc: HardenedClient, partition: Partition) -> None:
-    """Have nothing delivered for :data:`PAUSE_S`, or until the next call of ``PAUSE``."""
-    until = datetime.now(UTC) + timedelta(seconds=PAUSE_S)
-    body = {"pause_until": until.isoformat().replace("+00:00", "Z")}
-    await call(nc, partition, "PAUSE", body)
+    """Have nothing delivered for :data:`PAUSE_S`, or until the next call of ``PAUSE``.
+
+    Where the server does not tell its time, there is no pause.
+    """
+    # By the clock that ends the pause. Half of clock_skew, by which the relay's may differ, can be
+    # more than the pause.
+    info = await call(nc, partition, "INFO", {})
+    if "error" in info:
+        return
+    until = datetime.fromisoformat(info["ts"]) + timedelta(seconds=PAUSE_S)
+    await call(nc, partition, "PAUSE", {"pause_until": until.isoformat()})
 
 
 async def put_back(nc: HardenedClient, replies: Sequence[bytes]) -> None:
