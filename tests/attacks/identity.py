@@ -13,6 +13,7 @@ from tests.gate.world import (
     HOUR,
     KEYS,
     NOW,
+    SKEW,
     envelope,
 )
 
@@ -77,9 +78,11 @@ def a_key_a_millisecond_too_late() -> Step:
 
 @attack("check_key_revoked", Reason.KEY_REVOKED, alone="a running bus has no such millisecond")
 def a_key_at_the_moment_of_its_revocation() -> Step:
-    """A key that is revoked in the very millisecond of the judgment."""
-    data = envelope(key=KEYS["order-leaked"], issued_at_ms=NOW - 1)
-    return Step(data, arrived_at_ms=NOW - 1, now_ms=NOW - 1)
+    """The relay's clock is behind the operator's by the most, who revokes the key in that very
+    millisecond."""
+    at_ms = NOW - 1 - SKEW
+    data = envelope(key=KEYS["order-leaked"], issued_at_ms=at_ms)
+    return Step(data, arrived_at_ms=at_ms, now_ms=at_ms)
 
 
 @attack("check_key_revoked", Reason.KEY_REVOKED)

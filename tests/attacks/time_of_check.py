@@ -37,7 +37,9 @@ attack = FAMILY.attack
 )
 def revoked_while_it_waited() -> Step:
     """A message that arrived before the revocation and is judged after it."""
-    return Step(envelope(key=KEYS["order-leaked"]), arrived_at_ms=NOW - 1000)
+    before_ms = NOW - SKEW - 1000
+    data = envelope(key=KEYS["order-leaked"], issued_at_ms=before_ms)
+    return Step(data, arrived_at_ms=before_ms)
 
 
 @attack("check_wait", Reason.STALE, alone="the relay would have to be stopped meanwhile")

@@ -19,12 +19,13 @@ from nats.errors import Error as NatsError
 from structlog.testing import capture_logs
 
 from sealbus.errors import Malformed
+from sealbus.protocol.admission import AdmissionText
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.limits import MAX_CONSUMERS, MAX_NAME_CHARS
 from sealbus.protocol.seal import sign_connect
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.door.admission import CALLOUT_SUBJECT, Admission
-from sealbus_broker.door.deciding import Denial, decide
+from sealbus_broker.door.deciding import Admitted, Denial, decide
 from sealbus_broker.door.sessions import Entry
 from sealbus_broker.gate.policy import BotKey, BotRule
 from sealbus_broker.nats import jwt
@@ -43,6 +44,20 @@ async def test_a_bot_with_its_key_is_admitted_by_the_public_interface(scene: Sce
 def key_rule(key: BotKey) -> BotRule:
     """The order bot with one key, which needs no session key."""
     return BotRule("order", {key.raw: key}, seals_directly=True)
+
+
+CHALLENGE = "challenge"
+
+
+def login(key: SigningKey) -> dict[str, Any]:
+    """The options of the order bot that logs in with its enrolled key."""
+    said = AdmissionText("order", key.public.text)
+    signature = sign_connect(key, CHALLENGE.encode(), said.encode().encode())
+    return {
+        "auth_token": said.encode(),
+        "sig": base64.b64encode(signature).decode(),
+        "name": said.client_name,
+    }
 
 
 async def refused(scene: Scene, name: str, **how: Any) -> str:
@@ -117,6 +132,21 @@ async def test_a_key_out_of_its_time(
     raw = scene.keys["order"].public.raw
     scene.change(bots={"order": key_rule(BotKey(raw, not_before_ms, not_after_ms, revoked_ms))})
     assert "not yet valid, expired or revoked" in await refused(scene, "order")
+
+
+@pytest.mark.parametrize("early_ms", [0, 1])
+def test_key_is_revoked_by_a_clock_that_is_ahead(early_ms: int) -> None:
+    """By `clock_skew` at most. The operator has been told that it is revoked."""
+    key = SigningKey.generate(KeyKind.BOT)
+    revoked_ms, skew_ms = 1_000_000, LIMITS.clock_skew_ms
+    policy = a_policy(key_rule(BotKey(key.public.raw, 0, revoked_ms=revoked_ms)))
+    decided = decide(login(key), CHALLENGE, policy, revoked_ms - skew_ms - early_ms)
+    if not early_ms:
+        assert decided == Denial("order", "the key is not yet valid, expired or revoked")
+        return
+    assert isinstance(decided, Admitted)
+    # No session outlasts the time from which on its messages are refused.
+    assert decided.expires_at_ms == revoked_ms - skew_ms
 
 
 async def test_a_reloaded_policy_takes_effect_at_once(scene: Scene) -> None:

@@ -408,7 +408,7 @@ async def test_identity_taken_away_during_the_record_counts(
     await denied(bus, capsys, why, admission(bus.issuer.token(), key), key)
 
 
-@pytest.mark.parametrize("lost", ["unknown", "revoked", "missing"])
+@pytest.mark.parametrize("lost", ["unknown", "revoked", "revoked ahead", "missing"])
 async def test_relay_without_a_valid_issuer_key_says_so(
     bus: Exchanging, capsys: pytest.CaptureFixture[str], lost: str
 ) -> None:
@@ -416,7 +416,9 @@ async def test_relay_without_a_valid_issuer_key_says_so(
     if lost == "missing":
         bus.relays[0]._exchanges._issuer = lambda: None
     else:
-        keys = {raw: BotKey(raw, 0, None, 1)} if lost == "revoked" else {}
+        ahead_ms = now_ms() + bus.scene.policy.limits.clock_skew_ms
+        times = {"revoked": 1, "revoked ahead": ahead_ms}
+        keys = {raw: BotKey(raw, 0, None, times[lost])} if lost in times else {}
         bus.scene.change(session_issuers=keys)
     key = a_key()
     why = "this relay has no session-issuer key" if lost == "missing" else "not one of keys/sealbus"

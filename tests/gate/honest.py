@@ -238,9 +238,10 @@ def judged_later_than_its_key_lasts() -> Step:
 
 @honest()
 def a_key_a_millisecond_before_it_is_revoked() -> Step:
-    """The key will be revoked one millisecond later."""
-    data = envelope(key=KEYS["order-leaked"], issued_at_ms=NOW - 2)
-    return Step(data, arrived_at_ms=NOW - 2, now_ms=NOW - 2)
+    """The key counts as revoked one millisecond later: the skew before the time of the policy."""
+    at_ms = NOW - 2 - SKEW
+    data = envelope(key=KEYS["order-leaked"], issued_at_ms=at_ms)
+    return Step(data, arrived_at_ms=at_ms, now_ms=at_ms)
 
 
 @honest()

@@ -29,9 +29,10 @@ def bot(*keys: BotKey, subscribe: tuple[str, ...] = (), **fields: Any) -> BotRul
     return BotRule("order", {key.raw: key for key in keys}, subscribe=subscribe, **fields)
 
 
-def policy(*bots: BotRule) -> Policy:
+def policy(*bots: BotRule, skew_ms: int = 0) -> Policy:
     named = {one.name: one for one in bots}
-    return Policy("shop", bytes(32), frozenset(), named, ())
+    limits = Limits(clock_skew_ms=skew_ms)
+    return Policy("shop", bytes(32), frozenset(), named, (), limits)
 
 
 def effect(before: BotRule | None, after: BotRule | None) -> tuple[str, list[Loss]]:
@@ -202,6 +203,49 @@ def test_bot_that_is_bound_to_another_certificate_is_renewed(
 ) -> None:
     old, new = (bot(VALID, certificate_names=names) for names in (before, after))
     assert effect(old, new) == (row, [])
+
+
+SKEW = 2_000
+
+
+@pytest.mark.parametrize(
+    ("revoked_ms", "expected"),
+    [
+        pytest.param(NOW + SKEW, [{"order"}, set(), set()], id="by a clock that is ahead"),
+        pytest.param(NOW + SKEW + 1, [set(), {"order"}, set()], id="for later"),
+    ],
+)
+def test_revocation_counts_for_a_clock_that_is_behind(
+    revoked_ms: int, expected: list[set[str]]
+) -> None:
+    revoked = bot(replace(VALID, revoked_ms=revoked_ms))
+    before, after = (policy(one, skew_ms=SKEW) for one in (bot(VALID), revoked))
+    found = succeed(before, after, NOW)
+    assert rows_of(found) == expected
+    assert bool(found.losses) is bool(expected[0])
+
+
+@pytest.mark.parametrize(("revoked_ms", "is_lost"), [(NOW + SKEW, True), (NOW + SKEW + 1, False)])
+def test_session_before_a_restart_ends_within_the_skew(revoked_ms: int, is_lost: bool) -> None:
+    key = SigningKey(B, KeyKind.BOT).public
+    revoked = bot(BotKey(key.raw, 0, revoked_ms=revoked_ms))
+    found = strangers(policy(revoked, skew_ms=SKEW), [("order", key.text)], NOW)
+    assert bool(found) is is_lost
+
+
+def test_expiry_does_not_come_early_by_the_skew() -> None:
+    """It is planned, and no key is stolen."""
+    expires = bot(replace(VALID, not_after_ms=SOON))
+    before, after = (policy(one, skew_ms=SKEW) for one in (bot(VALID), expires))
+    assert rows_of(succeed(before, after, NOW)) == [set(), {"order"}, set()]
+
+
+def test_longer_skew_renews_the_sessions_of_a_planned_end() -> None:
+    """They were told a later end."""
+    planned = bot(replace(VALID, revoked_ms=NOW + 60_000))
+    short, long = (policy(planned, skew_ms=ms) for ms in (SKEW, 2 * SKEW))
+    assert rows_of(succeed(short, long, NOW)) == [set(), {"order"}, set()]
+    assert rows_of(succeed(long, short, NOW)) == [set(), set(), set()]
 
 
 def test_shorter_session_keys_renew_every_session() -> None:

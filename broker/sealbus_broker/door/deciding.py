@@ -188,9 +188,10 @@ def _check_keys(
     key = bot.keys.get(certificate.enrolled if certificate else raw)
     if key is None:
         return Denial(name, "the key is not one of this bot's")
-    if not key.opens(now_ms):
+    skew_ms = policy.limits.clock_skew_ms
+    if not key.opens(now_ms, skew_ms):
         return Denial(name, "the key is not yet valid, expired or revoked")
-    ends_at_ms = min(now_ms + policy.limits.session_ms, key.ends_ms)
+    ends_at_ms = min(now_ms + policy.limits.session_ms, key.ends_for(skew_ms))
     if certificate is not None:
         why = objection(certificate, key, policy.limits, now_ms)
         if why is not None:

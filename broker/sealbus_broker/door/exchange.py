@@ -222,7 +222,7 @@ class Exchanges:
         if issuer is None:
             return "this relay has no session-issuer key: `sealbus keys issuer` makes one"
         known = policy.session_issuers.get(issuer.public.raw)
-        if known is None or not known.opens(now_ms):
+        if known is None or not known.opens(now_ms, policy.limits.clock_skew_ms):
             return (
                 "the session-issuer key of this relay is not one of keys/sealbus.yaml that are"
                 " valid: does this relay have the relay.toml that `sealbus keys issuer` wrote?"

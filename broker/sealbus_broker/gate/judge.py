@@ -359,10 +359,11 @@ def check_key_revoked(case: CheckContext) -> Violation | None:
     """*key-revoked*: the key is not revoked now.
 
     The clock counts, and not the arrival. Once a key has leaked, no waiting message under it is
-    believed.
+    believed. The operator's clock may be ahead, so the revocation counts ``clock_skew`` earlier.
     """
     assert case.key is not None
-    if case.key.revoked_ms is not None and case.key.revoked_ms <= case.moment.now_ms:
+    revoked_ms = case.key.revoked_for(case.policy.limits.clock_skew_ms)
+    if revoked_ms <= case.moment.now_ms:
         return Violation(Reason.KEY_REVOKED)
     return None
 

@@ -56,6 +56,10 @@ MOST_PARTITIONS: Final = 24
 and nats-server lets 16 MiB wait for one connection."""
 
 
+NEVER_MS: Final = 2**53
+"""The end of a key that has none: the largest integer that every reader of JSON keeps exact."""
+
+
 class DeliveryClass(StrEnum):
     """The delivery class of a subject's messages."""
 
@@ -233,13 +237,24 @@ class BotKey:
     @property
     def ends_ms(self) -> int:
         """When it is valid no more (ms since 1970), whether it expires or is revoked."""
-        ends = (at for at in (self.not_after_ms, self.revoked_ms) if at is not None)
-        # No end: the largest integer that every reader of JSON keeps exact.
-        return min(ends, default=2**53)
+        return self.ends_for(0)
 
-    def opens(self, now_ms: int) -> bool:
-        """Whether a session may begin with it at ``now_ms`` (ms since 1970)."""
-        return self.not_before_ms <= now_ms < self.ends_ms
+    def revoked_for(self, skew_ms: int) -> int:
+        """When it is revoked (ms since 1970), for a clock that may be ``skew_ms`` behind that of
+        the operator.
+
+        Otherwise such a clock would believe the key for that time after its revocation.
+        """
+        return NEVER_MS if self.revoked_ms is None else self.revoked_ms - skew_ms
+
+    def ends_for(self, skew_ms: int) -> int:
+        """When it is valid no more, for such a clock."""
+        revoked_ms = self.revoked_for(skew_ms)
+        return revoked_ms if self.not_after_ms is None else min(revoked_ms, self.not_after_ms)
+
+    def opens(self, now_ms: int, skew_ms: int = 0) -> bool:
+        """Whether a session may begin with it at ``now_ms`` (ms since 1970), by such a clock."""
+        return self.not_before_ms <= now_ms < self.ends_for(skew_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def strangers(policy: Policy, sessions: Iterable[tuple[str, str]], now_ms: int) 
         if not text:
             continue  # it may read one record, for half a minute
         raw = PublicKey.parse(text, KeyKind.BOT).raw
-        if not _opens(rule.keys.get(raw), now_ms):
+        if not _opens(policy, rule.keys.get(raw), now_ms):
             narrow.add(bot)
             losses[bot] = (*losses.get(bot, ()), Loss(Ended.KEY_REVOKED, raw))
     return Succession(frozenset(ended), frozenset(narrow), frozenset(), MappingProxyType(losses))
@@ -123,18 +123,27 @@ def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
             ended.add(name)
             losses[name] = (Loss(Ended.BOT_REMOVED, None),)
             continue
-        lost = [raw for raw, key in old.keys.items() if not _opens(new.keys.get(raw), now_ms)]
+        lost = [
+            raw for raw, key in old.keys.items() if not _opens(after, new.keys.get(raw), now_ms)
+        ]
         # A key that opened nothing before is no loss.
-        lost = [raw for raw in lost if _opens(old.keys[raw], now_ms)]
-        void = [raw for raw, key in new.keys.items() if _voids(key, old.keys.get(raw), now_ms)]
+        lost = [raw for raw in lost if _opens(before, old.keys[raw], now_ms)]
+        valid = [key for key in new.keys.values() if _opens(after, key, now_ms)]
+        void = [key.raw for key in valid if _voids(key, old.keys.get(key.raw))]
         if lost or void:
             losses[name] = (
                 *(Loss(Ended.KEY_REVOKED, raw) for raw in lost),
                 *(Loss(Ended.CERTIFICATES_VOID, raw) for raw in void),
             )
-        if lost and not any(_opens(key, now_ms) for key in new.keys.values()):
+        if lost and not valid:
             ended.add(name)
-        elif lost or void or is_shorter or _is_narrower(old, new):
+        elif (
+            lost
+            or void
+            or is_shorter
+            or _ends_earlier(before, after, name)
+            or _is_narrower(old, new)
+        ):
             narrow.add(name)
         elif not _covers(old.subscribe, new.subscribe):
             wide.add(name)
@@ -143,32 +152,32 @@ def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
     )
 
 
-def _opens(key: BotKey | None, now_ms: int) -> bool:
-    """Whether a key opens a session at ``now_ms``."""
-    return key is not None and key.opens(now_ms)
+def _opens(policy: Policy, key: BotKey | None, now_ms: int) -> bool:
+    """Whether a key opens a session by ``policy`` at ``now_ms``."""
+    return key is not None and key.opens(now_ms, policy.limits.clock_skew_ms)
 
 
-def _voids(new: BotKey, old: BotKey | None, now_ms: int) -> bool:
-    """Whether ``new`` voids certificates by which sessions may have begun."""
-    if old is None or not new.opens(now_ms):
-        return False
-    return new.sessions_from_ms > old.sessions_from_ms
+def _voids(new: BotKey, old: BotKey | None) -> bool:
+    """Whether ``new``, which is valid, voids certificates by which sessions may have begun."""
+    return old is not None and new.sessions_from_ms > old.sessions_from_ms
 
 
 def _is_narrower(old: BotRule, new: BotRule) -> bool:
     """Whether sessions of the bot may do something that they may not do by the new policy."""
     return (
         (old.seals_directly and not new.seals_directly)
-        or _ends_earlier(old, new)
         or _is_bound_anew(old, new)
         or not _covers(new.subscribe, old.subscribe)
     )
 
 
-def _ends_earlier(old: BotRule, new: BotRule) -> bool:
+def _ends_earlier(before: Policy, after: Policy, bot: str) -> bool:
     """Whether a key ends earlier than sessions with it were told."""
-    kept = (key for raw, key in old.keys.items() if raw in new.keys)
-    return any(new.keys[key.raw].ends_ms < key.ends_ms for key in kept)
+    told_ms, ends_ms = (
+        {raw: key.ends_for(one.limits.clock_skew_ms) for raw, key in one.bots[bot].keys.items()}
+        for one in (before, after)
+    )
+    return any(ends_ms[raw] < told_ms[raw] for raw in told_ms.keys() & ends_ms)
 
 
 def _is_bound_anew(old: BotRule, new: BotRule) -> bool:

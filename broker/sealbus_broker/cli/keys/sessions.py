@@ -116,7 +116,8 @@ def _until_ms(session: LiveSession, policy: Policy) -> int:
     keys = policy.bots[session.bot].keys.values() if session.bot in policy.bots else ()
     own = [key for key in keys if PublicKey(key.raw, KeyKind.BOT).text == session.key]
     certified = _certified_until_ms(session, policy)
-    return min([ends, *(key.ends_ms for key in own), *([] if certified is None else [certified])])
+    key_ends = [key.ends_for(policy.limits.clock_skew_ms) for key in own]
+    return min([ends, *key_ends, *([] if certified is None else [certified])])
 
 
 def _certified_until_ms(session: LiveSession, policy: Policy) -> int | None:
