@@ -17,6 +17,7 @@ from sealbus_broker.policy import replace
 from sealbus_broker.policy.invitations import MAX_INVITATIONS
 from sealbus_broker.policy.inviting import (
     Accepted,
+    NeedsApproval,
     NoInvitation,
     accept,
     add_invitation,
@@ -55,7 +56,11 @@ def record(
 
 
 def accepted(
-    bus: Folder, came: JoinRecord, *, bus_keys: frozenset[bytes] = frozenset()
+    bus: Folder,
+    came: JoinRecord,
+    *,
+    bus_keys: frozenset[bytes] = frozenset(),
+    approved: bool = False,
 ) -> Accepted:
     return accept(
         bus.root,
@@ -64,6 +69,7 @@ def accepted(
         bots=frozenset({"order", "inventory"}),
         bus_keys=bus_keys,
         now=NOW,
+        approved=approved,
     )
 
 
@@ -241,6 +247,15 @@ class TestAcceptance:
         withdraw(bus.root, "order", [token.public.raw])
         with pytest.raises(NoInvitation):
             accepted(bus, record(token, new()))
+
+    def test_key_that_needs_an_operator_waits_for_one(self, bus: Folder) -> None:
+        token, key = new(), new()
+        invite(bus, token, approve=True)
+        before = (bus.root / FILE).read_bytes()
+        with pytest.raises(NeedsApproval, match="asks for an operator"):
+            accepted(bus, record(token, key))
+        assert (bus.root / FILE).read_bytes() == before
+        assert accepted(bus, record(token, key), approved=True) == Accepted("order", key.public)
 
     @pytest.mark.parametrize(
         ("other", "what"),

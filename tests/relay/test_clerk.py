@@ -112,6 +112,19 @@ async def test_invitation_that_needs_an_operator_is_left(office: Office) -> None
     assert office.keys == set()
 
 
+async def test_operator_asked_for_in_the_folder_alone_counts(office: Office) -> None:
+    """The policy in force is older: the relay has not read the change, or refuses the folder."""
+    token, key = office.invite(), SigningKey.generate(KeyKind.BOT)
+    file = office.bus.root / "keys" / "order.yaml"
+    asked = file.read_text()
+    file.write_text(f"{asked}    approve: true\n")
+    await office.comes(token, record(token, key))
+    assert await office.look() == []
+    assert office.keys == set()
+    file.write_text(asked)
+    assert await office.look() == ["invitation.accepted"]
+
+
 @pytest.mark.parametrize("kind", ["spoilt", "another bot's", "another invitation's"])
 async def test_forged_record_enrols_nobody_and_is_told_once(office: Office, kind: str) -> None:
     """Whoever has the relays' login can write records, and nothing that is believed."""

@@ -31,6 +31,10 @@ class NoInvitation(InTheWay):
     """No bot has the invitation of a join record, or not any more."""
 
 
+class NeedsApproval(InTheWay):
+    """An operator has to accept the key of a join record, and nobody has."""
+
+
 def add_invitation(
     folder: Path, bot: str, key: PublicKey, *, now: datetime, life: timedelta, approve: bool
 ) -> datetime:
@@ -99,6 +103,7 @@ def accept(
     bots: frozenset[str],
     bus_keys: frozenset[bytes],
     now: datetime,
+    approved: bool,
 ) -> Accepted:
     """Enrol the key of a join record, from ``now`` (aware) on, and take its invitation out.
 
@@ -109,9 +114,12 @@ def accept(
         bots: The bots of its policy.
         bus_keys: The bus's own raw public keys. No bot may have one.
         now: The time.
+        approved: Whether an operator accepts the key.
 
     Raises:
         NoInvitation: No bot has the invitation.
+        NeedsApproval: An operator has to accept the key. The file counts, because the policy in
+            force may be older.
         InvalidInput: Its key has not signed the key of the record, the
             record is from after the end, or the key is somebody's. Nothing was changed.
         OSError: The file cannot be written.
@@ -124,6 +132,11 @@ def accept(
         if bot is None:
             raise NoInvitation(
                 "the invitation is not in keys/ any more: it was accepted or withdrawn"
+            )
+        if files.invitations[bot][token_key].approve and not approved:
+            raise NeedsApproval(
+                f"the invitation of {bot} asks for an operator",
+                hint=f"`sealbus invites accept {bot}` enrols the key that came",
             )
         key = check(record, bot, files, bus=bus, bus_keys=bus_keys)
         since = whole_second(now)

@@ -30,7 +30,7 @@ from sealbus_broker.errors import StreamsUnusable
 from sealbus_broker.gate.policy import Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.records import read_record
-from sealbus_broker.policy.inviting import Accepted, NoInvitation, accept
+from sealbus_broker.policy.inviting import Accepted, NeedsApproval, NoInvitation, accept
 
 log = get_logger(__name__)
 
@@ -109,7 +109,7 @@ class Clerk:
             if record.proof.token_key != raw:
                 raise Malformed("its join record is that of another invitation")
             accepted = await in_thread("sealbus clerk", lambda: self._accept(record, policy))
-        except NoInvitation:
+        except (NoInvitation, NeedsApproval):
             pass  # the policy in force is a moment older than the folder
         except (InvalidInput, Malformed) as error:
             self._fail(raw, error.what, error.hint)
@@ -129,6 +129,7 @@ class Clerk:
             bots=frozenset(policy.bots),
             bus_keys=policy.bus_keys,
             now=datetime.now(UTC),
+            approved=False,
         )
 
     def _fail(self, raw: bytes, why: str, hint: str | None) -> None:

@@ -168,6 +168,7 @@ def accept(
             bots=frozenset(policy.bots),
             bus_keys=frozenset(key.raw for key in secrets.publics),
             now=datetime.now(UTC),
+            approved=True,
         )
     click.echo(accepted.key.text)
     click.echo(f"accepted the key of {bot}; running relays follow", err=True)
