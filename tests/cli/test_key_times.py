@@ -174,6 +174,7 @@ def test_rotate_overwrites_no_old_secret(bus: Path) -> None:
     before = everything(bus)
     told = run(bus, "rotate", "greeter")
     assert (told.code, "is there already" in told.err) == (1, True)
+    assert "because the last rotation of greeter is complete" in told.err
     assert everything(bus) == before
 
 

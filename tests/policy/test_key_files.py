@@ -11,7 +11,8 @@ import pytest
 
 from sealbus.errors import InvalidInput
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.policy.keys import MAX_KEYS, add_key
+from sealbus_broker.policy.keys import MAX_KEYS, add_key, add_next_key, set_time
+from sealbus_broker.policy.replace import replace_file
 from tests.policy.folder import Folder
 
 FILE = "keys/order.yaml"
@@ -210,3 +211,43 @@ class TestAddingAKey:
     def test_leaves_nothing_else_behind(self, bus: Folder) -> None:
         add_key(bus.root, "order", SigningKey.generate(KeyKind.BOT).public, NOW)
         assert [path.name for path in (bus.root / "keys").iterdir()] == ["order.yaml"]
+
+
+class TestAddingTheNextKey:
+    END = NOW + timedelta(days=1)
+
+    def test_ends_the_old_key_in_the_same_step(
+        self, bus: Folder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old, new = (SigningKey.generate(KeyKind.BOT).public for _ in range(2))
+        add_key(bus.root, "order", old, NOW - timedelta(days=9))
+        writes: list[str] = []
+
+        def note(path: Path, text: str) -> None:
+            writes.append(text)
+            replace_file(path, text)
+
+        monkeypatch.setattr("sealbus_broker.policy.keys.replace_file", note)
+        assert add_next_key(bus.root, "order", new, NOW, end=self.END) == {old.raw}
+        assert len(writes) == 1
+        policy = bus.load().policy
+        assert policy is not None
+        ends = {raw: key.not_after_ms for raw, key in policy.bots["order"].keys.items()}
+        assert ends == {old.raw: int(self.END.timestamp()) * 1000, new.raw: None}
+
+    @pytest.mark.parametrize("field", ["not_after", "revoked"])
+    def test_leaves_an_earlier_end(self, bus: Folder, field: str) -> None:
+        """Another command may have written it after this one has shown the keys."""
+        old, new = (SigningKey.generate(KeyKind.BOT).public for _ in range(2))
+        add_key(bus.root, "order", old, NOW - timedelta(days=9))
+        set_time(bus.root, "order", [old.raw], field, self.END - timedelta(hours=1))
+        before = (bus.root / FILE).read_text()
+        assert add_next_key(bus.root, "order", new, NOW, end=self.END) == frozenset()
+        assert (bus.root / FILE).read_text().startswith(before)
+
+    def test_to_a_bot_without_a_file(self, bus: Folder) -> None:
+        new = SigningKey.generate(KeyKind.BOT).public
+        assert add_next_key(bus.root, "order", new, NOW, end=self.END) == frozenset()
+        policy = bus.load().policy
+        assert policy is not None
+        assert list(policy.bots["order"].keys) == [new.raw]

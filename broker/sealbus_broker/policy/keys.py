@@ -223,12 +223,55 @@ def add_key(
     the old or the new one. Raises :class:`InvalidInput` if the existing file has a problem or has
     the key already, and ``OSError`` if it cannot be written.
     """
+    return _enrol(folder, bot, key, now, lambda file, since: file.add_key(key, since, link), ())
+
+
+def add_next_key(
+    folder: Path,
+    bot: str,
+    key: PublicKey,
+    now: datetime,
+    link: bytes | None = None,
+    *,
+    end: datetime,
+) -> frozenset[bytes]:
+    """Write ``key`` as :func:`add_key` does, and have the keys that are valid ``now`` end at
+    ``end`` (aware) at the latest.
+
+    Both are one step. So a command that is killed leaves both undone or both done. Return the raw
+    keys that got this end. The others end before it. Raises as :func:`add_key`.
+    """
+    until = whole_second(end)
+    now_ms, end_ms = (int(at.timestamp() * 1000) for at in (now, end))
+    ended = set[bytes]()
+
+    def change(file: KeyFile, since: datetime) -> None:
+        ended.update(
+            raw for raw, one in file.times.items() if one.opens(now_ms) and one.ends_ms > end_ms
+        )
+        file.set_time(ended, "not_after", until)
+        file.add_key(key, since, link)
+
+    _enrol(folder, bot, key, now, change, (until,))
+    return frozenset(ended)
+
+
+def _enrol(
+    folder: Path,
+    bot: str,
+    key: PublicKey,
+    now: datetime,
+    change: Callable[[KeyFile, datetime], None],
+    times: Collection[datetime],
+) -> Path:
+    """Make a key file with ``key``, or ``change`` the file of the bot, which gets the beginning of
+    the key. ``times``: the other times that it writes."""
     since = whole_second(now)
     entry = f"keys:\n  - key: {key.text}\n    not_before: {since.isoformat()}Z\n"
     with alone(folder):
         if (made := write_new(folder, bot, entry)) is not None:
             return made
-        return edit(folder, bot, lambda file: file.add_key(key, since, link), (since,))
+        return edit(folder, bot, lambda file: change(file, since), (since, *times))
 
 
 def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: datetime) -> Path:
@@ -239,14 +282,8 @@ def set_time(folder: Path, bot: str, keys: Collection[bytes], field: str, at: da
     problem or lacks one of the raw ``keys``, and ``OSError`` if it cannot be written.
     """
     when = whole_second(at)
-
-    def change(file: KeyFile) -> None:
-        for raw in keys:
-            # A time of its own: ruamel.yaml writes one that occurs twice as an anchor.
-            file.content["keys"][file.place(raw)][field] = when.replace()
-
     with alone(folder):
-        return edit(folder, bot, change, (when,))
+        return edit(folder, bot, lambda file: file.set_time(keys, field, when), (when,))
 
 
 def set_link(folder: Path, bot: str, new: bytes, link: bytes) -> Path:
@@ -274,6 +311,8 @@ class KeyFile:
     """All of it, as ruamel.yaml keeps it, with its comments."""
     keys: Mapping[bytes, int]
     """The place of each raw key in the list."""
+    times: Mapping[bytes, BotKey]
+    """Each raw key with its times, before the edit."""
     invitations: Mapping[bytes, int]
     """The same for invitations."""
 
@@ -283,6 +322,12 @@ class KeyFile:
             text = PublicKey(raw, KeyKind.BOT).text
             raise InTheWay(f"{self.name} does not have the key {text}")
         return self.keys[raw]
+
+    def set_time(self, keys: Collection[bytes], field: str, when: datetime) -> None:
+        """Set a time of some raw keys. Raises :class:`InTheWay` if it lacks one of them."""
+        for raw in keys:
+            # A time of its own: ruamel.yaml writes one that occurs twice as an anchor.
+            self.content["keys"][self.place(raw)][field] = when.replace()
 
     def add_key(self, key: PublicKey, since: datetime, link: bytes | None = None) -> None:
         """Add ``key``, valid from ``since`` on, with its ``link``. Raises :class:`InTheWay`."""
@@ -355,6 +400,7 @@ def edit(
             name,
             content,
             {raw: place for raw, (_, place) in keys.items()},
+            {raw: key for raw, (key, _) in keys.items()},
             {raw: place for raw, (_, place) in invitations.items()},
         )
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,6 @@ from sealbus.credentials import Credentials
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import is_encrypted
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
-from sealbus.protocol.sender_links import parse_link
 from sealbus.protocol.subjects import RELAY, check_name
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading, writing
@@ -36,7 +37,7 @@ def make_key(
     *,
     key: SigningKey | None = None,
     before: Credentials | None = None,
-    link: str | None = None,
+    enrol: Callable[[], object] | None = None,
 ) -> Path:
     """Make a key, and return the path of its credentials.
 
@@ -51,7 +52,8 @@ def make_key(
         key: The key, if it was made already.
         before: The credentials of the bot before these. The pins are kept, and so are the
             certificates where no authority is here that makes others.
-        link: The sender link to the key.
+        enrol: Writes the public key into the folder. ``None``: beside the bot's other keys, which
+            stay as they are.
     """
     check_bot(bot)
     path = out or bus.credentials(bot)
@@ -72,9 +74,10 @@ def make_key(
         beside = (tls.ca, tls.cert, tls.key)
     with reading(path.parent):
         new = [one for one in beside if one is not None and not one.exists()]
+    enrol = enrol or partial(add_key, bus.path, bot, key.public, now)
     Credentials(facts.name, bot, key, facts.servers, pinned, pins, tls).write(path)
     try:
-        finish_key(bus, bot, facts, now, path, key.public, link)
+        finish_key(bus, bot, facts, now, path, enrol)
     except BaseException:
         for one in (path, *new):
             with contextlib.suppress(OSError):
@@ -89,8 +92,7 @@ def finish_key(
     facts: BusFile,
     now: datetime,
     path: Path,
-    public: PublicKey,
-    link: str | None,
+    enrol: Callable[[], object],
 ) -> None:
     """Make what credentials at ``path`` need: the certificates, and the entry of their key.
 
@@ -100,7 +102,7 @@ def finish_key(
     if authority is not None:
         authority.certify_bot(bot, path, now)
     with writing(bus.path / "keys"):
-        add_key(bus.path, bot, public, now, None if link is None else parse_link(link))
+        enrol()
 
 
 def _authority(bus: BusFolder, facts: BusFile) -> Authority | None:

@@ -19,7 +19,7 @@ import click
 
 from sealbus.credentials import Credentials
 from sealbus.protocol.keys import KeyKind, PublicKey, SigningKey
-from sealbus.protocol.sender_links import SenderLink
+from sealbus.protocol.sender_links import SenderLink, parse_link
 from sealbus.protocol.subjects import RELAY
 from sealbus_broker.cli.keys.files import (
     check_bot,
@@ -43,7 +43,7 @@ from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.cli.watching.reload import WAIT_S, ReloadWait
 from sealbus_broker.escape import json_line, readable
 from sealbus_broker.gate.policy import BotKey
-from sealbus_broker.policy.keys import FOLDER, read_key_files, set_time
+from sealbus_broker.policy.keys import FOLDER, add_next_key, read_key_files, set_time
 from sealbus_broker.policy.problems import nearest
 from sealbus_broker.policy.reader import duration_ms, time_ms, time_text
 from sealbus_broker.policy.sender_links import old_key
@@ -355,26 +355,29 @@ def rotate(
         raise Unusable(f"the link cannot be signed: {why}", hint="or say --no-link")
     key = SigningKey.generate(KeyKind.BOT)
     public = key.public if unfinished is None or out is not None else unfinished.key.public
-    link = None if before is None else before.sign_link(public.text)
+    link = None if before is None else parse_link(before.sign_link(public.text))
     # Behind the signature, which may wait for a passphrase or a person. A link that is dated after
     # the end of its old key is not followed.
     now = datetime.now(UTC)
-    end_ms = _ms(now) + overlap
-    ending = [one for one in known if one.times.opens(_ms(now)) and one.times.ends_ms > end_ms]
+    end = _utc(_ms(now) + overlap)
+    ended = set[bytes]()
+
+    def enrol() -> None:
+        ended.update(add_next_key(bus.path, bot, public, now, link, end=end))
+
     # Not by way of `servers`, which are those of the new credentials.
     with _then_in_force(bus, (), wait=wait, timeout_s=timeout):
         if public == key.public:
             with _moved_away(bus, bot, own, facts.name, out):
                 made = Path(out) if out else None
-                path = make_key(bus, bot, facts, now, made, key=key, before=kept, link=link)
+                path = make_key(bus, bot, facts, now, made, key=key, before=kept, enrol=enrol)
         else:
             path = bus.credentials(bot)
-            finish_key(bus, bot, facts, now, path, public, link)
+            finish_key(bus, bot, facts, now, path, enrol)
         if link is None:
             not_linked(bot, why)
-        if ending:
-            _set(bus, bot, ending, "not_after", _utc(end_ms))
-            until = _text(end_ms)
+        if ended:
+            until = _text(_ms(end))
             click.echo(f"the old key is valid until {until}: restart {bot} before that", err=True)
         note_certificates(bus, Credentials.load(path))
         # Behind all changes and notes, because it fails if nobody reads it.
@@ -405,15 +408,15 @@ def _unfinished(path: Path, bot: str, own: dict[bytes, BotKey], bus: str) -> Cre
     new, old = (kept_credentials(one, bot, bus) for one in (path, _kept(path)))
     if new is None or new.tokens is not None or new.key.public.raw in own:
         return None
-    return new if _is_valid(old, own) else None
+    return None if _valid_key(old, own) is None else new
 
 
-def _is_valid(credentials: Credentials | None, own: dict[bytes, BotKey]) -> bool:
-    """Whether the bot is admitted with ``credentials``, as far as its key decides."""
+def _valid_key(credentials: Credentials | None, own: dict[bytes, BotKey]) -> BotKey | None:
+    """The key in ``credentials``, if the bot is admitted with it."""
     if credentials is None or credentials.tokens is not None:
-        return False
+        return None
     key = own.get(credentials.key.public.raw)
-    return key is not None and key.opens(_ms(datetime.now(UTC)))
+    return key if key is not None and key.opens(_ms(datetime.now(UTC))) else None
 
 
 @contextlib.contextmanager
@@ -427,13 +430,16 @@ def _moved_away(
         yield
         return
     if kept.exists():
-        has_key = [_is_valid(kept_credentials(one, bot, name), own) for one in (path, kept)]
-        if has_key == [False, True]:
+        new, last = (_valid_key(kept_credentials(one, bot, name), own) for one in (path, kept))
+        if new is None and last is not None:
             raise Unusable(
                 f"{kept} has the valid key of {bot}, and {path} has none",
                 hint=f"move {path} away, and say it again",
             )
-        raise Unusable(f"{kept} is there already", hint="delete it if its key is not used any more")
+        what = f"{kept} is there already"
+        if new is not None and last is not None and last.not_after_ms is not None:
+            what += f", because the last rotation of {bot} is complete"
+        raise Unusable(what, hint="delete it if its key is not used any more")
     with writing(kept):
         path.rename(kept)
     try:
