@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,12 +25,14 @@ from sealbus_broker.errors import ServerFailed
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.server import cluster as cluster_module
-from sealbus_broker.server.cluster import KEPT, LocalCluster
+from sealbus_broker.server.cluster import GROWING, KEPT, LocalCluster
 from sealbus_broker.server.folder import ServerFolder
 from sealbus_broker.server.process import NatsServer
 from tests.asking import answered
 from tests.cli.command import sealbus
+from tests.forked import ForkedProgram
 from tests.ports import free_port
+from tests.server import killed_growth
 from tests.waiting import PATIENCE_S, patiently, until
 
 STORED = 10
@@ -68,6 +71,13 @@ class Folder:
         finally:
             await single.stop()
 
+    async def assert_all_there(self, url: str) -> None:
+        """The messages are there, and so is the ledger of their ids."""
+        async with self.login(url) as nc:
+            for number in range(STORED):
+                assert (await store(nc, number)).get("duplicate"), "the ledger came along"
+            assert (await store(nc, STORED))["seq"] == STORED + 1
+
     def cluster(self) -> LocalCluster:
         facts = self.bus.bus_file()
         assert facts is not None
@@ -94,16 +104,16 @@ async def test_growth_that_fails_leaves_the_single_server(
             await folder.cluster().start()
     assert (state / "jetstream").exists()
     assert not (state / KEPT).exists()
+    assert how_many(folder.bus, None) == 1
     # Another attempt begins with the store of the single server, and throws the copy away.
     nodes = folder.cluster()
     await nodes.start()
     try:
         assert not (state / "jetstream").exists()
         assert (state / KEPT).exists()
+        assert not (state / "nodes" / GROWING).exists()
+        await folder.assert_all_there(nodes.url)
         async with folder.login(nodes.url) as nc:
-            for number in range(STORED):
-                assert (await store(nc, number)).get("duplicate"), "the ledger came along"
-            assert (await store(nc, STORED))["seq"] == STORED + 1
             names = json.loads((await answered(nc, "$JS.API.CONSUMER.NAMES.INGRESS")).data)
             assert len(names["consumers"]) > 0, "the consumers came along"
     finally:
@@ -114,6 +124,7 @@ def test_unfinished_growth_can_go_back_to_one_server(tmp_path: Path) -> None:
     bus = Folder(tmp_path).bus
     for folder in ("jetstream", *(f"nodes/node-{number}/jetstream" for number in (1, 2, 3))):
         (bus.state / folder).mkdir(parents=True)
+    (bus.state / "nodes" / GROWING).touch()
     assert [how_many(bus, given) for given in (None, 1, 3)] == [1, 1, 3]
     (bus.state / "jetstream").rename(bus.state / KEPT)
     assert how_many(bus, None) == 3
@@ -172,6 +183,7 @@ async def test_node_that_runs_loses_nothing(tmp_path: Path) -> None:
     there = node / "jetstream/a"
     there.parent.mkdir(parents=True)
     there.touch()
+    (node.parent / GROWING).touch()
     other = ServerFolder(node)
     other.take()
     try:
@@ -307,3 +319,56 @@ def test_number_of_folders_that_no_cluster_has_is_refused(tmp_path: Path, there:
     with pytest.raises(InvalidInput, match="and --nodes says 1"):
         how_many(bus, 1)
     assert how_many(bus, 5) == 5
+
+
+@pytest.mark.parametrize("given", [None, 1, 3])
+@pytest.mark.parametrize("left", [(), (KEPT,), (KEPT, f"nodes/{GROWING}")])
+def test_stray_store_beside_nodes_is_refused(
+    tmp_path: Path, given: int | None, left: tuple[str, ...]
+) -> None:
+    """A single server would hide the streams of the nodes, and a growth would delete them."""
+    bus = Folder(tmp_path).bus
+    nodes, stray = with_nodes(bus, 1, 2, 3), bus.state / "jetstream"
+    for name in ("jetstream", *left):
+        (bus.state / name).mkdir()
+    with pytest.raises(ServerFailed) as told:
+        how_many(bus, given)
+    assert told.value.what.startswith(f"{stray} and stores in {nodes} are both there")
+    assert told.value.hint is not None
+    assert f"move {stray} away" in told.value.hint
+    assert f"move {nodes} away" in told.value.hint
+
+
+async def test_growth_empties_no_store_that_it_did_not_fill(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.config.store_dir.mkdir()
+    there = with_nodes(folder.bus, 1, 2, 3) / "node-2/jetstream/a"
+    there.touch()
+    with pytest.raises(ServerFailed, match="no growth is under way"):
+        await folder.cluster().start()
+    assert there.exists()
+
+
+@pytest.mark.parametrize("phase", killed_growth.PHASES)
+async def test_killed_growth_can_begin_again(tmp_path: Path, phase: str) -> None:
+    folder = Folder(tmp_path)
+    await folder.fill()
+    growth = (killed_growth.__name__, phase, "up", "--dir", str(folder.bus.path), "--nodes", "3")
+    killed = ForkedProgram(growth, tmp_path / "up.log")
+    assert await patiently(killed.wait()) == -signal.SIGKILL, (tmp_path / "up.log").read_text()
+    state = folder.bus.state
+    mark = state / "nodes" / GROWING
+    assert mark.exists()
+    is_grown = phase == "grown"
+    assert (state / "jetstream").exists() != is_grown
+    assert (state / KEPT).exists() == is_grown
+    assert how_many(folder.bus, None) == (3 if is_grown else 1)
+    assert how_many(folder.bus, 3) == 3
+    nodes = folder.cluster()
+    await nodes.start()
+    try:
+        assert not (state / "jetstream").exists()
+        assert not mark.exists()
+        await folder.assert_all_there(nodes.url)
+    finally:
+        await nodes.stop()

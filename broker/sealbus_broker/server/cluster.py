@@ -12,10 +12,15 @@ states follow each other before the start:
 state       on disk                                              after a crash here
 =========== ==================================================== ===================================
 single      the store of the single server                       as before
+growing     the same, and the mark of a growth                   as before
 copied      the same, and a copy of it for the first node        the copy is thrown away
 adopted     the same; the cluster knows the streams              all nodes begin again, empty
 grown       the store of the single server has another name      the cluster goes on
+finished    the same, and no mark                                the cluster goes on
 =========== ==================================================== ===================================
+
+Stores of nodes beside the store of a single server are copies only while the mark is there. Without
+it, nobody can tell which ones have the streams. Then neither starts, and nothing is touched.
 
 Where both names are there, a single server has run after a growth. Then the start fails, and
 nothing is touched.
@@ -70,6 +75,9 @@ MIB: Final = 1024 * 1024
 KEPT: Final = "jetstream.single"
 """The name of the single server's store, once the cluster has its streams."""
 
+GROWING: Final = "growing"
+"""The name of the mark of a growth, in the folder of the nodes."""
+
 Login = Callable[[NatsServer], AbstractAsyncContextManager[Client]]
 """Opens a connection to one server, logged in as the relay."""
 
@@ -84,6 +92,30 @@ class Growth:
     """The nodes, which listen where no bot looks for them. The first one has the streams."""
     first: str
     """The name of the first node."""
+    mark: Path
+    """The file that is there while the growth is under way, in the folder of the nodes."""
+
+
+def check_streams_are_in_one_place(single: Path, stores: Iterable[Path], mark: Path) -> None:
+    """Refuse stores of nodes that may have messages, beside the store of a single server.
+
+    Args:
+        single: The store of the single server.
+        stores: The stores of the nodes.
+        mark: The mark of a growth. Until its end, the stores of the nodes are copies.
+
+    Raises:
+        ServerFailed: Both are there, and no growth is under way.
+    """
+    # A growth that was killed at its very end leaves the mark beside the other name of the store.
+    is_under_way = mark.exists() and not single.with_name(KEPT).exists()
+    if single.exists() and not is_under_way and any(store.exists() for store in stores):
+        raise ServerFailed(
+            f"{single} and stores in {mark.parent} are both there, and no growth is under way, so"
+            " nobody can tell which have the streams; expected one of them",
+            hint=f"to go on with the nodes, move {single} away; to go on with a single server, or"
+            f" to let it grow, move {mark.parent} away",
+        )
 
 
 class LocalCluster:
@@ -271,9 +303,11 @@ async def _grow(growth: Growth, login: Login) -> None:
             hint=f"to let it grow from {single.store.name}, move {KEPT} away; to go on with the"
             f" nodes, move {single.store.name} away",
         )
+    check_streams_are_in_one_place(single.store, [node.store for node in growth.nodes], growth.mark)
     log.info("cluster.grows", text="the streams of the single nats-server go to the cluster")
     async with _running([single]), login(single) as nc:
         described = await describe(nc)
+    _set_mark(growth.mark)
     async with contextlib.AsyncExitStack() as kept_free:
         for node in growth.nodes:
             # Of an attempt that was not finished. No relay has stored anything there.
@@ -290,12 +324,23 @@ async def _grow(growth: Growth, login: Login) -> None:
                 hint=f"the store of the single server is untouched: {single.store}",
             ) from None
     single.store.rename(kept)
+    # The start of the nodes removes it too, so a crash before this line does no harm.
+    growth.mark.unlink(missing_ok=True)
     log.info(
         "cluster.grown",
         text=f"the cluster has the streams; {kept} is not used any more, and may be removed",
         streams=len(described),
         seconds=round(time.monotonic() - began, 1),
     )
+
+
+def _set_mark(mark: Path) -> None:
+    try:
+        mark.touch(mode=0o600)
+    except OSError as error:
+        raise ServerFailed(
+            f"{mark} cannot be written: {error.strerror}", hint=hint_for(str(error))
+        ) from None
 
 
 async def _adopt(nc: Client, described: tuple[Described, ...], node: str) -> None:

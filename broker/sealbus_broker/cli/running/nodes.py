@@ -27,7 +27,12 @@ from sealbus_broker.gate.policy import REPLICAS, Policy
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.secrets import BusSecrets
-from sealbus_broker.server.cluster import Growth, LocalCluster
+from sealbus_broker.server.cluster import (
+    GROWING,
+    Growth,
+    LocalCluster,
+    check_streams_are_in_one_place,
+)
 from sealbus_broker.server.process import NatsServer, reached_at
 
 if TYPE_CHECKING:  # a bus on one server does not wait for the library of certificates
@@ -49,6 +54,7 @@ def how_many(bus: BusFolder, given: int | None) -> int:
 
     Raises:
         InvalidInput: The number is even, or fewer than the folder has, or the folder lacks a node.
+        ServerFailed: A single server and nodes both have a store, and no growth is under way.
     """
     try:
         there = _nodes_there(bus)
@@ -94,10 +100,17 @@ def _nodes_there(bus: BusFolder) -> int:
     # `sealbus prepare --cluster` names its nodes after hosts and ports, which have more digits.
     folders = sorted((bus.state / "nodes").glob("node-[1-9]"))
     stores = [store for one in folders if (store := one / "jetstream").exists()]
+    single = _single_store(bus)
+    check_streams_are_in_one_place(single, stores, _mark(bus))
     # A growth that was not finished has left copies, and the streams are still in the one store.
-    if not stores or _single_store(bus).exists():
+    if not stores or single.exists():
         return 0
     return int(folders[-1].name.removeprefix("node-"))
+
+
+def _mark(bus: BusFolder) -> Path:
+    """The file that is there while a growth is under way."""
+    return Path(os.path.realpath(bus.state / "nodes")) / GROWING
 
 
 def make_servers(
@@ -123,6 +136,9 @@ def make_servers(
             yield nc
 
     if not config.store_dir.exists():
+        # A growth that was killed at its very end has left it, and a later store would pass for
+        # the one that grew.
+        _mark(bus).unlink(missing_ok=True)
         return LocalCluster(servers, login)
     # Where no bot looks for them: it could store a message that is then thrown away.
     hidden = [
@@ -133,7 +149,7 @@ def make_servers(
         replace(config, host=_HERE, port=_free_port()), Path(os.path.realpath(bus.state))
     )
 
-    return LocalCluster(servers, login, Growth(single, hidden, made[0].name))
+    return LocalCluster(servers, login, Growth(single, hidden, made[0].name, _mark(bus)))
 
 
 def addresses(known: BusFile, host: str, port: int, nodes: int, *, tls: bool) -> BusFile:
