@@ -6,6 +6,8 @@ A folder stands in place of the file, which not even root can write.
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ from structlog.testing import capture_logs
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server import process as server_module
+from sealbus_broker.server.folder import ServerFolder
 from sealbus_broker.server.process import NatsServer, find_binary
 from tests.scene import a_config
 from tests.waiting import patiently, until
@@ -95,3 +98,17 @@ async def test_a_restart_that_the_system_refuses_is_tried_again(
     assert not supervising.done()
     await server.stop()
     await patiently(supervising)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_disk_without_locks_is_no_server_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ServerFailed) as told:
+        ServerFolder(tmp_path).take()
+    assert told.value.what == f"{tmp_path}/nats.lock cannot be locked: {os.strerror(number)}"
+    assert "a disk with locks" in str(told.value.hint)

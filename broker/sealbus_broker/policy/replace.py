@@ -30,7 +30,8 @@ ALONE_S: Final = 5.0
 
 _LOOK_S: Final = 0.02
 
-_TAKEN: Final = (errno.EWOULDBLOCK, errno.EACCES)
+LOCK_IS_TAKEN: Final = (errno.EWOULDBLOCK, errno.EACCES)
+"""The errors of ``flock()`` that say that somebody else holds the lock."""
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ def alone(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                if error.errno not in _TAKEN:
+                if error.errno not in LOCK_IS_TAKEN:
                     break
                 if time.monotonic() >= end_s:
                     raise InTheWay(

@@ -22,7 +22,7 @@ from typing import IO, Final
 
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.logger import get_logger
-from sealbus_broker.policy.replace import replace_file
+from sealbus_broker.policy.replace import LOCK_IS_TAKEN, replace_file
 from sealbus_broker.server.log import hint_for
 
 log = get_logger(__name__)
@@ -75,7 +75,7 @@ class ServerFolder:
         """Lock the folder until :meth:`release`, or until this process ends.
 
         Raises:
-            ServerFailed: Another process holds the lock, or the folder cannot be written.
+            ServerFailed: Another process holds the lock, or the folder cannot be written or locked.
         """
         if self._is_held:
             return
@@ -86,8 +86,13 @@ class ServerFolder:
             raise _unwritable(self._lock_file, error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             lock.close()
+            if error.errno not in LOCK_IS_TAKEN:
+                raise ServerFailed(
+                    f"{self._lock_file} cannot be locked: {error.strerror}",
+                    hint="keep the bus's folder on a disk with locks, such as a local one",
+                ) from None
             raise ServerFailed(
                 f"a nats-server for {self.path} runs already",
                 hint="another `sealbus up` serves this bus: use it, or stop it first",
