@@ -56,6 +56,26 @@ class TestBot:
         assert quickly("bot", "rm", "shop", "--yes", cwd=bus).code == 0
         assert everything(bus) == before
 
+    @pytest.mark.parametrize("folder", ["schemas", "keys"])
+    def test_comes_and_goes_beside_links_within_the_folder(self, bus: Path, folder: str) -> None:
+        shared = bus / "shared"
+        shared.mkdir()
+        for path in (bus / folder).iterdir():
+            path.rename(shared / path.name)
+            path.symlink_to(f"../shared/{path.name}")
+        assert quickly("check", cwd=bus).code == 0
+        told = quickly("bot", "add", "shop", "-p", "greetings.sent", cwd=bus)
+        assert told.code == 0, told.err
+        assert quickly("bot", "rm", "shop", "--yes", cwd=bus).code == 0
+        assert all(path.is_symlink() for path in (bus / folder).iterdir())
+
+    def test_is_not_added_beside_a_link_out_of_the_folder(self, bus: Path, tmp_path: Path) -> None:
+        schema = next((bus / "schemas").iterdir())
+        schema.rename(tmp_path / schema.name)
+        schema.symlink_to(tmp_path / schema.name)
+        told = quickly("bot", "add", "shop", "-p", "greetings.sent", cwd=bus)
+        assert (told.code, "leads out of the folder" in told.err) == (1, True), told.err
+
     def test_every_bot_of_the_template_can_go(self, bus: Path) -> None:
         for name in ("greeter", "listener", "clock", "operator"):
             assert quickly("bot", "rm", name, "--yes", cwd=bus).code == 0

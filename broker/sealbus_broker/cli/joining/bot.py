@@ -227,12 +227,23 @@ def _policy_text(bus: BusFolder) -> str:
         raise Unusable(f"{path}: {error.what}", hint=error.hint) from None
 
 
-def _copy(source: Path, target: Path, *left_out: str) -> None:
-    """Copy a folder, and of each file as much as a loader reads. Raises :class:`Unusable`."""
+def _copy(bus: BusFolder, root: Path, folder: str, *left_out: str) -> None:
+    """Copy a folder of the bus, and of each file as much as a loader reads. Raises
+    :class:`Unusable`."""
+    source, target = bus.path / folder, root / folder
     ignored = shutil.ignore_patterns(*left_out)
     with reading(source):
-        if source.is_dir():
-            shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=_copy_file)
+        if not source.is_dir():
+            return
+        shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=_copy_file)
+    # The target of a link may be outside of the copy, so the copy has its content instead. A link
+    # that a loader does not follow stays a link.
+    links = [path for path in target.iterdir() if path.is_symlink()]
+    for link in links:
+        content = read_file(bus.path, f"{folder}/{link.name}")
+        if isinstance(content, bytes):
+            link.unlink()
+            link.write_bytes(content)
 
 
 def _copy_file(source: str, target: str) -> None:
@@ -266,8 +277,8 @@ def _try(
     with writing("a temporary folder"), tempfile.TemporaryDirectory(prefix="sealbus-") as copy:
         root = Path(copy)
         (root / FILE).write_text(policy, encoding="utf-8", newline="")
-        _copy(bus.path / "schemas", root / "schemas")
-        _copy(bus.path / "keys", root / "keys", *([] if without is None else [f"{without}.yaml"]))
+        _copy(bus, root, "schemas")
+        _copy(bus, root, "keys", *([] if without is None else [f"{without}.yaml"]))
         loaded = load(root)
     if loaded.policy is None:
         for problem in loaded.problems:
