@@ -100,6 +100,17 @@ def test_a_missing_file(path: Path) -> None:
         BusSecrets.load(path)
 
 
+def test_link_without_a_target_has_a_hint_of_its_own(path: Path, tmp_path: Path) -> None:
+    """As on systemd, while the relay is down. New keys would be those of another bus."""
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "credentials/relay.toml")
+    with pytest.raises(SecretsUnusable, match="No such file") as told:
+        BusSecrets.load(path)
+    hint = str(told.value.hint)
+    assert hint.startswith(f"it is a link to {tmp_path}/credentials/relay.toml, which does not")
+    assert "sealbus up" not in hint
+
+
 def test_a_folder_in_its_place(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(SecretsUnusable, match="cannot be read"):

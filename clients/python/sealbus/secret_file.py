@@ -50,7 +50,10 @@ class SecretFile:
                 content = file.read(self.most + 1)
         except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
             why = getattr(error, "strerror", None) or "not a path"
-            hint = self.missing if isinstance(error, FileNotFoundError) else file_hint(error)
+            if isinstance(error, FileNotFoundError):
+                hint: str | None = _link_hint(path) or self.missing
+            else:
+                hint = file_hint(error)
             raise self.unusable(f"{path} cannot be read: {why}", hint=hint) from None
         if not read_only and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
             mode = stat.S_IMODE(status.st_mode)
@@ -125,6 +128,22 @@ class SecretFile:
 
     def _not_written(self, path: Path, error: OSError) -> SealbusError:
         return self.unusable(f"{path} cannot be written: {error.strerror}", hint=file_hint(error))
+
+
+def _link_hint(path: Path) -> str | None:
+    """The hint where ``path`` is a symbolic link to a file that does not exist.
+
+    The hint ``missing`` often says how to make a new file. Here a file exists elsewhere, and a new
+    one would have another key.
+    """
+    try:
+        target = path.readlink()
+    except OSError:
+        return None
+    return (
+        f"it is a link to {target}, which does not exist: start the systemd service that has its"
+        " credentials there, or correct the link"
+    )
 
 
 def exposed(status: os.stat_result, user: int, groups: Collection[int]) -> bool:
