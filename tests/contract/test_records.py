@@ -36,6 +36,12 @@ def _may_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deciding, "rights", more)
 
 
+async def test_list_before_the_first_relay_has_a_hint_to_start_one(ground: Ground) -> None:
+    with pytest.raises(StreamsUnusable, match="stream not found") as told:
+        await read_keyring(ground.relay, PATIENCE_S)
+    assert "has a relay run here yet?" in str(told.value.hint)
+
+
 async def test_record_is_written_once(bus: Ground) -> None:
     assert await write_once(bus.relay, OWN, b"first", PATIENCE_S) == b"first"
     assert await write_once(bus.relay, OWN, b"second", PATIENCE_S) == b"first"

@@ -96,6 +96,7 @@ _HINTS: Final[Mapping[int, str]] = {
     10028: "JetStream's memory limit is too small: lower live_bytes in policy.yaml",
     10047: "the disk has no room for the streams: free it, or lower *_bytes limits in policy.yaml",
     10077: "the stream's storage is full or not writable: look at the disk and nats-server's log",
+    10059: "has a relay run here yet? it makes the streams when it starts",
     10065: "another stream already has these subjects: give the bus a NATS account of its own",
 }
 """Hints, by JetStream's error code."""
