@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealbus import Bot
+from sealbus_broker.cli.running import serving
 from sealbus_broker.cli.running import workers as workers_module
 from sealbus_broker.cli.running.workers import WorkerProcesses
+from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.talk import Talk
 from sealbus_broker.errors import WorkerFailed
 from sealbus_broker.nats.streams import PARTITIONS
 from sealbus_broker.server.process import Disk
@@ -125,6 +129,53 @@ async def test_workers_share_and_one_that_dies_is_started_again(tmp_path: Path) 
     rows = [json.loads(line) for line in text.splitlines() if line[:1] == "{"]
     # They share one log, so each line says whose it is.
     assert {row["worker"] for row in rows if row["event"] == "relay.stopped"} == set(NAMES)
+
+
+async def test_worker_that_dies_in_an_edit_waits_for_its_end(tmp_path: Path) -> None:
+    up = await Up.start(tmp_path / "hello")
+    policy = up.folder / "policy.yaml"
+    sound = policy.read_text()
+    try:
+        await up.shares()
+        policy.write_text(sound[: len(sound) // 2] + "\n  - [")
+        os.kill(up.pids("relay-1")[0], signal.SIGKILL)
+        await until(lambda: "folder.awaited" in up.log.read_text(), up.log.read_text)
+        await publish(up.folder, 5)
+        policy.write_text(sound)
+        await up.shares()
+        assert (len(up.pids("relay-1")), len(up.pids("relay-2"))) == (2, 1)
+    finally:
+        code = await up.stop()
+    assert code == 0
+    assert "worker.killed" not in up.log.read_text()
+
+
+async def test_worker_that_waits_ends_with_sealbus_up(tmp_path: Path) -> None:
+    up = await Up.start(tmp_path / "hello")
+    try:
+        (up.folder / "policy.yaml").rename(tmp_path / "policy.yaml")
+        os.kill(up.pids("relay-1")[0], signal.SIGKILL)
+        await until(lambda: "folder.awaited" in up.log.read_text(), up.log.read_text)
+    finally:
+        code = await up.stop()
+    assert code == 0
+    assert all(is_gone(pid) for name in NAMES for pid in up.pids(name))
+    assert "worker.killed" not in up.log.read_text()
+
+
+async def test_worker_says_once_that_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LOOK_S", 0)
+    looks = iter([False, False, True])
+
+    def make(talk: Talk) -> str:
+        if next(looks):
+            return "a relay"
+        talk.problem("policy.yaml:1:1: a problem")
+        raise Unusable("1 problem in mybus")
+
+    with capture_logs() as lines:
+        assert await serving.when_usable(make) == "a relay"
+    assert [line["event"] for line in lines] == ["problem.found", "folder.awaited"]
 
 
 async def test_workers_do_not_outlive_sealbus_up(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sealbus.errors import SealbusError
 from sealbus.life.signals import on_signal
@@ -17,8 +17,13 @@ from sealbus_broker.logger import get_logger
 
 log = get_logger(__name__)
 
+T = TypeVar("T")
+
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set."""
+
+LOOK_S: Final = 2.0
+"""The pause before a folder with a problem is read again. Relays that run look as often."""
 
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that stop a command.
@@ -58,6 +63,26 @@ IN_THE_LOG: Final = Talk(
 )
 """The log lines in which a long-running command reports its findings in the folder."""
 
+_SILENT: Final = Talk(say=lambda _: None, note=lambda _: None, problem=lambda _: None)
+
+
+async def when_usable(make: Callable[[Talk], T]) -> T:
+    """The result of ``make``, which reads the folder of the bus. While that has a problem, read it
+    again every :data:`LOOK_S`.
+
+    It is for a relay that is started again while others run. It may find a change that an operator
+    has saved in part. The others go on by the last good policy.
+    """
+    talk = IN_THE_LOG
+    while True:
+        try:
+            return make(talk)
+        except SealbusError as error:
+            if talk is IN_THE_LOG:
+                _tell_awaited(error.what)
+            talk = _SILENT
+        await asyncio.sleep(LOOK_S)
+
 
 def _run(serve: Serve) -> None:
     try:
@@ -86,6 +111,11 @@ def _tell_lost(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     said = {"error": kind(error)} if isinstance(error, BaseException) else {}
     log.error("background.lost", what=str(context.get("message")), **said)
+
+
+def _tell_awaited(why: str) -> None:
+    text = f"error: {why}; this relay waits until the folder is usable"
+    log.error("folder.awaited", text=f"{text}\nhint: run `sealbus check`", because=why)
 
 
 def _tell_failed(what: str, hint: str | None) -> None:

@@ -1,6 +1,7 @@
 """One relay of ``sealbus up --workers``. ``sealbus up`` starts it (:mod:`~.workers`).
 
-It stops when its standard input is closed, and at a signal as ``sealbus relay`` does.
+It stops when its standard input is closed, and at a signal as ``sealbus relay`` does. In a
+folder with a problem it waits (:func:`~.serving.when_usable`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from pathlib import Path
 
 from sealbus.supervision import beside
 from sealbus_broker.cli.running.serve import disk_problems
-from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_signal
+from sealbus_broker.cli.running.serving import Serve, run_until_signal, when_usable
 from sealbus_broker.cli.running.workers import READY
 from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.talk import Talk
 from sealbus_broker.relay.relay import Relay
+from sealbus_broker.relay.stopping import StoppedEarly, until_stopped
 from sealbus_broker.server.process import Disk
 
 
@@ -38,10 +41,23 @@ def main() -> int:
 
 
 def _begin(folder: str, name: str, disk: Disk, servers: list[str]) -> Serve:
-    bus = BusFolder.find(folder, IN_THE_LOG)
+    async def serve(stopping: asyncio.Event) -> None:
+        async with beside(_stop_with_parent(stopping), name="the end of sealbus up"):
+            making = when_usable(partial(_relay, folder, name, disk, servers))
+            try:
+                relay = await until_stopped(stopping, making)
+            except StoppedEarly:
+                return
+            await relay.run(stopping, _say_ready)
+
+    return serve
+
+
+def _relay(folder: str, name: str, disk: Disk, servers: list[str], talk: Talk) -> Relay:
+    bus = BusFolder.find(folder, talk)
     secrets = bus.secrets()
     policy, watched = bus.followed(secrets.bus.public)
-    relay = Relay(
+    return Relay(
         servers=servers,
         secrets=secrets,
         policy=policy,
@@ -52,12 +68,6 @@ def _begin(folder: str, name: str, disk: Disk, servers: list[str]) -> Serve:
         surroundings=partial(disk_problems, disk),
         secrets_file=bus.secrets_file,
     )
-
-    async def serve(stopping: asyncio.Event) -> None:
-        async with beside(_stop_with_parent(stopping), name="the end of sealbus up"):
-            await relay.run(stopping, _say_ready)
-
-    return serve
 
 
 async def _stop_with_parent(stopping: asyncio.Event) -> None:

@@ -7,7 +7,8 @@ through these states:
 ======== ================================================================== =======================
 state    meaning                                                            left for
 ======== ================================================================== =======================
-starting the process runs, and is not ready                                 ready, died
+starting the process runs, and is not ready. It waits while the folder has  ready, died
+         a problem, as in the middle of an edit
 ready    it has said so on its standard output: it judges, and admits bots  died
 died     the process has ended by itself. It is started again after a       starting; after five
          pause. Meanwhile the others do its work                            deaths ``run`` fails
