@@ -40,7 +40,7 @@ from sealbus.protocol.codec import pack_bundle
 from sealbus.protocol.keys import Signer
 from sealbus.protocol.limits import MAX_BATCH, MAX_BUNDLE, MAX_BUNDLE_BYTES
 from sealbus.protocol.seal import Verifier
-from sealbus.protocol.stamp import RefusedPayload, Stamp, Verdict, open_stamp, seal_stamps
+from sealbus.protocol.stamp import Stamp, Verdict, open_stamp, seal_stamps
 from sealbus.protocol.subjects import RELAY, REPLY, receipt_subject, receipts_subject
 from sealbus.protocol.value import value
 from sealbus_broker.gate.judge import disposition, judge
@@ -350,15 +350,14 @@ class Pipeline:
         The stamp under which it is stored says which they are. A judgment since may differ.
         """
         judgment = item.judgment
+        if not judgment.refused or not (item.new or judgment.arrival.redelivered):
+            return []
         policy = item.policy
-        refused: tuple[RefusedPayload, ...] = ()
-        if item.new:
-            refused = judgment.refused
-        elif judgment.arrival.redelivered and item.receipt is not None:
-            # A relay that died may have stored it, and not yet what it refused of it.
-            stamp = open_stamp(item.receipt, policy.bus_keys, self._verifier)
-            if item.is_named_by(stamp):
-                refused = stamp.refused
+        assert item.receipt is not None
+        stamp = open_stamp(item.receipt, policy.bus_keys, self._verifier)
+        # A relay that died may have stored this arrival, and not yet what it refused of it.
+        if not item.new and not item.is_named_by(stamp):
+            return []
         # A judgment of today may refuse a message that was accepted before, and has no rule then.
         header = judgment.header
         rule = judgment.rule or (None if header is None else policy.rule(header.subject))
@@ -366,12 +365,13 @@ class Pipeline:
             RefusedPart(
                 judgment,
                 policy,
+                stamp,
                 reason,
-                next(one.detail for one in refused if one.reason is reason),
-                [one.index for one in refused if one.reason is reason],
+                next(one.detail for one in stamp.refused if one.reason is reason),
+                [one.index for one in stamp.refused if one.reason is reason],
                 disposition(reason, rule, judgment.arrival, policy, self._now_ms(), self._meters),
             )
-            for reason in dict.fromkeys(one.reason for one in refused)
+            for reason in dict.fromkeys(one.reason for one in stamp.refused)
         ]
 
     async def _store_quarantined(self, items: list[Item], refused: list[RefusedPart]) -> None:
@@ -391,7 +391,7 @@ class Pipeline:
             )
             for item in quarantined
         ]
-        entries += [part.entry(self._relay) for part in kept]
+        entries += [part.entry() for part in kept]
         stored = await self._stream_store.store(entries)
         for item, where in zip(quarantined, stored[: len(quarantined)], strict=True):
             item.record = where.sequence

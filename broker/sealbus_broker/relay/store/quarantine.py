@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from sealbus.protocol.reason import Reason
+from sealbus.protocol.stamp import Stamp
 from sealbus.protocol.streams import QUARANTINE_PREFIX
 from sealbus.protocol.value import value
 from sealbus_broker.gate.policy import Disposition, Policy
@@ -120,7 +121,9 @@ class RefusedPart:
 
     judgment: Judgment
     policy: Policy
-    """The policy that it was judged by."""
+    """The policy that it was judged by last, which has the bot's share."""
+    stamp: Stamp
+    """The stamp under which the envelope is stored."""
     reason: Reason
     detail: str | None
     """Of the first of them."""
@@ -129,19 +132,18 @@ class RefusedPart:
     disposition: Disposition
     """Whether they are kept."""
 
-    def entry(self, relay: str) -> StreamMessage:
-        """Return the message to store: the envelope with all other payloads withheld.
-
-        ``relay``: the relay's name.
-        """
+    def entry(self) -> StreamMessage:
+        """Return the message to store: the envelope with all other payloads withheld."""
         envelope = self.judgment.envelope
         assert envelope is not None
         mine = set(self.payloads)
         others = [at for at in range(len(envelope.payloads)) if at not in mine]
         data = envelope.withhold(others, parent=False)
         refusal = replace(self.judgment, reason=self.reason, detail=self.detail)
+        stamp = self.stamp
         record = replace(
-            Record.of(refusal, self.policy.digest, relay),
+            Record.of(refusal, stamp.policy, stamp.relay),
+            judged_at_ms=stamp.judged_at_ms,
             payloads=self.payloads,
             size=len(data),
             sha256=hashlib.sha256(data).hexdigest(),

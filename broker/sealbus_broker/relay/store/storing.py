@@ -399,6 +399,8 @@ class Storing:
             item.receipt = settled.receipt
             if settled.reason is not None:
                 self._refuse(item, settled.reason, settled.detail)
+            else:
+                self._take_verdict(item)
         elif settled.receipt is not None:
             # A verdict stands. An accepted message is not refused because its wait, a key, a rate
             # or the policy has changed since.
@@ -407,7 +409,16 @@ class Storing:
             if settled.reason is not None:
                 self._refuse(item, settled.reason, None)
             else:
-                item.judgment = replace(item.judgment, reason=None, detail=None)
+                self._take_verdict(item)
+
+    def _take_verdict(self, item: Item) -> None:
+        """Let the stamp of the stored copy say which payloads are refused.
+
+        The judgment may be by another policy, which refuses others.
+        """
+        assert item.receipt is not None
+        stamp = open_stamp(item.receipt, item.policy.bus_keys, self._verifier)
+        item.judgment = replace(item.judgment, reason=None, detail=None, refused=stamp.refused)
 
     def _refuse(self, item: Item, reason: Reason, detail: str | None) -> None:
         judgment = item.judgment
