@@ -72,6 +72,25 @@ async def test_pinned_client_goes_on(bus: Ground) -> None:
     assert two.inbox.is_empty
 
 
+async def test_info_names_the_pin(bus: Ground) -> None:
+    await pins_last(bus)
+    one, _ = await two_relays(bus)
+
+    async def pinned() -> str | None:
+        (group,) = (await one.info())["priority_groups"]
+        assert group["group"] == PRIORITY_GROUP
+        found: str | None = group.get("pinned_client_id")
+        return found
+
+    assert await pinned() is None
+    one.ask(1, group=PRIORITY_GROUP)
+    await bus.send(BOT, b"1")
+    first = await one.next()
+    assert await pinned() == pin(first)
+    await bus.done(f"CONSUMER.UNPIN.INGRESS.{CONSUMER}", {"group": PRIORITY_GROUP})
+    assert await pinned() is None
+
+
 async def test_silent_client_loses_the_pin(bus: Ground) -> None:
     one, two = await two_relays(bus)
     one.ask(1, group=PRIORITY_GROUP)

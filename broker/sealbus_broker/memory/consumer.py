@@ -420,8 +420,8 @@ class Consumer:
         }
         if self._active_ns:
             found["delivered"]["last_active"] = rfc3339(self._active_ns)
-        if self._is_pinned and self._pin:
+        if self._is_pinned:
             groups = self.config["priority_groups"]
-            pinned = {"pinned_client_id": self._pin}
+            pinned = {"pinned_client_id": self._pin} if self._pin else {}
             found["priority_groups"] = [{"group": group, **pinned} for group in groups]
         return found

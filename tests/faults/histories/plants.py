@@ -109,9 +109,9 @@ def _give_back_reversed() -> None:
     work = IngressWorker._work
 
     async def mistaken(
-        nc: Any, partition: Partition, replies: Sequence[bytes], *, has_pin: bool
+        nc: Any, partition: Partition, replies: Sequence[bytes], **options: Any
     ) -> None:
-        await give_back(nc, partition, list(reversed(replies)), has_pin=has_pin)
+        await give_back(nc, partition, list(reversed(replies)), **options)
 
     async def slow(self: IngressWorker, taken: Sequence[Piece]) -> None:
         await asyncio.sleep(SLOW_S)

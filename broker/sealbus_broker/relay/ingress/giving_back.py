@@ -35,7 +35,7 @@ few calls take, and it is soon over."""
 
 
 async def give_back(
-    nc: HardenedClient, partition: Partition, replies: Sequence[bytes], *, has_pin: bool
+    nc: HardenedClient, partition: Partition, replies: Sequence[bytes], *, pin: str
 ) -> None:
     """Give back messages of ``partition``, in order, and the pin.
 
@@ -43,16 +43,21 @@ async def give_back(
         nc: The relay's connection.
         partition: The partition.
         replies: The acknowledgement subjects of the messages, in the order of the stream.
-        has_pin: Whether this relay has the partition's pin. Without it nothing is given back,
-            because another relay has the messages by now.
+        pin: This relay's pin of the partition. Without it, or where another relay has one, nothing
+            is given back, because another relay has the messages by now.
 
     Raises:
         nats.errors.Error: The server did not answer, or the connection was lost.
     """
-    if not has_pin:
+    if not pin:
+        return
+    info = await call(nc, partition, "INFO", {})
+    # Another relay takes over when the connection of this one ends, and this one may be back.
+    if _other_pin(info, pin):
+        log.warning("partition.lost", partition=str(partition), messages=len(replies))
         return
     if replies:
-        await pause(nc, partition)
+        await pause(nc, partition, info)
         await put_back(nc, replies)
         log.info("partition.given-back", partition=str(partition), messages=len(replies))
     # While it is paused: whoever asks first afterwards has the partition, and the oldest messages.
@@ -64,16 +69,21 @@ async def give_back(
         await call(nc, partition, "PAUSE", {})
 
 
-async def pause(nc: HardenedClient, partition: Partition) -> None:
+def _other_pin(info: Json, pin: str) -> bool:
+    """Whether a relay has a pin that is not ``pin``."""
+    groups = info.get("priority_groups") or ()
+    return any(one.get("pinned_client_id", pin) != pin for one in groups)
+
+
+async def pause(nc: HardenedClient, partition: Partition, info: Json) -> None:
     """Have nothing delivered for :data:`PAUSE_S`, or until the next call of ``PAUSE``.
 
-    Where the server does not tell its time, there is no pause.
+    ``info``: the answer to a call of ``INFO`` just now. If it is an error, there is no pause.
     """
-    # By the clock that ends the pause. Half of clock_skew, by which the relay's may differ, can be
-    # more than the pause.
-    info = await call(nc, partition, "INFO", {})
     if "error" in info:
         return
+    # By the clock that ends the pause. Half of clock_skew, by which the relay's may differ, can be
+    # more than the pause.
     until = datetime.fromisoformat(info["ts"]) + timedelta(seconds=PAUSE_S)
     await call(nc, partition, "PAUSE", {"pause_until": until.isoformat()})
 

@@ -153,9 +153,9 @@ class Pulling:
         return self.is_under_way and self._has_room
 
     @property
-    def has_pin(self) -> bool:
-        """Whether this relay holds the partition, as far as it knows."""
-        return bool(self._pin)
+    def pin(self) -> str:
+        """The pin of this relay, as far as it knows. Empty: it has none."""
+        return self._pin.decode("utf-8", "replace")
 
     def wanted(self, *, has_room: bool) -> int:
         """Return how many messages to ask for now. ``has_room``: for more than keep the pin."""
@@ -187,7 +187,7 @@ class Pulling:
         # The first request has no id, and the server takes it for one that wants the pin. A request
         # with an id that is not the present pin ends with 423.
         if self._pin:
-            terms["id"] = self._pin.decode("utf-8", "replace")
+            terms["id"] = self.pin
         # The messages of a request that was only taken for lost may still come, and were delivered
         # after that request and not after this one. So the earlier time stays.
         if self._is_over:

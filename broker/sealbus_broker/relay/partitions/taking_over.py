@@ -12,8 +12,8 @@ in hand, and keeps the order of the words.
 **The gone relay must not act any more.** Otherwise it could tell a sender that a message is
 refused, which this relay accepts. So its connection has to have ended before: its server has said
 so, or has ended it on demand. A relay that was only paused notices the end of its connection, and
-tells no refusal of a message that it got before it (``IngressWorker.on_lost``). Messages that it
-has accepted are in the ledger.
+tells no refusal of a message that it got before it (``IngressWorker.on_lost``). At a stop it finds
+another pin, and gives nothing back. Messages that it has accepted are in the ledger.
 
 If this fails half way, nothing is lost: the two time-outs above still hold.
 """
@@ -48,7 +48,7 @@ async def take_over(nc: HardenedClient, partition: Partition) -> None:
         nats.errors.Error: The server did not answer, or the connection was lost.
     """
     # While it is paused, nothing is delivered behind the words below.
-    await pause(nc, partition)
+    await pause(nc, partition, await call(nc, partition, "INFO", {}))
     info = await call(nc, partition, "INFO", {})
     in_hand = int(info.get("num_ack_pending", 0))
     if in_hand:
