@@ -12,8 +12,9 @@ from sealbus_broker.memory import consumer as memory_consumer
 from sealbus_broker.memory.times import NS_PER_S
 from sealbus_broker.nats.streams import PRIORITY_GROUP
 from sealbus_broker.relay.ingress import pulling
-from sealbus_broker.relay.ingress.giving_back import PAUSE_S, call, pause
+from sealbus_broker.relay.ingress.giving_back import PAUSE_S, call, give_back, pause
 from sealbus_broker.relay.partitions.taking_over import take_over
+from tests.contract.ground import Puller, Received
 from tests.contract.test_pins import pin, pins_last
 from tests.shells.stage import Stage
 from tests.shells.working import FIRST, Worker, hold_up, send
@@ -36,6 +37,32 @@ async def test_pause_ends_by_the_clock_of_the_server(
     paused = bus.server.jetstream.streams[INGRESS].consumers[FIRST.consumer]
     until_us = paused._paused_until_ns // 1000
     assert earliest_us <= until_us - PAUSE_S * 1_000_000 <= latest_us
+
+
+async def holder(bus: Stage, *texts: bytes) -> tuple[Puller, list[Received]]:
+    """Another relay, which has the partition, and these messages in hand."""
+    await pins_last(bus)
+    one = await bus.puller(INGRESS, FIRST.consumer, await bus.login())
+    one.ask(len(texts), group=PRIORITY_GROUP)
+    await one.inbox.client.flush()
+    await send(bus, *texts)
+    return one, await one.inbox.take(len(texts))
+
+
+async def test_note_is_written_while_nothing_is_delivered(bus: Stage) -> None:
+    """It may take as long as the pin lasts. Then the next relay would get newer messages first."""
+    one, in_hand = await holder(bus, b"1", b"2")
+    paused: list[bool] = []
+
+    async def note() -> None:
+        paused.append((await one.info())["paused"])
+
+    replies = [message.reply.encode() for message in in_hand]
+    await give_back(bus.relay, FIRST, replies, pin=pin(in_hand[0]), note=note)
+    assert paused == [True]
+    assert not (await one.info())["paused"]
+    one.ask(2, group=PRIORITY_GROUP)
+    assert [message.data for message in await one.inbox.take(2)] == [b"1", b"2"]
 
 
 async def test_stop_takes_nothing_from_the_relay_that_took_over(

@@ -12,7 +12,7 @@ itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -35,7 +35,12 @@ few calls take, and it is soon over."""
 
 
 async def give_back(
-    nc: HardenedClient, partition: Partition, replies: Sequence[bytes], *, pin: str
+    nc: HardenedClient,
+    partition: Partition,
+    replies: Sequence[bytes],
+    *,
+    pin: str,
+    note: Callable[[], Awaitable[None]],
 ) -> None:
     """Give back messages of ``partition``, in order, and the pin.
 
@@ -45,6 +50,7 @@ async def give_back(
         replies: The acknowledgement subjects of the messages, in the order of the stream.
         pin: This relay's pin of the partition. Without it, or where another relay has one, nothing
             is given back, because another relay has the messages by now.
+        note: Writes that these messages are given back.
 
     Raises:
         nats.errors.Error: The server did not answer, or the connection was lost.
@@ -58,6 +64,8 @@ async def give_back(
         return
     if replies:
         await pause(nc, partition, info)
+        # The note may take as long as a pin lasts.
+        await note()
         await put_back(nc, replies)
         log.info("partition.given-back", partition=str(partition), messages=len(replies))
     # While it is paused: whoever asks first afterwards has the partition, and the oldest messages.

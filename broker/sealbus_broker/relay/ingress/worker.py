@@ -263,10 +263,13 @@ class IngressWorker:
         """Give back the messages that are not done, in order, and then the partition."""
         messages = self._holding.in_order()
         self.forget()
-        if messages and self._stops is not None and self._pulling.pin:
-            await self._stops.note(messages[0].place.position, messages[-1].place.position)
+
+        async def note() -> None:
+            if self._stops is not None:
+                await self._stops.note(messages[0].place.position, messages[-1].place.position)
+
         replies = [one.reply for one in messages]
-        await give_back(self._nc, self._partition, replies, pin=self._pulling.pin)
+        await give_back(self._nc, self._partition, replies, pin=self._pulling.pin, note=note)
 
     def forget(self) -> None:
         """Forget the messages in hand, and leave their bytes. No batch is under way."""
