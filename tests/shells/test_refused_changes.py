@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from sealbus_broker.policy import reading
 from sealbus_broker.relay.following import folder as module
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from sealbus_broker.relay.store.ledgers import Ledgers
+from sealbus_broker.testing.folder import StillFolder
 from tests.scene import now_ms
 from tests.shells.following_shop import Shop
 from tests.waiting import PATIENCE_S, until
@@ -236,6 +238,25 @@ async def test_refused_change_is_tried_again_when_it_is_asked(shop: Shop) -> Non
     await shop.bus.reload()
     assert shop.is_followed
     assert await shop.health() == []
+
+
+async def test_change_is_tried_again_when_the_folder_is_quiet(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may be writing the next change just then."""
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    stream = shop.server.jetstream.streams[ACCEPTED]
+    stream.config["discard"] = "old"
+    shop.folder.change("limits:\n", "limits:\n  accepted_bytes: 1MiB\n")
+    with pytest.raises(InvalidInput, match="discard: got"):
+        await shop.bus.reload()
+    stream.config["discard"] = "new"
+    pauses: list[float] = []
+    monkeypatch.setattr(StillFolder, "settle_s", 0.01)
+    monkeypatch.setattr(reading, "time", SimpleNamespace(sleep=pauses.append))
+    await shop.following.look()
+    assert pauses == [0.01]
+    assert shop.is_followed
 
 
 def _no_stream(shop: Shop, _: pytest.MonkeyPatch) -> Callable[[], None]:

@@ -50,15 +50,19 @@ class Reading:
         self._began = 0.0
         """When it began, by the loop's clock."""
 
-    async def look(self, *, anyway: bool = False) -> Loaded | None:
-        """Look at the folder; return its content if it has changed since :meth:`settle`.
+    async def look(self, *, anyway: bool = False, at_once: bool = False) -> Loaded | None:
+        """Look at the folder; return its content if it has changed since :meth:`settle`. ``None``:
+        it has not, or it cannot be read.
 
-        ``anyway``: return it even if it has not. ``None``: it has not, or it cannot be read.
+        Args:
+            anyway: Return it even if it has not changed.
+            at_once: Do not wait until the folder is quiet.
         """
         loop = asyncio.get_running_loop()
         known = None if anyway else self._state
         if self._looking is None or loop.time() - self._began > LEAVE_S:
-            looking = in_thread("sealbus folder", lambda: _read(self.folder, known))
+            pause_s = 0.0 if at_once else self.folder.settle_s
+            looking = in_thread("sealbus folder", lambda: _read(self.folder, known, pause_s))
             self._looking = spawn(looking, "reading the folder")
             self._began = loop.time()
         await asyncio.wait([self._looking], timeout=READ_S)
@@ -98,12 +102,14 @@ class Reading:
         self._in_force.miss(why)
 
 
-def _read(folder: Folder, known: State | None) -> tuple[State, Loaded | None]:
-    """Look at the folder, and read it unless it is as ``known``. Raises :class:`OSError`."""
+def _read(folder: Folder, known: State | None, pause_s: float) -> tuple[State, Loaded | None]:
+    """Look at the folder, and read it unless it is as ``known``. Raises :class:`OSError`.
+
+    ``pause_s``: the pause between the first two looks.
+    """
     state = folder.state()
     if state == known:
         return state, None
-    pause_s = 0.0 if known is None else folder.settle_s
     for _ in range(QUIET_TRIES):
         time.sleep(pause_s)
         pause_s = folder.settle_s

@@ -266,11 +266,11 @@ class Following:
     async def look(self, *, anyway: bool = False) -> None:
         """Look at the folder, and follow it if it has changed.
 
-        ``anyway``: read it even if it looks the same.
+        ``anyway``: read it at once, and even if it looks the same.
         """
         loop = asyncio.get_running_loop()
         is_due = self._again_at is not None and loop.time() >= self._again_at
-        loaded = await self._reading.look(anyway=anyway or is_due)
+        loaded = await self._reading.look(anyway=anyway or is_due, at_once=anyway)
         if self._in_force.is_too_old:
             self._apart.tell(too_old(self._in_force))
         elif loaded is not None and await self._follow(loaded):
