@@ -130,3 +130,18 @@ def test_level_of_worthless_envelopes_falls() -> None:
     assert meter.look({"a": 2 * MOST_WORTHLESS}, 1) == []
     assert meter.look({}, 2) == []
     assert meter.look({"a": 2 * MOST_WORTHLESS}, 3) == []
+
+
+def test_session_without_a_name_floods_under_no_name() -> None:
+    """A client may ask for another name, and then the door ends its session."""
+    meter = FloodMeter()
+    floods(meter, 0)
+    assert floods(meter, 1, sent("", 9000, is_new=True)) == []
+    assert floods(meter, 2, sent("", 18_000)) == []
+    assert floods(meter, 3, sent("a", 27_000)) == ["a"]
+
+
+def test_session_that_loses_its_name_floods_under_the_old_one() -> None:
+    meter = FloodMeter()
+    floods(meter, 0, sent("a", 0))
+    assert floods(meter, 1, sent("", 9000)) == ["a"]

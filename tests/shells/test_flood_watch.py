@@ -150,6 +150,40 @@ async def test_flood_under_a_name_of_another_counts_for_its_bot(
     assert list(watch.watch._pauses._bots) == ["order"]
 
 
+async def test_flood_under_no_name_is_nobody_s(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that has not heard of the login sees the name of a second CONNECT, which may be any.
+
+    The door refuses it a moment later, and the session ends. A pause of nobody ends nothing, and
+    its record would have a subject with an empty token.
+    """
+    listing = connections.list_sessions
+    lists: list[str] = []
+
+    async def nameless(nc: Any, **options: Any) -> Any:
+        found = await listing(nc, **options)
+        lists.append("a list")
+        sessions = [
+            replace(one, bot="", key="", certified=None)
+            for one in found.sessions
+            if int(one.told["in_msgs"]) >= FLOOD
+        ]
+        return replace(found, sessions=tuple(sessions))
+
+    monkeypatch.setattr(flood_watch, "list_sessions", nameless)
+    monkeypatch.setattr(watch.watch._admitted, "name", lambda *_: None)
+    client = await stage.bot("order")
+    with capture_logs() as logs:
+        watch.watch._list_at = time.monotonic() + 10 * PATIENCE_S
+        await flood(client)
+        watch.watch._sweep_until = time.monotonic() + 10 * PATIENCE_S
+        watch.watch._list_at = 0.0
+        seen = len(lists)
+        await until(lambda: len(lists) > seen + 2, "it has looked at the flood")
+    assert (watch.watch._pauses._bots, logs, await records(stage)) == ({}, [], [])
+
+
 async def test_door_admits_no_session_during_the_pause(stage: Stage, watch: Watch) -> None:
     client = await stage.bot("order")
     await flood(client)

@@ -35,6 +35,7 @@ class Sent:
     session: tuple[str, int]
     """The server and its number for the connection."""
     bot: str
+    """``""``: it has the name of nobody, and the door is about to end it."""
     is_new: bool
     """Whether it began after the last look. Otherwise a session that was not seen before may have
     sent them at any time."""
@@ -76,9 +77,9 @@ class FloodMeter:
             before = self._sent.get(one.session)
             # nats-server tells the name in a second CONNECT at once, and asks the door after that.
             # So a bot that floods could take the name of another for a moment.
-            bot = before.bot if before else one.bot
+            bot = (before.bot if before else "") or one.bot
             told[one.session] = replace(one, bot=bot)
-            if before is None and not one.is_new:
+            if not bot or (before is None and not one.is_new):
                 continue
             messages, size = more[bot]
             messages += one.messages - (before.messages if before else 0)

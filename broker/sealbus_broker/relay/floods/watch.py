@@ -280,12 +280,13 @@ class FloodWatch:
         ]
 
     def _who(self, session: LiveSession) -> str:
-        """Return the name under which a session floods and pauses."""
+        """Return the name under which a session floods and pauses. ``""``: it is nobody's."""
         name = self._admitted.name(session.node, session.number)
-        if name is None:
-            # No enrolled key in the name of a session: it is an errand.
-            name = session.bot if session.key else errands_of(session.bot)
-        return name
+        if name is not None:
+            return name
+        # No enrolled key in the name of a session: it is an errand.
+        is_errand = session.bot and not session.key
+        return errands_of(session.bot) if is_errand else session.bot
 
     def _tell(self, nc: HardenedClient) -> None:
         self._told_at = time.monotonic()
