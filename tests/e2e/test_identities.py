@@ -246,6 +246,26 @@ async def test_bot_whose_identity_is_taken_away_is_thrown_out(shop: TokenShop) -
         assert "greeter" not in ran.out
 
 
+async def test_void_ends_who_came_by_an_identity_that_was_replaced(shop: TokenShop) -> None:
+    """Its certificate does not say by which identity it came, so the edit alone ends nothing."""
+    await shop.start_relay()
+    async with shop.keyless("greeter") as greeter:
+        await greeter.publish("greetings.sent", {"text": "hello"})
+        edit(shop, "provider: idp, subject: greeter", "provider: idp, subject: other")
+        ran = await asyncio.to_thread(sealbus, "reload", "--wait", *PATIENTLY, cwd=shop.bus.path)
+        assert ran.code == 0, ran.err
+        await greeter.publish("greetings.sent", {"text": "still here"})
+        void = ("keys", "void", "sealbus", "--wait", *PATIENTLY)
+        ran = await asyncio.to_thread(sealbus, *void, cwd=shop.bus.path)
+        assert ran.code == 0, ran.err
+        ran = await asyncio.to_thread(sealbus, "keys", "sessions", "--json", cwd=shop.bus.path)
+        assert "greeter" not in ran.out
+        await until(
+            lambda: "not admitted" in str(greeter._session.explain()),
+            "its tokens are refused",
+        )
+
+
 async def test_process_with_a_used_token_says_so(shop: TokenShop, tmp_path: Path) -> None:
     """As after a restart. It comes in by itself when the file has another token."""
     await shop.start_relay()
