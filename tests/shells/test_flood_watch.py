@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from nats.errors import Error as NatsError
 from structlog.testing import capture_logs
 
 from sealbus.protocol.notice import Ended, open_notice
@@ -182,6 +184,49 @@ async def test_flood_under_no_name_is_nobody_s(
         seen = len(lists)
         await until(lambda: len(lists) > seen + 2, "it has looked at the flood")
     assert (watch.watch._pauses._bots, logs, await records(stage)) == ({}, [], [])
+
+
+async def test_flood_under_a_name_that_no_door_told_has_one_look(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a second CONNECT is in one list, and then the door has ended the session."""
+    listing = connections.list_sessions
+    lists: list[int] = []
+
+    async def once(nc: Any, **options: Any) -> Any:
+        found = await listing(nc, **options)
+        sessions = [
+            replace(one, bot="inventory", key=stage.keys["inventory"].public.text)
+            for one in found.sessions
+            if int(one.told["in_msgs"]) >= FLOOD and not any(lists)
+        ]
+        lists.append(len(sessions))
+        return replace(found, sessions=tuple(sessions))
+
+    monkeypatch.setattr(flood_watch, "list_sessions", once)
+    monkeypatch.setattr(watch.watch._admitted, "name", lambda *_: None)
+    watch.watch._list_at = time.monotonic() + 10 * PATIENCE_S
+    await flood(await stage.bot("order"))
+    watch.watch._sweep_until = time.monotonic() + 10 * PATIENCE_S
+    watch.watch._list_at = 0.0
+    await until(lambda: any(lists[:-2]), "it has looked at the flood")
+    assert watch.watch._pauses._bots == {}
+
+
+async def test_flood_that_goes_on_in_a_session_of_before_is_cut_off(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay has not heard of its login."""
+    monkeypatch.setattr(watch.watch._admitted, "name", lambda *_: None)
+    client = await stage.bot("order")
+
+    async def is_ended() -> bool:
+        with contextlib.suppress(NatsError):
+            await flood(client, count=300)
+        return client.is_closed
+
+    await until(is_ended, "its session ends")
+    assert list(watch.watch._pauses._bots) == ["order"]
 
 
 async def test_door_admits_no_session_during_the_pause(stage: Stage, watch: Watch) -> None:

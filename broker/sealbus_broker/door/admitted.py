@@ -2,12 +2,14 @@
 
 nats-server tells a name for each connection, and the door admits no name but the right one. But a
 client may send a second CONNECT. nats-server (2.15.1) then tells the new name for some
-milliseconds, before it asks a door, which refuses it. A relay that counts messages must not count
-them for another bot meanwhile. So a door tells of each login on :data:`ADMITTED_SUBJECT`, before it
-answers the login.
+milliseconds, before it asks a door, which refuses it if it is not the right one. A relay that
+counts messages must not count them for another bot meanwhile. So a door tells of each login on
+:data:`ADMITTED_SUBJECT`, before it answers the login.
 
-A relay that starts later has not heard of the sessions that are there, and takes the names of
-nats-server for those. On a lost connection nothing is forgotten. Nothing is stored.
+A relay that starts later has not heard of the sessions that are there. Nor has a relay that was
+without a connection during a login. It takes the names of nats-server for such sessions, and counts
+nothing in the first list that has one. A name in no right form is nobody's. On a lost connection
+nothing is forgotten. Nothing is stored.
 """
 
 from __future__ import annotations

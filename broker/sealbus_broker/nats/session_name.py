@@ -1,15 +1,17 @@
 """The name of a session in nats-server's list of connections (CONNZ).
 
 It is the client's own name in CONNECT. The door admits no other name than the one that follows from
-the admission text (:attr:`sealbus.protocol.admission.AdmissionText.client_name`), so the list tells
-the truth: whose session it is, which enrolled key answers for it, and which session key it has.
+the admission text (:attr:`sealbus.protocol.admission.AdmissionText.client_name`). So the list tells
+the truth of each session that a door has admitted under the name: whose session it is, which
+enrolled key answers for it, and which session key it has.
 nats-server takes the name from the client, and the rights of a session give it no name of their
 own: at each reload, nats-server would look for that name in its configuration, find no such user,
 and end the session (ADR 39).
 
 An admitted client may send CONNECT again, with any bytes as its name. nats-server lists that name
-until the door has refused it. So a name counts only if its bot and its keys have the right form: a
-relay writes them into subjects.
+for some milliseconds, until the door has refused it. So a name counts only if its bot and its keys
+have the right form: a relay writes them into subjects. It may still be another bot's, whose public
+key is no secret.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class SessionName:
     """A name, taken apart."""
 
     bot: str
-    """``""``: no door admits such a name."""
+    """``""``: the name is nobody's, and no door admits it."""
     key: str
     """The enrolled key (``U…``). ``""``: the login is an errand, which reads one record."""
     certified: Certified | None

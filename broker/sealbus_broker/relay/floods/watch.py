@@ -267,21 +267,31 @@ class FloodWatch:
 
     def _sent(self, listing: Listing) -> Sequence[Sent]:
         """Return the counts of each session."""
-        before_us = self._listed_us
         return [
             Sent(
                 one.place,
                 self._who(one),
-                one.node in before_us and one.began_us > before_us[one.node],
+                self._is_new(one),
                 int(one.told.get("in_msgs", 0)),
                 int(one.told.get("in_bytes", 0)),
             )
             for one in listing.sessions
         ]
 
+    def _is_new(self, session: LiveSession) -> bool:
+        """Whether a session began after the last list, under a name that a door has told.
+
+        Another name may be that of a second CONNECT. So such a session counts from the next list
+        on: by then a door has ended it, if the name was not its own.
+        """
+        if self._admitted.name(*session.place) is None:
+            return False
+        before_us = self._listed_us.get(session.node)
+        return before_us is not None and session.began_us > before_us
+
     def _who(self, session: LiveSession) -> str:
         """Return the name under which a session floods and pauses. ``""``: it is nobody's."""
-        name = self._admitted.name(session.node, session.number)
+        name = self._admitted.name(*session.place)
         if name is not None:
             return name
         # No enrolled key in the name of a session: it is an errand.
