@@ -48,6 +48,7 @@ def test_letters_are_shown(text: str) -> None:
         *"\x00\x07\x1b\n\r\t\x7f\x80\x9b\xa0\xad",
         *"\u200b\u200d\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069",
         *"\u2800\u3000\u3164\uffa0\ufeff\ufe0f",
+        *"\u180b\u180c\u180d\u180f\U00016fe4\U0001d159",
         *"\ud800\ue000\U000e0041\U000e0100\U0010ffff",
     ],
     ids=lambda char: f"U+{ord(char):04X}",

@@ -10,7 +10,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_INVISIBLE: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00016fe4\U0001d159"
+)
 """Letters, marks and symbols that Unicode calls printable and a terminal shows as nothing."""
 
 MAX_MARKS: Final = 3
