@@ -10,6 +10,7 @@ import json
 import pytest
 from nats.aio.msg import Msg
 
+from sealbus.nats.records import KEYRING_READ
 from sealbus.protocol.subjects import consumer_name
 from sealbus_broker.nats.config import kick_subject
 from tests.scene import Scene
@@ -55,7 +56,9 @@ async def test_control_in_one_account_an_ack_deletes_the_stream(streams: Scene) 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("way", ["acknowledge", "next", "pull", "pull nothing", "send", "call"])
+@pytest.mark.parametrize(
+    "way", ["acknowledge", "next", "pull", "pull nothing", "send", "call", "keyring"]
+)
 async def test_no_reply_of_a_bots_choice_reaches_the_bus(
     streams: Scene, target: str, way: str
 ) -> None:
@@ -77,6 +80,7 @@ async def test_no_reply_of_a_bots_choice_reaches_the_bus(
         "pull nothing": (ask, b"garbage"),
         "send": ("send.thief", b"x"),
         "call": ("call.thief", b"x"),
+        "keyring": (KEYRING_READ, b""),
     }[way]
     await thief.nc.publish(subject, body, reply=target)
     await thief.nc.flush()
