@@ -11,7 +11,7 @@ import pytest
 from sealbus.credentials import Credentials
 from sealbus.protocol.envelope import Draft, Header
 from sealbus.protocol.keys import KeyKind, SigningKey
-from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder, found_at
 from sealbus_broker.policy import document
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from tests.cli.command import quickly
@@ -187,9 +187,8 @@ def test_where_the_bus_is_found(
     key = SigningKey.generate(KeyKind.BUS).public
     if before is not None:
         write_bus_file(tmp_path, BusFile("shop", (before,), (key,)))
-    assert BusFolder(tmp_path).found_at("shop", key, host, port) == BusFile(
-        "shop", (after,), (key,)
-    )
+    known = BusFolder(tmp_path).bus_file()
+    assert found_at(known, "shop", key, host, port) == BusFile("shop", (after,), (key,))
 
 
 @pytest.mark.parametrize("before", ["nats://bus.example.com:4222", None])
@@ -197,7 +196,8 @@ def test_a_server_with_certificates_is_found_by_tls(tmp_path: Path, before: str 
     key = SigningKey.generate(KeyKind.BUS).public
     if before is not None:
         write_bus_file(tmp_path, BusFile("shop", (before,), (key,)))
-    found = BusFolder(tmp_path).found_at("shop", key, "127.0.0.1", 4222, tls=True)
+    known = BusFolder(tmp_path).bus_file()
+    found = found_at(known, "shop", key, "127.0.0.1", 4222, tls=True)
     assert found.servers == (
         "tls://127.0.0.1:4222" if before is None else "tls://bus.example.com:4222",
     )

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sealbus_broker.cli.joining import bot
-from sealbus_broker.policy import inviting, replace
+from sealbus_broker.cli.shared.folder import BusFolder, encrypted
+from sealbus_broker.cli.tls.cert_files import Authority
+from sealbus_broker.policy import inviting
+from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.replace import alone
+from sealbus_broker.relay.secrets import BusSecrets
 from tests.cli.command import quickly
-from tests.cli.folders import everything
+from tests.cli.folders import everything, up
+from tests.cli.up_beside_edit import MADE_MS
+from tests.ports import free_port
+from tests.waiting import PATIENCE_S
 
 POLICY = "."
 SECRETS = ".sealbus"
@@ -34,7 +44,7 @@ def test_command_waits_for_another_and_then_says_so(
 ) -> None:
     before = everything(bus)
     with alone(bus / place), monkeypatch.context() as patch:
-        patch.setattr(replace, "ALONE_S", 0.1)
+        patch.setattr("sealbus_broker.policy.replace.ALONE_S", 0.1)
         told = quickly(*command.split(), cwd=bus)
     assert (told.code, "is being edited by another command" in told.err) == (1, True), told.err
     assert everything(bus) == before
@@ -83,3 +93,78 @@ def test_withdrawal_tells_that_an_invitation_is_gone(
         told = quickly("invites", "rm", "greeter", cwd=bus)
     assert (told.code, "was accepted or withdrawn meanwhile" in told.err) == (0, True), told.err
     assert "withdrew" not in told.err
+
+
+# ---- bus.toml -----------------------------------------------------------------------------------
+
+
+def test_certs_init_keeps_a_change_of_bus_toml_meanwhile(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes certificates for some time after it has read the file."""
+    certify = Authority.certify_bus
+
+    def slowly(*arguments: Any, **options: Any) -> list[Path]:
+        monkeypatch.setattr(Authority, "certify_bus", certify)
+        write_bus_file(bus, replace(BusFolder(bus).bus_file() or _unknown(), made_ms=1000))
+        return certify(*arguments, **options)
+
+    monkeypatch.setattr(Authority, "certify_bus", slowly)
+    assert quickly("certs", "init", cwd=bus).code == 0
+    found = BusFolder(bus).bus_file() or _unknown()
+    assert (found.servers, found.made_ms) == (("tls://bus.example.com:15070",), 1000)
+
+
+def test_rotate_bus_keeps_a_change_of_bus_toml_meanwhile(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the bus after it has read the file."""
+    rewrite = BusSecrets.rewrite
+
+    def slowly(secrets: BusSecrets, path: Path) -> None:
+        write_bus_file(bus, encrypted(BusFolder(bus).bus_file() or _unknown()))
+        rewrite(secrets, path)
+
+    monkeypatch.setattr(BusSecrets, "rewrite", slowly)
+    monkeypatch.setattr("sealbus_broker.cli.keys.bus_keys.CONNECT_S", 0.01)
+    assert quickly("keys", "rotate-bus", cwd=bus).code == 0
+    found = BusFolder(bus).bus_file() or _unknown()
+    assert (found.servers, len(found.links)) == (("tls://bus.example.com:15070",), 1)
+
+
+def test_up_keeps_a_change_of_bus_toml_meanwhile(bus: Path) -> None:
+    """It starts nats-server after it has read the file."""
+    port = free_port()
+    with up(bus, "--port", str(port), module="tests.cli.up_beside_edit"):
+        found = BusFolder(bus).bus_file() or _unknown()
+    assert found.servers == (f"nats://bus.example.com:{port}",)
+    assert found.made_ms == MADE_MS
+
+
+def test_two_changes_of_bus_toml_come_one_after_the_other(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = BusFolder(bus).bus_file() or _unknown()
+    reading, waiting = threading.Event(), threading.Event()
+
+    def slowly(now: BusFile | None) -> BusFile:
+        """Change the file only when the other command waits, or is done."""
+        reading.set()
+        assert waiting.wait(PATIENCE_S)
+        return encrypted(now or known)
+
+    def other() -> None:
+        assert reading.wait(PATIENCE_S)
+        BusFolder(bus).record(lambda now: replace(now or known, made_ms=1000))
+        waiting.set()
+
+    monkeypatch.setattr("sealbus_broker.policy.replace.time.sleep", lambda _: waiting.set())
+    second = threading.Thread(target=other)
+    second.start()
+    BusFolder(bus).record(slowly)
+    second.join(PATIENCE_S)
+    assert BusFolder(bus).bus_file() == replace(encrypted(known), made_ms=1000)
+
+
+def _unknown() -> BusFile:
+    raise AssertionError("there is no bus.toml")

@@ -133,7 +133,8 @@ async def test_folder_with_a_problem_is_saved_all_the_same(
 ) -> None:
     """Relays go on with the last good policy, and so do the backups."""
     shop, saved = empty_shop, tmp_path / "saved"
-    shop.bus.record(BusFile("shop", (shop.url,), shop.secrets.publics))
+    facts = BusFile("shop", (shop.url,), shop.secrets.publics)
+    shop.bus.record(lambda _: facts)
     await shop.start_relay()
     policy = shop.bus.path / "policy.yaml"
     policy.write_text(policy.read_text() + "\nunknown: 1\n")

@@ -207,6 +207,9 @@ def read_bus_file(root: Path, problems: list[Problem]) -> BusFile | None:
 def write_bus_file(root: Path, bus: BusFile) -> bool:
     """Write ``bus`` into ``bus.toml``. Return whether the file had to be changed.
 
+    A caller that makes ``bus`` of the present content holds
+    :func:`~sealbus_broker.policy.replace.alone` from its reading on.
+
     Raises :class:`InvalidInput` if the existing file cannot be edited, and ``OSError`` if it cannot
     be written.
     """

@@ -89,7 +89,7 @@ def rotate_bus(overlap: int, finish: bool, servers: tuple[str, ...], folder: str
             secrets = _finish(bus, secrets, now_ms)
         elif secrets.next is None:
             secrets = _begin(bus, secrets, policy, now_ms, overlap)
-    bus.record(replace(facts, bus_keys=secrets.publics, links=secrets.links))
+    bus.record(lambda known: replace(known or facts, bus_keys=secrets.publics, links=secrets.links))
     if not secrets.links:
         return
     try:

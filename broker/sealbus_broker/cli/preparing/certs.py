@@ -80,7 +80,7 @@ def init(names: tuple[str, ...], renew: bool, folder: str | None) -> None:
         else:
             _tell(authority.put_ca(file.parent))
     if facts != _facts(bus):
-        bus.record(facts)
+        bus.record(lambda known: encrypted(known or facts))
         click.echo("a bus that runs has no TLS until `sealbus up` is started again", err=True)
 
 

@@ -120,19 +120,21 @@ def _beside(node: ClusterNode, routes_port: int) -> int:
 
 def prepare_cluster(
     bus: BusFolder, secrets: BusSecrets, policy: Policy, options: ClusterOptions
-) -> BusFile:
-    """Write the files of all nodes; return ``bus.toml`` with their addresses.
+) -> None:
+    """Write the files of all nodes, and their addresses into ``bus.toml``.
 
     Raises:
         Unusable: A file cannot be read or written.
     """
     now = datetime.now(UTC)
-    known = bus.bus_file()
     nodes = options.nodes
     servers = tuple(f"{ENCRYPTED}://{node.address}" for node in nodes)
-    if known is None:
-        known = BusFile(policy.bus, servers, (secrets.bus.public,))
-    known = replace(known, servers=servers)
+    fresh = BusFile(policy.bus, servers, (secrets.bus.public,))
+
+    def moved(now: BusFile | None) -> BusFile:
+        return replace(now or fresh, servers=servers)
+
+    known = moved(bus.bus_file())
     if known.tls is None:
         authority, written = Authority.open(bus, known, now)
         there = () if options.site is None else (options.site.host,)
@@ -156,7 +158,7 @@ def prepare_cluster(
         bus.talk.note(locked)
     _say_where(bus, nodes, options)
     tell_replicas(bus, policy, len(nodes))
-    return known
+    bus.record(moved)
 
 
 def _config(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from sealbus.nats.addresses import is_encrypted
 from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, server_option
 from sealbus_broker.cli.shared.errors import Unusable
 from sealbus_broker.cli.shared.files import reading
-from sealbus_broker.cli.shared.folder import BusFolder, encrypted
+from sealbus_broker.cli.shared.folder import BusFolder, encrypted, found_at
 from sealbus_broker.cli.shared.options import DIGITS, WholeNumber, sync_interval
 from sealbus_broker.cli.tls.embedded_tls import (
     any_client_option,
@@ -211,15 +212,15 @@ def prepare(
         options = ClusterOptions(
             all_nodes, routes_port, node_dir, store, sync, monitor_port, any_client, site
         )
-        bus.record(prepare_cluster(bus, secrets, policy, options))
+        prepare_cluster(bus, secrets, policy, options)
         click.echo(secrets.bus.public.text)
         return
-    known = bus.bus_file() or bus.found_at(policy.bus, secrets.bus.public, host, port)
-    known = encrypted(known) if has_tls else known
+    first = found_at(None, policy.bus, secrets.bus.public, host, port)
+    moved = partial(_moved, first=first, servers=servers, tls=has_tls)
+    # The second site finds the bus there too.
+    known = moved(bus.bus_file())
     if tls_names:
         _certify(bus, known, tls_names)
-    # The second site finds the bus there too.
-    known = replace(known, servers=servers or known.servers)
     if site is not None:
         site.certify(known)
     tls = _server_tls(bus, tls_dir, copy=copy_tls)
@@ -247,8 +248,17 @@ def prepare(
         if is_loopback(host) and not is_loopback(site.host):
             what = f"the door listens on {readable(host, 80)}, which {site.host} cannot reach"
             bus.talk.note(f"{what}; name another address with --listen")
-    bus.record(known)
+    bus.record(moved)
     click.echo(secrets.bus.public.text)
+
+
+def _moved(
+    known: BusFile | None, *, first: BusFile, servers: tuple[str, ...], tls: bool
+) -> BusFile:
+    """``bus.toml`` with ``servers``, if given. ``first``: its content where there is no file."""
+    found = known or first
+    found = encrypted(found) if tls else found
+    return replace(found, servers=servers or found.servers)
 
 
 def _site(

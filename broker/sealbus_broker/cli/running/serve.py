@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from sealbus.errors import InvalidInput
+from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
@@ -22,7 +23,7 @@ from sealbus_broker.cli.running.relay_name import OwnName
 from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.cli.running.workers import MOST_WORKERS, WorkerProcesses
 from sealbus_broker.cli.shared.bus_options import dir_option, new_keys_option, server_option
-from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder, found_at
 from sealbus_broker.cli.shared.options import WholeNumber, sync_interval
 from sealbus_broker.cli.tls.embedded_tls import (
     any_client_option,
@@ -37,6 +38,7 @@ from sealbus_broker.gate.policy import Limits, Policy
 from sealbus_broker.logger import get_logger
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.streams import file_bytes
+from sealbus_broker.policy.bus_file import BusFile
 from sealbus_broker.relay.background import tell
 from sealbus_broker.relay.problems import FULL_AT, BusProblem, Level
 from sealbus_broker.relay.relay import Relay
@@ -150,13 +152,13 @@ def up(
             sync_interval=sync,
             tls=None if tls is None else server_tls(tls, asks_clients=not any_client),
         )
+        moved = partial(_moved, name=policy.bus, key=secrets.bus.public, config=config, nodes=count)
         # Before the start: a folder with a problem then has no server.
-        found = bus.found_at(policy.bus, secrets.bus.public, host, port, tls=tls is not None)
+        found = moved(bus.bus_file())
         server: NatsServer | LocalCluster
         if count == 1:
             server = NatsServer(config, Path(os.path.realpath(bus.state)))
         else:
-            found = addresses(found, host, config.port, count, tls=tls is not None)
             server = make_servers(bus, secrets, config, found)
         work: Relay | WorkerProcesses
         if workers > 1:
@@ -185,7 +187,7 @@ def up(
                 await until_stopped(stopping, server.start())
             except StoppedEarly:
                 return
-            bus.record(found)
+            bus.record(moved)
             _say_started(bus, server)
             if count > 1:
                 tell_replicas(bus, policy, count)
@@ -200,6 +202,17 @@ def up(
         return serve
 
     return run_until_signal(begin)
+
+
+def _moved(
+    known: BusFile | None, *, name: str, key: PublicKey, config: NatsConfig, nodes: int
+) -> BusFile:
+    """``bus.toml`` with the addresses of servers that listen as ``config`` says."""
+    has_tls = config.tls is not None
+    found = found_at(known, name, key, config.host, config.port, tls=has_tls)
+    if nodes == 1:
+        return found
+    return addresses(found, config.host, config.port, nodes, tls=has_tls)
 
 
 def _names(name: str, workers: int) -> list[str]:

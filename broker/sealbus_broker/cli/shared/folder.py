@@ -8,6 +8,7 @@ disagree with it, the command says so at once.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,7 @@ from sealbus_broker.policy.bus_file import (
     write_bus_file,
 )
 from sealbus_broker.policy.problems import Problem, nearest
+from sealbus_broker.policy.replace import alone
 from sealbus_broker.relay.secrets import BusSecrets
 
 if TYPE_CHECKING:
@@ -228,7 +230,8 @@ class BusFolder:
         self.talk.say(f"made the bus's own keys: {path} (keep it secret, keep a copy)")
         if known is not None:
             made_ms = int(time.time()) * 1000
-            self.record(replace(known, bus_keys=(secrets.bus.public,), made_ms=made_ms, links=()))
+            own = (secrets.bus.public,)
+            self.record(lambda now: replace(now or known, bus_keys=own, made_ms=made_ms, links=()))
         return secrets
 
     def check_before_keys(self) -> None:
@@ -258,52 +261,30 @@ class BusFolder:
             hint=f"copy {path.name} from the machine where the bus runs{other}",
         )
 
-    def record(self, bus: BusFile) -> None:
-        """Write ``bus.toml``, say so, and name the credentials in this folder that no longer fit.
+    def record(self, change: Callable[[BusFile | None], BusFile]) -> None:
+        """Change ``bus.toml``, say so, and name the credentials in this folder that no longer fit.
 
-        A file that cannot be written, as in a container, is no error: its content is printed
-        instead.
+        ``change`` gets the present content, and not what the command has read at its beginning.
+        Another command may have changed the file since. A file that cannot be written, as in a
+        container, is no error: its content is printed instead.
         """
         path = self.path / FILE
+        bus = None
         try:
-            if write_bus_file(self.path, bus):
-                self.talk.say(f"wrote {path}: the bus {bus.name} at {', '.join(bus.servers)}")
+            with alone(self.path):
+                bus = change(self.bus_file())
+                if write_bus_file(self.path, bus):
+                    self.talk.say(f"wrote {path}: the bus {bus.name} at {', '.join(bus.servers)}")
         except OSError as error:
+            bus = bus or change(self.bus_file())
             told = bus.text().split("\n", maxsplit=1)[1].rstrip()
             self.talk.note(
                 f"{path} cannot be written: {error.strerror}. Its content should be:\n{told}"
             )
-        except InvalidInput as error:
+        except (InvalidInput, Unusable) as error:
             self.talk.note(f"{path}: {error.what}; {error.hint}")
-        for one in self.strangers(bus):
+        for one in [] if bus is None else self.strangers(bus):
             self.talk.note(str(one))
-
-    def found_at(
-        self,
-        name: str,
-        bus_key: PublicKey,
-        host: str | None,
-        port: int | None,
-        *,
-        tls: bool = False,
-    ) -> BusFile:
-        """``bus.toml`` for a server that listens on ``host`` and ``port``.
-
-        ``None`` stands for the present value. With ``tls``, the addresses become ``tls://``.
-        """
-        known = self.bus_file()
-        if known is None:
-            scheme = ENCRYPTED if tls else PLAIN
-            return BusFile(name, (_url(scheme, host or "127.0.0.1", port or PORT),), (bus_key,))
-        if tls:
-            known = encrypted(known)
-        first = urlsplit(known.servers[0])
-        was_host, was_port = address(known.servers[0])
-        local = was_host in ("127.0.0.1", "::1")
-        now_host = host if host and host not in _ANY_ADDRESS and local else was_host
-        if (now_host, port or was_port) == (was_host, was_port):
-            return known
-        return replace(known, servers=(_url(first.scheme, now_host, port or was_port),))
 
     def port(self, given: int | None) -> int:
         """The port of a server of this bus: ``given``, or that of ``bus.toml``."""
@@ -423,6 +404,39 @@ class BusFolder:
         except OSError:
             return None
         return nearest(bot, known) if bot not in known else None
+
+
+def found_at(
+    known: BusFile | None,
+    name: str,
+    bus_key: PublicKey,
+    host: str | None,
+    port: int | None,
+    *,
+    tls: bool = False,
+) -> BusFile:
+    """``bus.toml`` for a server that listens on ``host`` and ``port``.
+
+    Args:
+        known: The present content. ``None``: there is no file.
+        name: The name of the bus, for a new file.
+        bus_key: The key of the bus, for a new file.
+        host: The address of the server. ``None``: the present one.
+        port: Its port. ``None``: the present one.
+        tls: Whether the addresses become ``tls://``.
+    """
+    if known is None:
+        scheme = ENCRYPTED if tls else PLAIN
+        return BusFile(name, (_url(scheme, host or "127.0.0.1", port or PORT),), (bus_key,))
+    if tls:
+        known = encrypted(known)
+    first = urlsplit(known.servers[0])
+    was_host, was_port = address(known.servers[0])
+    local = was_host in ("127.0.0.1", "::1")
+    now_host = host if host and host not in _ANY_ADDRESS and local else was_host
+    if (now_host, port or was_port) == (was_host, was_port):
+        return known
+    return replace(known, servers=(_url(first.scheme, now_host, port or was_port),))
 
 
 def encrypted(bus: BusFile) -> BusFile:
