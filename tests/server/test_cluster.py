@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,12 @@ class Folder:
                 assert (await store(nc, number)).get("duplicate"), "the ledger came along"
             assert (await store(nc, STORED))["seq"] == STORED + 1
 
-    def cluster(self) -> LocalCluster:
+    def cluster(self, nodes: int = 3) -> LocalCluster:
         facts = self.bus.bus_file()
         assert facts is not None
-        facts = addresses(facts, "127.0.0.1", self.config.port, 3, tls=False)
+        more = [f"nats://127.0.0.1:{free_port()}" for _ in range(len(facts.servers), nodes)]
+        facts = replace(facts, servers=(*facts.servers, *more))
+        facts = addresses(facts, "127.0.0.1", self.config.port, nodes, tls=False)
         return make_servers(self.bus, self.secrets, self.config, facts)
 
 
@@ -307,10 +310,47 @@ def test_missing_folder_of_the_first_node_is_counted(tmp_path: Path) -> None:
     assert how_many(bus, None) == 3
 
 
+async def test_growth_empties_nodes_of_a_larger_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They know another cluster of the same name, and a start would bring them into this one."""
+    folder = Folder(tmp_path)
+    await folder.fill()
+    stores = [folder.bus.state / f"nodes/node-{number}/jetstream" for number in (4, 5)]
+    with monkeypatch.context() as hurried:
+        hurried.setattr(cluster_module, "ADOPT_S", 0.0)
+        with pytest.raises(ServerFailed, match="did not take the streams over within 0 s"):
+            await folder.cluster(5).start()
+    assert all(store.exists() for store in stores)
+    nodes = folder.cluster(3)
+    await nodes.start()
+    await nodes.stop()
+    assert not any(store.exists() for store in stores)
+    assert how_many(folder.bus, None) == 3
+
+
+def test_folders_of_a_larger_attempt_are_not_counted(tmp_path: Path) -> None:
+    """Three nodes have the streams. A start of five has failed before the new ones had a store."""
+    bus = Folder(tmp_path).bus
+    with_nodes(bus, 1, 2, 3, of=5)
+    assert [how_many(bus, given) for given in (None, 3, 5)] == [3, 3, 5]
+    with pytest.raises(InvalidInput, match="this folder has 3 nodes"):
+        how_many(bus, 1)
+
+
+def test_node_with_a_store_is_counted(tmp_path: Path) -> None:
+    """A start of five has failed later. The others may know the new node."""
+    bus = Folder(tmp_path).bus
+    with_nodes(bus, 1, 2, 3, 5, of=5)
+    assert how_many(bus, None) == 5
+    with pytest.raises(InvalidInput, match="this folder has 5 nodes"):
+        how_many(bus, 3)
+
+
 @pytest.mark.parametrize("there", [1, 2, 4])
 def test_number_of_folders_that_no_cluster_has_is_refused(tmp_path: Path, there: int) -> None:
     bus = Folder(tmp_path).bus
-    nodes = with_nodes(bus, 1, of=there)
+    nodes = with_nodes(bus, *{1, there}, of=there)
     with pytest.raises(InvalidInput) as told:
         how_many(bus, None)
     assert str(told.value) == f"the last node in {nodes} is node-{there}; expected 3 or 5 nodes"

@@ -94,6 +94,9 @@ class Growth:
     """The name of the first node."""
     mark: Path
     """The file that is there while the growth is under way, in the folder of the nodes."""
+    left: Sequence[NatsServer] = ()
+    """The nodes that only an unfinished growth to more nodes had. They are emptied as well: a later
+    start would bring their old knowledge of the cluster into this one."""
 
 
 def check_streams_are_in_one_place(single: Path, stores: Iterable[Path], mark: Path) -> None:
@@ -303,13 +306,14 @@ async def _grow(growth: Growth, login: Login) -> None:
             hint=f"to let it grow from {single.store.name}, move {KEPT} away; to go on with the"
             f" nodes, move {single.store.name} away",
         )
-    check_streams_are_in_one_place(single.store, [node.store for node in growth.nodes], growth.mark)
+    emptied = (*growth.nodes, *growth.left)
+    check_streams_are_in_one_place(single.store, [node.store for node in emptied], growth.mark)
     log.info("cluster.grows", text="the streams of the single nats-server go to the cluster")
     async with _running([single]), login(single) as nc:
         described = await describe(nc)
     _set_mark(growth.mark)
     async with contextlib.AsyncExitStack() as kept_free:
-        for node in growth.nodes:
+        for node in emptied:
             # Of an attempt that was not finished. No relay has stored anything there.
             await kept_free.enter_async_context(node.emptied())
         await _copy(single.store, first.store)

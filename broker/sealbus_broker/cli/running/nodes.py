@@ -95,17 +95,26 @@ def _nodes_there(bus: BusFolder) -> int:
     """The number of nodes that have the streams, or 0 where none has them.
 
     The highest number of a folder counts. A node that was lost may have an empty store, or no
-    folder.
+    folder. A start with more nodes that failed has left folders as well. ``bus.toml`` names only
+    nodes of a start that worked, so a folder counts if it has a store or its node is named.
     """
-    # `sealbus prepare --cluster` names its nodes after hosts and ports, which have more digits.
-    folders = sorted((bus.state / "nodes").glob("node-[1-9]"))
-    stores = [store for one in folders if (store := one / "jetstream").exists()]
+    numbers = _numbers_there(bus)
+    with_store = [one for one in numbers if _store(bus, one).exists()]
     single = _single_store(bus)
-    check_streams_are_in_one_place(single, stores, _mark(bus))
+    check_streams_are_in_one_place(single, [_store(bus, one) for one in with_store], _mark(bus))
     # A growth that was not finished has left copies, and the streams are still in the one store.
-    if not stores or single.exists():
+    if not with_store or single.exists():
         return 0
-    return int(folders[-1].name.removeprefix("node-"))
+    known = bus.bus_file()
+    named = 0 if known is None else len(known.servers)
+    return max(one for one in numbers if one <= named or one in with_store)
+
+
+def _numbers_there(bus: BusFolder) -> list[int]:
+    """The numbers of the nodes that have a folder."""
+    # `sealbus prepare --cluster` names its nodes after hosts and ports, which have more digits.
+    folders = (bus.state / "nodes").glob("node-[1-9]")
+    return sorted(int(one.name.removeprefix("node-")) for one in folders)
 
 
 def _mark(bus: BusFolder) -> Path:
@@ -127,7 +136,7 @@ def make_servers(
     ports = [urlsplit(one).port or 0 for one in facts.servers]
     made = _certified(bus, facts.name, ports)
     usual = [_node_config(bus, facts.name, config, one, made) for one in made]
-    servers = [NatsServer(one, _folder(bus, at)) for at, one in enumerate(usual)]
+    servers = [NatsServer(one, _folder(bus, number)) for number, one in enumerate(usual, start=1)]
 
     @contextlib.asynccontextmanager
     async def login(server: NatsServer) -> AsyncIterator[Client]:
@@ -142,14 +151,19 @@ def make_servers(
         return LocalCluster(servers, login)
     # Where no bot looks for them: it could store a message that is then thrown away.
     hidden = [
-        NatsServer(replace(one, host=_HERE, port=_free_port()), _folder(bus, at))
-        for at, one in enumerate(usual)
+        NatsServer(replace(one, host=_HERE, port=_free_port()), _folder(bus, number))
+        for number, one in enumerate(usual, start=1)
+    ]
+    left = [
+        NatsServer(replace(config, store_dir=_store(bus, number)), _folder(bus, number))
+        for number in _numbers_there(bus)
+        if number > len(made)
     ]
     single = NatsServer(
         replace(config, host=_HERE, port=_free_port()), Path(os.path.realpath(bus.state))
     )
 
-    return LocalCluster(servers, login, Growth(single, hidden, made[0].name, _mark(bus)))
+    return LocalCluster(servers, login, Growth(single, hidden, made[0].name, _mark(bus), left))
 
 
 def addresses(known: BusFile, host: str, port: int, nodes: int, *, tls: bool) -> BusFile:
@@ -208,8 +222,12 @@ def _node_config(
     )
 
 
-def _folder(bus: BusFolder, at: int) -> Path:
-    return Path(os.path.realpath(bus.state / "nodes" / f"node-{at + 1}"))
+def _folder(bus: BusFolder, number: int) -> Path:
+    return Path(os.path.realpath(bus.state / "nodes" / f"node-{number}"))
+
+
+def _store(bus: BusFolder, number: int) -> Path:
+    return _folder(bus, number) / "jetstream"
 
 
 def _free_port() -> int:
