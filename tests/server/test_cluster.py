@@ -31,6 +31,7 @@ from sealbus_broker.server.folder import ServerFolder
 from sealbus_broker.server.process import NatsServer
 from tests.asking import answered
 from tests.cli.command import sealbus
+from tests.cli.folders import everything
 from tests.forked import ForkedProgram
 from tests.ports import free_port
 from tests.server import killed_growth
@@ -412,3 +413,42 @@ async def test_killed_growth_can_begin_again(tmp_path: Path, phase: str) -> None
         await folder.assert_all_there(nodes.url)
     finally:
         await nodes.stop()
+
+
+@pytest.mark.parametrize(
+    ("there", "port", "first"), [(1, 65534, 65536), (1, 65535, 65536), (2, 65535, 65537)]
+)
+def test_nodes_without_a_port_are_refused(
+    tmp_path: Path, there: int, port: int, first: int
+) -> None:
+    facts = Folder(tmp_path).bus.bus_file()
+    assert facts is not None
+    facts = replace(facts, servers=facts.servers[:there])
+    with pytest.raises(InvalidInput) as told:
+        addresses(facts, "127.0.0.1", port, 3, tls=False)
+    assert told.value.what == (
+        f"3 nodes from port {port} on need port {first}; expected a first port of at most 65533"
+    )
+    assert told.value.hint is not None
+    assert "--port" in told.value.hint
+
+
+def test_nodes_up_to_the_last_port_are_taken(tmp_path: Path) -> None:
+    facts = Folder(tmp_path).bus.bus_file()
+    assert facts is not None
+    one = replace(facts, servers=("nats://127.0.0.1:65533",))
+    last = "nats://127.0.0.1:65535"
+    assert addresses(one, "127.0.0.1", 65533, 3, tls=False).servers[-1] == last
+    # Nodes that have an address need no further port.
+    assert addresses(facts, "127.0.0.1", 65535, 3, tls=False) == facts
+
+
+def test_port_without_room_for_nodes_makes_no_keys(tmp_path: Path) -> None:
+    bus = Folder(tmp_path).bus
+    bus.secrets_file.unlink()  # as in a clone
+    before = everything(bus.path)
+    given = ("--nodes", "3", "--port", "65534", "--new-keys")
+    ran = sealbus("up", *given, cwd=bus.path)
+    assert ran.code == 2
+    assert "3 nodes from port 65534 on need port 65536" in ran.err
+    assert everything(bus.path) == before

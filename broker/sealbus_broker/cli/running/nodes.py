@@ -48,6 +48,8 @@ _HERE: Final = "127.0.0.1"
 CLUSTERS: Final = tuple(one for one in REPLICAS if one > 1)
 """How many nodes a cluster may have."""
 
+MAX_PORT: Final = 65535
+
 
 def how_many(bus: BusFolder, given: int | None) -> int:
     """Return the number of nodes: ``given``, or as many as the folder has, or one.
@@ -166,18 +168,44 @@ def make_servers(
     return LocalCluster(servers, login, Growth(single, hidden, made[0].name, _mark(bus), left))
 
 
+def check_addresses(bus: BusFolder, host: str, port: int, nodes: int) -> None:
+    """Refuse what :func:`addresses` refuses. The bus needs no keys for that.
+
+    Raises:
+        InvalidInput: A node would have a port that does not exist.
+    """
+    known = bus.bus_file()
+    if known is not None:
+        known = bus.found_at(known.name, known.bus_keys[0], host, port)
+    _check_ports(1 if known is None else len(known.servers), port, nodes)
+
+
 def addresses(known: BusFile, host: str, port: int, nodes: int, *, tls: bool) -> BusFile:
     """Return ``bus.toml`` with the address of each node.
 
     Addresses that are there stay. Each further node has the port after the last one.
+
+    Raises:
+        InvalidInput: A node would have a port that does not exist.
     """
     scheme = ENCRYPTED if tls else PLAIN
     shown = reached_at(host)
     shown = f"[{shown}]" if ":" in shown else shown
     if len(known.servers) >= nodes:
         return replace(known, servers=known.servers[:nodes])
+    _check_ports(len(known.servers), port, nodes)
     more = [f"{scheme}://{shown}:{port + at}" for at in range(len(known.servers), nodes)]
     return replace(known, servers=(*known.servers, *more))
+
+
+def _check_ports(there: int, port: int, nodes: int) -> None:
+    """Check the ports of the nodes that have no address yet. ``there``: how many have one."""
+    if there < nodes and port + nodes - 1 > MAX_PORT:
+        raise InvalidInput(
+            f"{nodes} nodes from port {port} on need port {max(port + there, MAX_PORT + 1)};"
+            f" expected a first port of at most {MAX_PORT - nodes + 1}",
+            hint="choose it with --port, or write the addresses of all nodes into bus.toml",
+        )
 
 
 def tell_replicas(bus: BusFolder, policy: Policy, nodes: int) -> None:

@@ -18,7 +18,13 @@ from sealbus.protocol.keys import PublicKey
 from sealbus.protocol.subjects import check_name
 from sealbus.supervision import Supervisor, end
 from sealbus.waiting import Interrupted, race
-from sealbus_broker.cli.running.nodes import addresses, how_many, make_servers, tell_replicas
+from sealbus_broker.cli.running.nodes import (
+    addresses,
+    check_addresses,
+    how_many,
+    make_servers,
+    tell_replicas,
+)
 from sealbus_broker.cli.running.relay_name import OwnName
 from sealbus_broker.cli.running.serving import IN_THE_LOG, Serve, run_until_signal
 from sealbus_broker.cli.running.workers import MOST_WORKERS, WorkerProcesses
@@ -140,6 +146,7 @@ def up(
             check_address(bus)
         names = _names(name, workers)
         count = how_many(bus, nodes)
+        check_addresses(bus, host, bus.port(port), count)
         bus.check_before_keys()
         secrets = bus.open_secrets(new_keys=new_keys)
         policy, watched = bus.followed(secrets.bus.public)
