@@ -25,6 +25,7 @@ from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.nats.provision import provision
+from sealbus_broker.policy.bus_file import PORT
 from sealbus_broker.server import cluster as cluster_module
 from sealbus_broker.server.cluster import GROWING, KEPT, LocalCluster
 from sealbus_broker.server.folder import ServerFolder
@@ -452,3 +453,12 @@ def test_port_without_room_for_nodes_makes_no_keys(tmp_path: Path) -> None:
     assert ran.code == 2
     assert "3 nodes from port 65534 on need port 65536" in ran.err
     assert everything(bus.path) == before
+
+
+def test_node_whose_address_has_no_port_has_the_usual_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    facts = folder.bus.bus_file()
+    assert facts is not None
+    facts = replace(facts, servers=("nats://127.0.0.1", *facts.servers[1:]))
+    nodes = make_servers(folder.bus, folder.secrets, folder.config, facts)
+    assert nodes.urls == [f"nats://127.0.0.1:{PORT}", *facts.servers[1:]]

@@ -15,7 +15,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 
@@ -25,7 +24,7 @@ from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.gate.policy import REPLICAS, Policy
 from sealbus_broker.nats.config import NatsConfig
-from sealbus_broker.policy.bus_file import BusFile
+from sealbus_broker.policy.bus_file import BusFile, address
 from sealbus_broker.relay.secrets import BusSecrets
 from sealbus_broker.server.cluster import (
     GROWING,
@@ -135,7 +134,7 @@ def make_servers(
         config: As it is for a single server. Its store is the one that may have to grow.
         facts: Has the address of each node.
     """
-    ports = [urlsplit(one).port or 0 for one in facts.servers]
+    ports = [address(one)[1] for one in facts.servers]
     made = _certified(bus, facts.name, ports)
     usual = [_node_config(bus, facts.name, config, one, made) for one in made]
     servers = [NatsServer(one, _folder(bus, number)) for number, one in enumerate(usual, start=1)]
