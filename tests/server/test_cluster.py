@@ -31,11 +31,11 @@ from sealbus_broker.server.cluster import GROWING, KEPT, LocalCluster
 from sealbus_broker.server.folder import ServerFolder
 from sealbus_broker.server.process import NatsServer
 from tests.asking import answered
-from tests.cli.command import sealbus
+from tests.cli.command import sealbus, sealbus_beside
 from tests.cli.folders import everything
 from tests.forked import ForkedProgram
 from tests.ports import free_port
-from tests.server import killed_growth
+from tests.server import killed_growth, late_up
 from tests.waiting import PATIENCE_S, patiently, until
 
 STORED = 10
@@ -180,6 +180,32 @@ async def test_growth_keeps_others_from_the_single_server(
         await nodes.stop()
 
 
+async def test_single_server_does_not_start_beside_new_nodes(tmp_path: Path) -> None:
+    """Another `sealbus up` has let the bus grow since this one has counted the servers."""
+    folder = Folder(tmp_path)
+    folder.config.store_dir.mkdir()
+    ran = await sealbus_beside("up", cwd=folder.bus.path, module=late_up.__name__)
+    assert ran.code == 1
+    assert "this bus has 3 nodes now, and one nats-server was about to start" in ran.err
+    assert not folder.config.store_dir.exists()
+    assert how_many(folder.bus, None) == 3
+
+
+async def test_growth_that_another_has_finished_is_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    await folder.fill()
+    nodes, late = folder.cluster(), folder.cluster()
+    await nodes.start()
+    await nodes.stop()
+    with pytest.raises(ServerFailed) as told:
+        await late.start()
+    gone = f"the store of the single nats-server is not there any more: {folder.config.store_dir}"
+    assert told.value.what == gone
+    assert told.value.hint is not None
+    assert "another `sealbus up`" in told.value.hint
+    assert not folder.config.store_dir.exists()
+
+
 async def test_node_that_runs_loses_nothing(tmp_path: Path) -> None:
     """Somebody else lets the bus grow at the same time."""
     folder = Folder(tmp_path)
@@ -197,6 +223,20 @@ async def test_node_that_runs_loses_nothing(tmp_path: Path) -> None:
         assert there.exists()
     finally:
         other.release()
+
+
+async def test_of_two_clusters_one_gets_all_folders(tmp_path: Path) -> None:
+    """If each had some of them, both would end."""
+    folder = Folder(tmp_path)
+    first = ServerFolder(folder.bus.state / "nodes/node-1")
+    first.take()
+    try:
+        with pytest.raises(ServerFailed, match="node-1 runs already"):
+            await folder.cluster().start()
+    finally:
+        first.release()
+    locks = (folder.bus.state / "nodes").glob("node-*/nats.lock")
+    assert [lock.parent.name for lock in locks] == ["node-1"]
 
 
 @pytest.mark.parametrize("failing", ["a file", "a folder"])

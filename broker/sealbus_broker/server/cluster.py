@@ -26,8 +26,9 @@ Where both names are there, a single server has run after a growth. Then the sta
 nothing is touched.
 
 No relay and no bot can store a message before *grown*. The nodes listen on other ports until then,
-and another `sealbus up` cannot serve the single store, because its folder is locked. So nothing is
-lost that was accepted.
+and another `sealbus up` cannot serve the single store, because its folder is locked. One that has
+found the single store before, and locks its folder after the growth, looks again and ends. So
+nothing is lost that was accepted.
 """
 
 from __future__ import annotations
@@ -173,8 +174,8 @@ class LocalCluster:
         """Start all nodes; before that, let a single server grow into them.
 
         Raises:
-            ServerFailed: A node cannot be started, the streams cannot be taken over, or the bus has
-                grown once before.
+            ServerFailed: A node cannot be started, the streams cannot be taken over, the bus has
+                grown once before, or another `sealbus up` has let it grow meanwhile.
         """
         if self._growth is not None:
             with self._growth.single.held():
@@ -184,6 +185,9 @@ class LocalCluster:
                 "cluster.starts",
                 text=f"{len(self._nodes)} nats-servers start, and elect a leader: some seconds",
             )
+            # In one order: of two `sealbus up`, one gets all folders, and the other none.
+            for node in self._nodes:
+                node.reserve()
             await _together(node.start() for node in self._nodes)
             async with self._login(self._nodes[0]) as nc:
                 await _wait_for_leader(nc)
@@ -298,6 +302,12 @@ async def _grow(growth: Growth, login: Login) -> None:
     began = time.monotonic()
     single, first = growth.single, growth.nodes[0]
     kept = single.store.with_name(KEPT)
+    # The folder was not locked when the growth was prepared.
+    if not single.store.exists():
+        raise ServerFailed(
+            f"the store of the single nats-server is not there any more: {single.store}",
+            hint="another `sealbus up` has let the bus grow meanwhile: start this one again",
+        )
     # The nodes may have messages that the single server never had, and they would be thrown away.
     if kept.exists():
         raise ServerFailed(

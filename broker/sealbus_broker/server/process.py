@@ -176,15 +176,22 @@ class NatsServer:
     ``start()`` from the main thread: Linux ends the child when the *thread* that started it ends.
     """
 
-    def __init__(self, config: NatsConfig, folder: Path) -> None:
+    def __init__(
+        self, config: NatsConfig, folder: Path, check: Callable[[], None] | None = None
+    ) -> None:
         """Prepare, and touch nothing yet.
 
         Args:
             config: The server's configuration. Its name and its log file are replaced.
             folder: The bus's private state folder, for ``nats.conf``, ``nats.log``, ``nats.pid``
                 and ``nats.lock``.
+            check: Called by :meth:`start` when the folder is locked. It raises if the server must
+                not start.
         """
         self._folder = ServerFolder(folder)
+        self._check = check
+        self._is_reserved = False
+        """Whether :meth:`reserve` has locked the folder."""
         self._config = replace(config, log_file=self._folder.log_file)
         if config.cluster is None:
             # A random name tells this server from any other that may answer on the port. A node of
@@ -261,8 +268,11 @@ class NatsServer:
             ServerFailed: It cannot be started, has ended, or listens and does not greet.
         """
         binary = find_binary()
-        self._folder.take()
+        if not self._is_reserved:
+            self._folder.take()
         try:
+            if self._check is not None:
+                self._check()
             await self._folder.end_leftover(binary)
             check_port(self._config.host, self._config.port, self._folder.last_pid())
             await self._spawn(binary)
@@ -271,6 +281,15 @@ class NatsServer:
             # Also where the start was cancelled: the child and the lock must not stay.
             await self.stop()
             raise
+
+    def reserve(self) -> None:
+        """Keep the folder from others before :meth:`start`, until :meth:`stop`.
+
+        Raises:
+            ServerFailed: A server runs in the folder.
+        """
+        self._folder.take()
+        self._is_reserved = True
 
     def held(self) -> AbstractContextManager[None]:
         """Keep the folder from others for the whole body, in which the server may start and stop.

@@ -22,6 +22,7 @@ from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import ENCRYPTED, PLAIN
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.errors import ServerFailed
 from sealbus_broker.gate.policy import REPLICAS, Policy
 from sealbus_broker.nats.config import NatsConfig
 from sealbus_broker.policy.bus_file import BusFile, address
@@ -85,6 +86,22 @@ def how_many(bus: BusFolder, given: int | None) -> int:
             " nats-server that runs without a relay (docs/deploy/cluster.md)",
         )
     return given
+
+
+def check_single(bus: BusFolder, given: int | None) -> None:
+    """Refuse a single server if the bus has grown since :func:`how_many`. Its folder is locked, so
+    no growth is under way.
+
+    Raises:
+        InvalidInput: As :func:`how_many`.
+        ServerFailed: The bus has nodes.
+    """
+    now = how_many(bus, given)
+    if now > 1:
+        raise ServerFailed(
+            f"this bus has {now} nodes now, and one nats-server was about to start",
+            hint="another `sealbus up` has let the bus grow meanwhile: start this one again",
+        )
 
 
 def _single_store(bus: BusFolder) -> Path:

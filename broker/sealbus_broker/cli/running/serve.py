@@ -21,6 +21,7 @@ from sealbus.waiting import Interrupted, race
 from sealbus_broker.cli.running.nodes import (
     addresses,
     check_addresses,
+    check_single,
     how_many,
     make_servers,
     tell_replicas,
@@ -164,7 +165,8 @@ def up(
         found = moved(bus.bus_file())
         server: NatsServer | LocalCluster
         if count == 1:
-            server = NatsServer(config, Path(os.path.realpath(bus.state)))
+            state = Path(os.path.realpath(bus.state))
+            server = NatsServer(config, state, check=partial(check_single, bus, nodes))
         else:
             server = make_servers(bus, secrets, config, found)
         work: Relay | WorkerProcesses
