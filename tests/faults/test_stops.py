@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +24,24 @@ from tests.ports import free_port
 from tests.waiting import PATIENCE_S, until
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+TWO_SIGNALS = """
+import os, signal, sys
+from sealbus_broker.cli.running.serving import run_until_signal
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=int(sys.argv[1])):
+        kill(pid, number)
+
+async def serve(stopping):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stopping.wait()
+
+last = Last()
+sys.exit(run_until_signal(lambda: serve))
+"""
+"""A command that serves until a signal, and gets a second one while its interpreter ends. Then the
+interpreter has taken all handlers of signals away."""
 
 
 @pytest.fixture
@@ -184,6 +204,13 @@ async def test_a_whole_bus_ends_with_its_server(tmp_path: Path, sign: signal.Sig
     up.process.send_signal(sign)
     assert await up.ends() == 0
     await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+def test_second_signal_does_not_change_the_exit_code(sign: signal.Signals) -> None:
+    command = (sys.executable, "-c", TWO_SIGNALS, str(int(sign)))
+    ended = subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 async def test_a_whole_bus_ends_while_its_server_starts(tmp_path: Path) -> None:

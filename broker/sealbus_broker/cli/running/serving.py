@@ -26,7 +26,7 @@ LOOK_S: Final = 2.0
 """The pause before a folder with a problem is read again. Relays that run look as often."""
 
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that stop a command.
+"""Signals that stop a command. Further ones change nothing, up to the end of the process.
 
 A closing terminal sends SIGHUP. Without an orderly stop, the server would remain.
 """
@@ -97,11 +97,18 @@ async def _until_signal(serve: Serve) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_tell_lost)
-    for number in _STOPS:
-        # `nohup` makes a process ignore SIGHUP on purpose.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            on_signal(loop, number, stopping.set)
-    await serve(stopping)
+    # `nohup` makes a process ignore SIGHUP on purpose.
+    heard = [one for one in _STOPS if signal.getsignal(one) is not signal.SIG_IGN]
+    for number in heard:
+        on_signal(loop, number, stopping.set)
+    try:
+        await serve(stopping)
+    finally:
+        # Nothing is left to stop. asyncio's loop and the interpreter take handlers away when they
+        # end. From then on a signal would end the process, with an exit code of its own.
+        for number in heard:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _tell_lost(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
