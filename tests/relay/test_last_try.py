@@ -16,6 +16,7 @@ from unittest.mock import sentinel
 import pytest
 
 from sealbus.own import UNJUDGEABLE
+from sealbus.protocol.streams import HEALTH_PREFIX
 from sealbus_broker.gate.judge import judge
 from sealbus_broker.gate.policy import DeliveryClass
 from sealbus_broker.gate.verdict import Arrival, Judgment
@@ -47,19 +48,44 @@ class Streams(Kept):
         """Whether the ledgers have room. HEALTH and QUARANTINE always have."""
         self.has_room.set()
         self.fails = False
+        """Whether the storing fails after the judging."""
+        self.refused_mark: bytes | None = None
+        """The mark that HEALTH does not take, until :attr:`takes_marks` is set."""
+        self.takes_marks = asyncio.Event()
+        self.has_refused = asyncio.Event()
 
     async def persist(self, attempt: Callable[[], Awaitable[str | None]]) -> None:
-        if self.fails:
+        why = await attempt()
+        while why is not None:
+            await asyncio.sleep(0)
+            why = await attempt()
+        if self.fails and self.mark == b"done":
             raise ZeroDivisionError
-        await self.has_room.wait()
-        await super().persist(attempt)
+
+    async def attempt(
+        self, entries: Sequence[StreamMessage]
+    ) -> tuple[list[Stored | None], str | None]:
+        if self._refuses(entries):
+            return [None] * len(entries), "no leader"
+        if not entries[0].subject.startswith(HEALTH_PREFIX):
+            await self.has_room.wait()
+        return [*await self.store(entries)], None
 
     async def store(self, entries: Sequence[StreamMessage]) -> list[Stored]:
+        if self._refuses(entries):
+            await self.takes_marks.wait()
         # As an answer takes its time.
         await asyncio.sleep(0)
         stored = await super().store(entries)
         await asyncio.sleep(0)
         return stored
+
+    def _refuses(self, entries: Sequence[StreamMessage]) -> bool:
+        is_refused = any(entry.data == self.refused_mark for entry in entries)
+        if is_refused and not self.takes_marks.is_set():
+            self.has_refused.set()
+            return True
+        return False
 
     @property
     def mark(self) -> bytes | None:
@@ -165,6 +191,20 @@ async def test_stuck_suspect_holds_up_no_live_message() -> None:
     assert relay.streams.mark == b"done", "a relay that ends now has done no harm by it"
     relay.ledgers[DeliveryClass.STREAM].set_state(None, 1, NOW)
     await patiently(suspect)
+
+
+@pytest.mark.parametrize("mark", [b"begun", b"done"])
+async def test_mark_that_cannot_be_stored_holds_up_no_other(mark: bytes) -> None:
+    """HEALTH has no leader."""
+    relay = Relay()
+    relay.streams.refused_mark = mark
+    suspect = relay.suspect()
+    await patiently(relay.streams.has_refused.wait())
+    await patiently(asyncio.gather(relay.live(), relay.batch(orders(1))))
+    assert not suspect.done()
+    relay.streams.takes_marks.set()
+    await patiently(suspect)
+    assert relay.streams.mark == b"done"
 
 
 async def test_suspect_is_judged_alone_and_with_its_mark(monkeypatch: pytest.MonkeyPatch) -> None:

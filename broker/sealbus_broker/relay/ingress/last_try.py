@@ -22,7 +22,9 @@ it.
 A message is alone, and marked *begun*, while it is taken apart and judged, and not while it waits
 for NATS. A ledger without a leader, or a full stream, may hold it up for hours. The messages of
 other streams go on meanwhile (ADR 47, ADR 52). Some of them are judged again before they are
-stored. Their first judging has not ended the relay.
+stored. Their first judging has not ended the relay. A mark has one attempt while the message is
+alone. If it fails, as without a leader of HEALTH, the others go on before the next attempt. A relay
+that is killed before *done* could be stored has the message set aside.
 """
 
 from __future__ import annotations
@@ -83,8 +85,8 @@ class Suspect:
 
 
 class Alone:
-    """Lets batches be judged together, or one message alone. Nothing in a block waits for another
-    stream than HEALTH, which has the marks."""
+    """Lets batches be judged together, or one message alone. Nothing in a block waits for a stream,
+    but for one attempt to store a mark in HEALTH."""
 
     def __init__(self) -> None:
         self._under_way = 0
@@ -204,32 +206,47 @@ class LastTry:
             raise
         except Exception:
             # A mistake in Sealbus, also after the judging. It would end each attempt.
-            await self._mark(partition, position, _BEGUN)
+            await self._stream_store.store([_entry(partition, position, _BEGUN)])
             raise
 
     @contextlib.asynccontextmanager
     async def _trying(self, partition: Partition, position: int) -> AsyncIterator[None]:
         """Have a message alone in this block, with the mark *begun*. Afterwards it is *done*,
         unless the block has failed."""
-        async with self._alone.alone():
-            try:
+        begun, done = (_entry(partition, position, what) for what in (_BEGUN, _DONE))
+        async with contextlib.AsyncExitStack() as alone:
+
+            async def begin() -> str | None:
                 # Alone before it is marked: whatever ends the relay from here on is this message.
-                await self._mark(partition, position, _BEGUN)
+                await alone.enter_async_context(self._alone.alone())
+                _, why = await self._stream_store.attempt([begun])
+                if why is not None:
+                    # The others go on until the next attempt. Only the answer may have been lost,
+                    # and no mark may stand meanwhile.
+                    self._send(done)
+                    await alone.aclose()
+                return why
+
+            try:
+                await self._stream_store.persist(begin)
                 yield
-                await self._mark(partition, position, _DONE)
+                _, why = await self._stream_store.attempt([done])
+                await alone.aclose()
+                if why is not None:
+                    await self._stream_store.store([done])
             except asyncio.CancelledError:
                 # The relay ends in order, or only its run of the partition does. There is no time
                 # to wait. Without a connection the mark stays, and the message is set aside.
-                with contextlib.suppress(NatsError):
-                    self._nc.write([pub(mark_subject(partition, position).encode(), _DONE)])
+                self._send(done)
                 raise
 
     async def _was_tried(self, partition: Partition, position: int) -> bool:
         return await last_on(self._nc, HEALTH, mark_subject(partition, position), ASK_S) == _BEGUN
 
-    async def _mark(self, partition: Partition, position: int, what: bytes) -> None:
-        # Without an id: a second mark is not a duplicate of the first, it replaces it.
-        await self._stream_store.store([StreamMessage(mark_subject(partition, position), what, {})])
+    def _send(self, mark: StreamMessage) -> None:
+        """Send a mark, and wait for no answer."""
+        with contextlib.suppress(NatsError):
+            self._nc.write([pub(mark.subject.encode(), mark.data)])
 
     async def _set_aside(self, suspect: Suspect) -> None:
         times = f"delivered {suspect.deliveries} times without a verdict"
@@ -266,6 +283,11 @@ class LastTry:
             deliveries=suspect.deliveries,
             record=where.sequence,
         )
+
+
+def _entry(partition: Partition, position: int, mark: bytes) -> StreamMessage:
+    # Without an id: a second mark is not a duplicate of the first, it replaces it.
+    return StreamMessage(mark_subject(partition, position), mark, {})
 
 
 def mark_subject(partition: Partition, position: int) -> str:
