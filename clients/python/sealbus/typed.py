@@ -116,10 +116,8 @@ def _reader(kind: Any, _: Any) -> Read:  # noqa: C901  # one branch a kind of ty
         return _ClassReader(kind)
     origin = typing.get_origin(kind)
     arguments = typing.get_args(kind)
-    if origin not in (None, kind) and not hasattr(
-        kind, "__args__"
-    ):  # typing.List, without brackets
-        return reader(origin)
+    if origin not in (None, kind) and not hasattr(kind, "__args__"):
+        return reader(origin)  # typing.List, without brackets
     if origin is typing.Annotated:
         return reader(arguments[0])
     if origin is Literal:
