@@ -50,7 +50,16 @@ async def test_a_refusal_ends_the_matter(publisher: Publisher, wire: Wire) -> No
 
 @pytest.mark.usefixtures("retrying")
 @pytest.mark.parametrize(
-    "reason", [Reason.RATE, Reason.ISSUED_IN_FUTURE, Reason.SCHEMA, Reason.NOT_GRANTED]
+    "reason",
+    [
+        Reason.RATE,
+        Reason.ISSUED_IN_FUTURE,
+        Reason.SCHEMA,
+        Reason.NOT_GRANTED,
+        # The policy has the size of a payload, and the number of its values.
+        Reason.SIZE,
+        Reason.PAYLOAD,
+    ],
 )
 async def test_refusal_after_retry_does_not_end_publish(
     publisher: Publisher, wire: Wire, reason: Reason
@@ -67,7 +76,7 @@ async def test_refusal_after_retry_does_not_end_publish(
 
 
 @pytest.mark.usefixtures("retrying")
-@pytest.mark.parametrize("reason", [Reason.PAYLOAD, Reason.NONCE_REUSED])
+@pytest.mark.parametrize("reason", [Reason.ENCODING, Reason.NONCE_REUSED])
 async def test_a_refusal_that_every_attempt_meets_ends_the_matter(
     publisher: Publisher, wire: Wire, reason: Reason
 ) -> None:

@@ -50,19 +50,18 @@ later may avoid them."""
 
 _FINAL: Final = frozenset(
     {
-        Reason.SIZE,
         Reason.ENCODING,
         Reason.BAD_SEAL,
         Reason.WRONG_BUS,
         Reason.WRONG_BOT,
         Reason.WRONG_DELIVERY,
-        Reason.PAYLOAD,
         Reason.REPLAY,
         Reason.NONCE_REUSED,
         Reason.ALREADY_ANSWERED,
     }
 )
-"""Refusals that hold for every attempt: the bytes alone decide, or the ledger does."""
+"""Refusals that hold for every attempt: the bytes alone decide, or the ledger does. A subject keeps
+its delivery class for longer than a nonce lives."""
 
 _CHANGING: Final = frozenset(
     {
@@ -75,10 +74,11 @@ _CHANGING: Final = frozenset(
     }
 )
 """Refusals that depend on when a message is judged. All other reasons depend on the policy, which
-seldom changes. In either case an earlier attempt may have been accepted and its receipt lost. So
-while an attempt is open, only an acceptance or the end of the caller's time ends the message. The
-same holds for a resumed nonce, except for refusals by the policy. It holds for refusals for their
-time too, because they come before the ledger is asked."""
+seldom changes. *Size* and *payload* are among them, by the largest payload of the subject. In
+either case an earlier attempt may have been accepted and its receipt lost. So while an attempt is
+open, only an acceptance or the end of the caller's time ends the message. The same holds for a
+resumed nonce, except for refusals by the policy. It holds for refusals for their time too, because
+they come before the ledger is asked."""
 
 
 _AGAIN: Final = "it may have been accepted: publish again with this nonce to find out"
