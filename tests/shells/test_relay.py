@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from sealbus import Bot, Message
+from sealbus import Bot, Message, supervision
 from sealbus.life import connecting
 from sealbus.protocol.streams import LIVE
 from sealbus_broker.errors import StreamsUnusable
@@ -20,6 +20,7 @@ from sealbus_broker.memory import stream as stream_module
 from sealbus_broker.nats.streams import MAX_SUBSCRIPTIONS, partition_consumer
 from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.relay.partitions import sharing as sharing_module
+from sealbus_broker.relay.partitions.sharing import Sharing
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.relay.store import clocks
 from sealbus_broker.relay.store.ledger import Ledger
@@ -261,6 +262,35 @@ async def test_stop_without_a_server_ends_soon(bus: TestBus) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await bus._running
     bus._server.start()
+
+
+async def test_stop_finishes_while_sharing_waits_to_begin_again(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has failed by a mistake. Nobody else tells the workers to give their partitions back."""
+    assert bus._relay is not None
+    sharing = bus._relay._sharing
+    assert sharing is not None
+    await until(lambda: sharing.holds != [], "it has partitions to give back")
+    pauses = asyncio.Event()
+    say = Sharing._say_beat
+
+    def failing(self: Sharing) -> None:
+        monkeypatch.setattr(Sharing, "_say_beat", say)
+        raise ZeroDivisionError
+
+    async def pause(_: float, *, until: asyncio.Event | None = None) -> None:
+        pauses.set()
+        await bus._stopping.wait()
+
+    monkeypatch.setattr(supervision, "pause", pause)
+    monkeypatch.setattr(Sharing, "_say_beat", failing)
+    await patiently(pauses.wait())
+    with capture_logs() as log:
+        bus._stopping.set()
+        assert bus._running is not None
+        await patiently(bus._running)
+    assert [line for line in log if line["event"] == "relay.unfinished"] == []
 
 
 async def test_refused_message_is_kept_across_a_restart(bus: TestBus) -> None:

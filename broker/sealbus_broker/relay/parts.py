@@ -214,11 +214,18 @@ class RelayParts:
             for partition in range(MOST_PARTITIONS)
         ]
         live = partial(self._live.run, stopping)
-        share = partial(self.sharing.run, stopping)
+        has_shared = asyncio.Event()
+
+        async def share() -> None:
+            await self.sharing.run(stopping)
+            has_shared.set()
+
         return [
             *working,
             keep("live messages", live, until=stopping),
-            keep("sharing with other relays", share, until=stopping),
+            # It alone tells the workers to give their partitions back. So it begins again also
+            # where it has failed before a stop.
+            keep("sharing with other relays", share, until=has_shared),
         ]
 
     def watch(self, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
