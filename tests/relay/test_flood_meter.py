@@ -145,3 +145,21 @@ def test_session_that_loses_its_name_floods_under_the_old_one() -> None:
     meter = FloodMeter()
     floods(meter, 0, sent("a", 0))
     assert floods(meter, 1, sent("", 9000)) == ["a"]
+
+
+def test_name_that_a_door_told_counts_in_place_of_the_first() -> None:
+    """A door has admitted a second CONNECT under another name."""
+    meter = FloodMeter()
+    floods(meter, 0, sent("errands.a", 0))
+    again = replace(sent("a", 9000), is_told=True)
+    assert floods(meter, 1, again) == ["a"]
+    assert meter.bot(again.session) == "a"
+
+
+def test_session_is_ended_under_the_name_that_it_counts_for() -> None:
+    meter = FloodMeter()
+    first = sent("a", 0)
+    floods(meter, 0, first)
+    floods(meter, 1, sent("b", 0))
+    assert meter.bot(first.session) == "a"
+    assert meter.bot(("server", 2)) == ""

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from sealbus.protocol.notice import Ended, open_notice
 from sealbus.protocol.streams import QUARANTINE
 from sealbus.supervision import Supervisor
-from sealbus_broker.door.pauses import FIRST_MS, PAUSES_SUBJECT, Pauses
+from sealbus_broker.door.admitted import encode
+from sealbus_broker.door.pauses import FIRST_MS, PAUSES_SUBJECT, Pauses, errands_of
 from sealbus_broker.nats import connections
 from sealbus_broker.nats.provision import provision
 from sealbus_broker.relay.floods import watch as flood_watch
@@ -226,6 +227,27 @@ async def test_flood_that_goes_on_in_a_session_of_before_is_cut_off(
         return client.is_closed
 
     await until(is_ended, "its session ends")
+    assert list(watch.watch._pauses._bots) == ["order"]
+
+
+async def test_flood_after_a_second_login_in_a_connection_is_ended(
+    stage: Stage, watch: Watch
+) -> None:
+    """A client may log in by a token alone first, and then as the bot, by a second CONNECT.
+
+    The flood counted for the first name. The pause of that ended no session under the second one.
+    """
+    client = await stage.bot("order")
+    assert client.client_id is not None
+    place = stage.relay.server_id, client.client_id
+    heard = watch.watch._admitted
+    await until(lambda: heard.name(*place) == "order", "the door has told of the login")
+    heard.take(encode(*place, errands_of("order")))
+    watch.watch._sweep_until = time.monotonic() + 10 * PATIENCE_S
+    await until(lambda: place in watch.watch._meter._sent, "it has looked at the errand")
+    heard.take(encode(*place, "order"))
+    await flood(client)
+    await until(lambda: client.is_closed, "its session ends")
     assert list(watch.watch._pauses._bots) == ["order"]
 
 

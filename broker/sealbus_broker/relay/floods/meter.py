@@ -41,6 +41,9 @@ class Sent:
     sent them at any time."""
     messages: int
     bytes: int
+    is_told: bool = False
+    """Whether a door has told the name of its login. Otherwise nats-server has, which knows no
+    better than the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ class FloodMeter:
             before = self._sent.get(one.session)
             # nats-server tells the name in a second CONNECT at once, and asks the door after that.
             # So a bot that floods could take the name of another for a moment.
-            bot = (before.bot if before else "") or one.bot
+            first = before.bot if before and not one.is_told else ""
+            bot = first or one.bot
             told[one.session] = replace(one, bot=bot)
             if not bot or (before is None and not one.is_new):
                 continue
@@ -99,6 +103,11 @@ class FloodMeter:
                 levels[bot] = level, byte_level
         self._levels = levels
         return floods
+
+    def bot(self, session: tuple[str, int]) -> str:
+        """Return the bot for which a session of the last look counts. ``""``: for nobody."""
+        sent = self._sent.get(session)
+        return "" if sent is None else sent.bot
 
 
 class WorthlessMeter:

@@ -260,7 +260,13 @@ class FloodWatch:
     def _sweep(self, nc: HardenedClient, listing: Listing) -> None:
         """End the sessions of all bots that pause, and have their backlog forgotten."""
         lasting = self._pauses.lasting(self._now_ms())
-        nc.write(tell(kick_subject, [one for one in listing.sessions if self._who(one) in lasting]))
+        # Also by the name that its messages count for, which may be another one.
+        ended = [
+            one
+            for one in listing.sessions
+            if self._who(one) in lasting or self._meter.bot(one.place) in lasting
+        ]
+        nc.write(tell(kick_subject, ended))
         # Not before: the flood goes on until then, and would fill the next connection as well.
         for name in lasting:
             self._forget_backlog(name)
@@ -274,6 +280,7 @@ class FloodWatch:
                 self._is_new(one),
                 int(one.told.get("in_msgs", 0)),
                 int(one.told.get("in_bytes", 0)),
+                is_told=self._admitted.name(*one.place) is not None,
             )
             for one in listing.sessions
         ]
