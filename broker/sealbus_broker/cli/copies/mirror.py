@@ -10,7 +10,7 @@ from sealbus.errors import ConnectionFailed
 from sealbus.nats.addresses import check_servers
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
-from sealbus_broker.cli.shared.errors import AnsweredNo
+from sealbus_broker.cli.shared.errors import AnsweredNo, BusSilent
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
@@ -86,7 +86,7 @@ def show(second: str, folder: str | None, servers: tuple[str, ...], as_json: boo
             try:
                 async with as_relay(here, secrets, name, CONNECT_S, tls) as first_nc:
                     differs = await has_another_history(first_nc, second_nc)
-            except ConnectionFailed as error:
+            except (ConnectionFailed, BusSilent) as error:
                 bus.talk.note(f"the mirror was not compared with the first site: {error.what}")
                 return found
             return replace(found, problem=ANOTHER_HISTORY) if differs else found

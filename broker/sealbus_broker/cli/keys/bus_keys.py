@@ -23,7 +23,7 @@ from sealbus_broker.cli.keys.files import the_bus
 from sealbus_broker.cli.keys.times import LONGEST_DAYS, OVERLAP, read_duration
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
-from sealbus_broker.cli.shared.errors import Unusable
+from sealbus_broker.cli.shared.errors import BusSilent, Unusable
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.operator import table
 from sealbus_broker.cli.shared.signals import CONNECT_S, Stop, run
@@ -80,7 +80,8 @@ def rotate_bus(overlap: int, finish: bool, servers: tuple[str, ...], folder: str
     now_ms = clock_ms()
     if not finish and secrets.next is None:
         with contextlib.suppress(ConnectionFailed):
-            # Before anything is made: a second rotation elsewhere would contradict the first.
+            # Before anything is made: a second rotation elsewhere would contradict the first. A
+            # bus that runs and is silent may have one, so BusSilent ends the command.
             _agree(bus, secrets, policy, servers)
     with alone(bus.state):
         # Read again: another command may have written the file meanwhile.
@@ -94,7 +95,7 @@ def rotate_bus(overlap: int, finish: bool, servers: tuple[str, ...], folder: str
         return
     try:
         _agree(bus, secrets, policy, servers)
-    except ConnectionFailed as error:
+    except (ConnectionFailed, BusSilent) as error:
         bus.talk.note(
             f"bots do not learn the new key yet: {error.what}; a relay tells them when it runs"
         )
@@ -149,7 +150,8 @@ def _agree(bus: BusFolder, secrets: BusSecrets, policy: Policy, servers: tuple[s
     """Have the list for bots stored, and see that it is that of this folder.
 
     Raises:
-        ConnectionFailed: The bus does not answer.
+        ConnectionFailed: The bus is down.
+        BusSilent: It runs, and does not answer.
         Unusable: Another machine has rotated the bus key, or a list contradicts this one.
     """
     keys = RelayKeys(secrets, InForce(policy, time.monotonic), now_ms=clock_ms)

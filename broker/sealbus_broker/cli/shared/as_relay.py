@@ -9,10 +9,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 
 from sealbus.errors import ConnectionFailed
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.tls_files import TlsFiles
+from sealbus_broker.cli.shared.errors import BusSilent
 from sealbus_broker.cli.shared.signals import waiting_is_told
 from sealbus_broker.logger import structlog
 from sealbus_broker.nats.connection import connect, disconnect
@@ -46,6 +48,7 @@ async def as_relay(
 
     Raises:
         ConnectionFailed: No server could be reached in time. The error names each cause.
+        BusSilent: The block has ended with an error of nats-py, or with a ``TimeoutError``.
     """
     failures: list[ConnectionFailed] = []
 
@@ -67,6 +70,8 @@ async def as_relay(
             raise _not_reached(servers, failures, within_s) from None
         try:
             yield nc
+        except (NatsError, TimeoutError) as error:
+            raise _silent(error) from None
         finally:
             await disconnect(nc)
 
@@ -97,3 +102,16 @@ def _not_reached(
         what = f"no session at {', '.join(servers)} within {within_s:g} s"
     hint = failures[0].hint if failures else None
     return ConnectionFailed(what, hint=hint or "is nats-server running there?")
+
+
+def _silent(error: Exception) -> BusSilent:
+    """The error of a command that was connected. It names no server: some commands have two."""
+    if isinstance(error, NoRespondersError):
+        return BusSilent(
+            "nats-server is there, and its JetStream is not",
+            hint="start it with the configuration of `sealbus up` or `sealbus prepare`",
+        )
+    return BusSilent(
+        f"the bus does not answer: {str(error) or 'no answer in time'}",
+        hint="look into nats-server's log; if it has just started, try again",
+    )

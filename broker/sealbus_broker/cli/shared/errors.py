@@ -4,6 +4,7 @@
 
     SealbusError             1   but 2 for InvalidInput; and 3 for Refused, RequestFailed,
     │                            SubscriptionDenied and InvitationRefused
+    ├── BusSilent            1   the bus has taken a login, and does not answer
     ├── Unusable             1   the folder, or a file in it, is not usable
     ├── InputFailed          1   a file or stream cannot be read
     ├── OutputFailed         1   data cannot be written
@@ -41,6 +42,14 @@ EXIT_CODES: Final[Mapping[str, str]] = {
 A command that listens without an end of its own, or serves a bus, has no work that a signal could
 cut short: it gives 0.
 """
+
+
+class BusSilent(SealbusError):
+    """The bus has taken the login of a command, and does not answer.
+
+    It is no :class:`~sealbus.ConnectionFailed`. A command may do its work without a bus that is
+    down. A bus that runs may know more than the command does.
+    """
 
 
 class Unusable(SealbusError):

@@ -22,6 +22,7 @@ from sealbus.nats.tls_files import TlsFiles
 from sealbus.protocol.subjects import check_name
 from sealbus_broker.cli.shared.as_relay import as_relay
 from sealbus_broker.cli.shared.bus_options import dir_option, server_option
+from sealbus_broker.cli.shared.errors import BusSilent
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.signals import Stop, run
 from sealbus_broker.escape import json_line, readable
@@ -150,7 +151,7 @@ async def _ping(
     try:
         async with as_relay(servers, secrets, "sealbus ping", ASK_S, tls, is_check=True) as nc:
             await _ask(nc, secrets, relay, found)
-    except ConnectionFailed as error:
+    except (ConnectionFailed, BusSilent) as error:
         about = "disk" if STORES_NOTHING in error.what else "nats"
         found.problems.append(BusProblem(Level.RED, about, error.what, str(error.hint)))
     found.judge()

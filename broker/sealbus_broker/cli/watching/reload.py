@@ -123,6 +123,7 @@ class ReloadWait:
 
         Raises:
             ConnectionFailed: No relay answers, or not all obey in time. The change is made.
+            BusSilent: The connection is lost. The change is made.
             AnsweredNo: A relay cannot use the folder.
         """
         began = time.monotonic()
