@@ -316,6 +316,15 @@ def test_policy_with_another_once_gives_a_message_another_id() -> None:
     assert verdict(shipped) == (None, f"order.{nonce('placed').hex()}.0>orders.shipped")
 
 
+def test_nonce_may_name_the_consequences_of_two_causes() -> None:
+    """Only a bot that uses its nonce twice is concerned (docs/threats.md)."""
+    for name in ("placed", "second"):
+        born = nonce(name)
+        shipped = shipment(parent=parent(envelope(nonce=born), nonce=born, carry=True))
+        own = f"order.{born.hex()}.0>orders.shipped"
+        assert verdict(Step(shipped, session="shipping")) == (None, own)
+
+
 def test_no_policy_lets_a_seal_through_that_does_not_hold() -> None:
     assert verdict(Step(flip(envelope(), -40), redelivered=True)) == (Reason.BAD_SEAL, None)
     assert verdict(Step(flip(envelope(bot="stranger"), -40), redelivered=True)) == (

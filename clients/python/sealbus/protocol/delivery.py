@@ -49,8 +49,9 @@ class Message:
 
     @property
     def id(self) -> str:
-        """The message's name on this bus: ``<bot>.<nonce in hex>.<index>``. No other message has
-        it, and the message has it at each attempt."""
+        """The message's name on this bus: ``<bot>.<nonce in hex>.<index>``. The message has it at
+        each attempt. No other message has it, unless its own bot uses a nonce twice
+        (``docs/threats.md``)."""
         return f"{self.bot}.{self.nonce.hex()}.{self.index}"
 
     def as_(self, kind: type[T]) -> T:
