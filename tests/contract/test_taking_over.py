@@ -59,7 +59,7 @@ async def test_messages_in_hand_come_in_their_order(wide: Ground) -> None:
     for one in (first, third):
         await gone.settle(one, ACK)
     await gone.inbox.client.close()
-    await take_over(wide.relay, FIRST)
+    await take_over(wide.relay, FIRST, lambda: True)
     heir = await wide.puller("INGRESS", CONSUMER)
     heir.ask(3, group=PRIORITY_GROUP)
     assert [one.data for one in await heir.inbox.take(3)] == [b"2", b"4", b"5"]
@@ -68,7 +68,7 @@ async def test_messages_in_hand_come_in_their_order(wide: Ground) -> None:
 async def test_refused_call_is_told(wide: Ground) -> None:
     await wide.done(f"CONSUMER.DELETE.INGRESS.{CONSUMER}")
     with capture_logs() as lines:
-        await take_over(wide.relay, FIRST)
+        await take_over(wide.relay, FIRST, lambda: True)
     refused = [line for line in lines if line["event"] == "partition.call-refused"]
     assert [line["call"] for line in refused] == ["INFO", "INFO", "UNPIN", "INFO", "PAUSE"]
     assert refused[0]["because"] == "consumer not found"
@@ -79,7 +79,7 @@ async def test_partition_without_messages_is_taken_over(wide: Ground) -> None:
     gone.ask(4, group=PRIORITY_GROUP)
     await gone.inbox.client.flush()
     await gone.inbox.client.close()
-    await take_over(wide.relay, FIRST)
+    await take_over(wide.relay, FIRST, lambda: True)
     heir = await wide.puller("INGRESS", CONSUMER)
     heir.ask(1, group=PRIORITY_GROUP)
     await wide.relay.flush()
@@ -101,7 +101,7 @@ async def test_messages_of_other_partitions_stay_in_hand(wide: Ground) -> None:
     await gone.inbox.take(2)
     await there.next()
     await gone.inbox.client.close()
-    await take_over(wide.relay, FIRST)
+    await take_over(wide.relay, FIRST, lambda: True)
     assert (await there.info())["num_ack_pending"] == 1
     assert (await there.info())["num_redelivered"] == 0
 

@@ -75,7 +75,7 @@ async def test_stop_takes_nothing_from_the_relay_that_took_over(
     await hold_up(bus, woken, monkeypatch)
     await until(lambda: not woken.worker._pulling.is_under_way, "it hears nothing of its pin")
     other = await bus.login()
-    await take_over(other, FIRST)
+    await take_over(other, FIRST, lambda: True)
     heir = await bus.puller(INGRESS, FIRST.consumer, other)
     heir.ask(3, group=PRIORITY_GROUP)
     in_hand = await heir.inbox.take(3)
@@ -85,3 +85,13 @@ async def test_stop_takes_nothing_from_the_relay_that_took_over(
     heir.ask(1, group=PRIORITY_GROUP, id=pin(in_hand[0]))
     await send(bus, b"4")
     assert (await heir.next()).data == b"4"
+
+
+async def test_relay_that_is_back_keeps_its_messages(bus: Stage) -> None:
+    """Another one was about to take over from it."""
+    back, in_hand = await holder(bus, b"1")
+    await take_over(bus.relay, FIRST, lambda: False)
+    assert not (await back.info())["paused"]
+    back.ask(1, group=PRIORITY_GROUP, id=pin(in_hand[0]))
+    await send(bus, b"2")
+    assert (await back.next()).data == b"2"

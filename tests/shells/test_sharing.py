@@ -26,6 +26,9 @@ from sealbus_broker.relay.partitions.sharing import Sharing
 from tests.shells.stage import Stage
 from tests.waiting import PATIENCE_S, until
 
+Free = Callable[[], bool]
+"""Says whether nobody else holds a partition."""
+
 
 class Worker:
     """Works on a partition until it is told to give it back, and then until a test lets it."""
@@ -161,7 +164,7 @@ async def test_end_of_a_connection_hands_over_at_once(
 ) -> None:
     taken: list[int] = []
 
-    async def take_over(_: HardenedClient, partition: Partition) -> None:
+    async def take_over(_: HardenedClient, partition: Partition, __: Free) -> None:
         taken.append(partition.index)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
@@ -180,7 +183,7 @@ async def test_silent_relay_is_ended_before_its_share_is_taken(
     frozen, live = await bus.login(), await bus.login()
     number, live_number = frozen.client_id, live.client_id
 
-    async def take_over(_: HardenedClient, partition: Partition) -> None:
+    async def take_over(_: HardenedClient, partition: Partition, __: Free) -> None:
         assert frozen.client_id != number or not frozen.is_connected
         assert live.client_id != live_number or not live.is_connected
         taken.append(partition.index)
@@ -207,7 +210,7 @@ async def test_silent_relay_that_cannot_be_ended_is_not_taken_over(
     """It may still act: the time-outs of the server decide."""
     taken: list[int] = []
 
-    async def take_over(_: HardenedClient, partition: Partition) -> None:
+    async def take_over(_: HardenedClient, partition: Partition, __: Free) -> None:
         taken.append(partition.index)
 
     monkeypatch.setattr(sharing_module, "take_over", take_over)
@@ -229,7 +232,7 @@ async def test_relay_may_be_silent_again_while_it_is_ended(
     taken: list[int] = []
     ends: list[asyncio.Event] = []
 
-    async def take_over(_: HardenedClient, partition: Partition) -> None:
+    async def take_over(_: HardenedClient, partition: Partition, __: Free) -> None:
         taken.append(partition.index)
 
     async def kick(*_: object) -> bool:
@@ -389,6 +392,37 @@ async def test_relay_that_comes_back_says_so(bus: Stage) -> None:
         other.sharing.on_back()
         await until(lambda: is_shared([one, other]), "all is shared again")
         await until(lambda: other.sharing._peers.there[0].connection == one.nc.client_id)
+
+
+async def test_word_of_a_relay_that_is_back_is_the_first(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for messages afterwards."""
+    async with relays(bus, "a") as (one,):
+        written: list[bytes] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(one.nc, "write", written.extend)
+            one.sharing.on_back()
+        assert len(written) == 1
+        assert RELAY_SUBJECT.encode() in written[0]
+
+
+async def test_taking_over_sees_a_relay_that_is_back(
+    bus: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    async def take_over(nc: HardenedClient, partition: Partition, is_free: Free) -> None:
+        assert is_free()
+        say(nc, RELAY_SUBJECT, number=PARTITIONS, holds=frozenset({partition.index}))
+        await until(lambda: not is_free(), "it has heard the word")
+        seen.append(partition.index)
+
+    monkeypatch.setattr(sharing_module, "take_over", take_over)
+    async with relays(bus, "a", "b") as (one, _):
+        one.nc.abort()
+        await end(*one.tasks)
+        await until(lambda: seen != [], "the other was about to take over")
 
 
 async def test_relays_with_different_policies_leave_no_partition_alone(bus: Stage) -> None:

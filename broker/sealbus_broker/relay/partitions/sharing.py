@@ -45,6 +45,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from nats.aio.msg import Msg
@@ -412,7 +413,7 @@ class Sharing:
     async def _take_over(self, partition: Partition) -> None:
         """Take over a partition. Where that fails, the time-outs of the server do it."""
         try:
-            await take_over(self._nc, partition)
+            await take_over(self._nc, partition, partial(self._is_free, partition.index))
         except (NatsError, OSError, TimeoutError, ValueError, KeyError) as error:
             log.warning(
                 "partition.not-taken-over", partition=str(partition), error=type(error).__name__
@@ -442,7 +443,11 @@ class Sharing:
                 self._say()
 
     def _wants(self, index: int) -> bool:
-        return self._owns(Partition(self.number, index)) and index not in self._held_by_others()
+        return self._owns(Partition(self.number, index)) and self._is_free(index)
+
+    def _is_free(self, index: int) -> bool:
+        """Whether no other relay says that it holds the partition with ``index``."""
+        return index not in self._held_by_others()
 
     def _held_by_others(self) -> set[int]:
         ending = (one for one in self._ending.values() if one.number == self._number)
@@ -515,5 +520,9 @@ class Sharing:
     # ---- the connection --------------------------------------------------------------------------
 
     def on_back(self) -> None:
-        """Say at the next beat that this relay is there: the last word may be lost."""
+        """Say that this relay is there, because the last word may be lost. The next beat says it
+        too."""
         self._unechoed = 0
+        # At once, and so before it asks for messages: another relay may be about to take over.
+        if self._has_greeted:
+            self._say()

@@ -15,11 +15,16 @@ so, or has ended it on demand. A relay that was only paused notices the end of i
 tells no refusal of a message that it got before it (``IngressWorker.on_lost``). At a stop it finds
 another pin, and gives nothing back. Messages that it has accepted are in the ledger.
 
+**It may be back by then**, with its pin and with messages that it got since. It says that it holds
+the partition before it asks for any (``Sharing.on_back``), and its word is here before the answer
+about the paused consumer. So this relay looks once more at that time, and takes nothing.
+
 If this fails half way, nothing is lost: the two time-outs above still hold.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from sealbus.nats.acks import PREFIX
@@ -37,12 +42,13 @@ MOST_SEQUENCES: Final = 65_536
 bytes. What lies further ahead comes again after ``ACK_WAIT_S``."""
 
 
-async def take_over(nc: HardenedClient, partition: Partition) -> None:
+async def take_over(nc: HardenedClient, partition: Partition, is_free: Callable[[], bool]) -> None:
     """Take over the pin of ``partition``, and the messages in hand.
 
     Args:
         nc: The relay's connection.
         partition: The partition.
+        is_free: Whether no other relay says that it holds the partition.
 
     Raises:
         nats.errors.Error: The server did not answer, or the connection was lost.
@@ -50,6 +56,9 @@ async def take_over(nc: HardenedClient, partition: Partition) -> None:
     # While it is paused, nothing is delivered behind the words below.
     await pause(nc, partition, await call(nc, partition, "INFO", {}))
     info = await call(nc, partition, "INFO", {})
+    if not is_free():
+        await call(nc, partition, "PAUSE", {})
+        return
     in_hand = int(info.get("num_ack_pending", 0))
     if in_hand:
         first = int(info["ack_floor"]["stream_seq"]) + 1
