@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import referencing
 
 from benchmarks.crowd import Crowd
 from benchmarks.relaycost import order_schema
 from sealbus_broker.policy.problems import HINTED
 from sealbus_broker.policy.watching import WatchedFolder
 from tests.performance.instructions import instructions
+from tests.policy.folder import Folder
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +57,28 @@ def test_similar_names_are_looked_for_a_few_times_only(tmp_path: Path) -> None:
     hints = [problem.hint or "" for problem in problems]
     assert sum("did you mean order.s" in hint for hint in hints) == HINTED
     assert all(hints)
+
+
+@pytest.mark.parametrize("keyword", ["$anchor", "$id"])
+def test_references_do_not_search_all_schemas_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keyword: str
+) -> None:
+    """For 100 references in a schema of 100 KiB it took some five seconds."""
+    searches = []
+    crawl = referencing.Registry.crawl
+
+    def noted(registry: referencing.Registry[object]) -> referencing.Registry[object]:
+        searches.append(registry)
+        return crawl(registry)
+
+    monkeypatch.setattr(referencing.Registry, "crawl", noted)
+    names = [f"part{number}" for number in range(10)]
+    prefix = "#" if keyword == "$anchor" else ""
+    schema = {
+        "properties": {name: {"$ref": f"{prefix}{name}"} for name in names},
+        "$defs": {name: {keyword: name, "type": "string"} for name in names},
+    }
+    bus = Folder(tmp_path)
+    bus.write("schemas/order.v1.json", json.dumps(schema))
+    assert bus.problems() == []
+    assert len(searches) == 1

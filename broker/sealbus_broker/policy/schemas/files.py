@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -188,6 +189,10 @@ def _check_insides(documents: dict[str, Document], problems: list[Problem]) -> d
         registry = registry.with_resource(f"{BASE}{name}.json", resource)
         if (identity := resource.id()) is not None:
             registry = registry.with_resource(identity, resource)
+    # All at once. Otherwise each reference to an anchor or to an inner $id looks at every schema.
+    # An $id that cannot be used is told below, with its file.
+    with contextlib.suppress(ValueError, referencing.exceptions.Unresolvable, RecursionError):
+        registry = registry.crawl()
     before = len(problems)
     resolvers: dict[str, Any] = {}
     for name, document in documents.items():
