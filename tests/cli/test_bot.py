@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from sealbus_broker.policy import document
+from sealbus_broker.policy.tree import Node
+from sealbus_broker.policy.yaml_tree import read_yaml_tree
 from tests.cli.command import quickly, sealbus
 from tests.cli.folders import everything, unwritable, up
 from tests.ports import free_port
@@ -68,6 +72,20 @@ class TestBot:
         assert told.code == 0, told.err
         assert quickly("bot", "rm", "shop", "--yes", cwd=bus).code == 0
         assert all(path.is_symlink() for path in (bus / folder).iterdir())
+
+    def test_goes_with_each_key_file_taken_apart_once(
+        self, bus: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The folder is read twice. A large bus has a thousand files."""
+        taken: Counter[str] = Counter()
+
+        def noted(file: str, text: str) -> Node:
+            taken[file] += 1
+            return read_yaml_tree(file, text)
+
+        monkeypatch.setattr(document, "read_yaml_tree", noted)
+        assert quickly("bot", "rm", "clock", "--dry-run", cwd=bus).code == 0
+        assert {taken[f"keys/{path.name}"] for path in (bus / "keys").iterdir()} == {1}
 
     def test_is_not_added_beside_a_link_out_of_the_folder(self, bus: Path, tmp_path: Path) -> None:
         schema = next((bus / "schemas").iterdir())

@@ -31,7 +31,7 @@ from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.cli.shared.question import confirm
 from sealbus_broker.cli.shared.talk import note
 from sealbus_broker.policy.bot_entry import FILE, BotEntry, add_bot, bots_of, remove_bot
-from sealbus_broker.policy.document import MAX_FILE_BYTES, read_file
+from sealbus_broker.policy.document import MAX_FILE_BYTES, KnownFiles, read_file
 from sealbus_broker.policy.invitations import MAX_LIFE_MS
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.problems import Problem, nearest
@@ -163,10 +163,11 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
     if name not in declared and not files:
         raise Unusable(f"there is no bot {name}", hint=nearest(name, declared))
     after = remove_bot(before, name) if name in declared else before
+    known = KnownFiles()  # a large bus has a thousand files, which are taken apart once
     if (
-        load(bus.path).policy is not None
+        load(bus.path, known=known).policy is not None
     ):  # else it has problems already, which must not keep a bot in it
-        _try(bus, after, without=name)
+        _try(bus, after, without=name, known=known)
     for line in difflib.unified_diff(
         before.splitlines(), after.splitlines(), FILE, FILE, lineterm="", n=1
     ):
@@ -268,7 +269,12 @@ def _there(path: Path) -> bool:
 
 
 def _try(
-    bus: BusFolder, policy: str, *, added: str | None = None, without: str | None = None
+    bus: BusFolder,
+    policy: str,
+    *,
+    added: str | None = None,
+    without: str | None = None,
+    known: KnownFiles | None = None,
 ) -> None:
     """Load a copy of the folder with another policy.
 
@@ -279,7 +285,7 @@ def _try(
         (root / FILE).write_text(policy, encoding="utf-8", newline="")
         _copy(bus, root, "schemas")
         _copy(bus, root, "keys", *([] if without is None else [f"{without}.yaml"]))
-        loaded = load(root)
+        loaded = load(root, known=known)
     if loaded.policy is None:
         for problem in loaded.problems:
             click.echo(str(problem), err=True)
