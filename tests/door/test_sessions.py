@@ -223,6 +223,30 @@ async def test_number_of_another_server_is_another_session(narrow: Scene) -> Non
     assert await counted.admit("thief", server, session.number, MOST) is Entry.NEW
 
 
+async def test_errand_that_logs_in_as_the_bot_is_a_session_more(
+    narrow: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same connection, by a second CONNECT. Otherwise a bot could have any number."""
+    for _ in range(2):
+        assert isinstance(await outcome(narrow, "order"), Door)
+    server = narrow.relay.server_id
+    errand, session = (await connections.list_sessions(narrow.relay)).sessions
+    listed = connections.list_sessions
+
+    async def as_told(*args: Any, **options: Any) -> connections.Listing:
+        found = await listed(*args, **options)
+        # Its name has no enrolled key.
+        sessions = (replace(errand, key="", certified=None), session)
+        return replace(found, sessions=sessions)
+
+    monkeypatch.setattr(door_sessions, "list_sessions", as_told)
+    counted = Sessions(await narrow.login(), time.monotonic)
+    assert await counted.admit("order", server, session.number, 1) is Entry.KEPT
+    assert await counted.admit("order", server, errand.number, 1) is Entry.FULL
+    counted = Sessions(await narrow.login(), time.monotonic)
+    assert await counted.admit("order", server, errand.number, 2) is Entry.NEW
+
+
 async def test_slow_refusal_is_a_refusal(narrow: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """nats-server asks for a sign of life meanwhile."""
     policy = narrow.policy

@@ -84,10 +84,8 @@ class Sessions:
     def __init__(self, nc: HardenedClient, monotonic: Callable[[], float]) -> None:
         self._nc = nc
         self._monotonic = monotonic
-        self._listed: dict[_Place, str] = {}
-        """The bot of each session in the last list."""
         self._counted: dict[_Place, str] = {}
-        """Those of them that take one of their bot's places."""
+        """The bot of each session in the last list that takes one of its bot's places."""
         self._counts: Counter[str] = Counter()
         """How many of them each bot has."""
         self._nodes: frozenset[str] = frozenset()
@@ -134,7 +132,7 @@ class Sessions:
 
     def _has(self, bot: str, place: _Place) -> bool:
         """Whether the connection is a session of the bot, as far as is known here."""
-        return self._listed.get(place) == bot or place in self._coming.get(bot, ())
+        return self._counted.get(place) == bot or place in self._coming.get(bot, ())
 
     def _count(self, bot: str) -> int:
         return self._counts[bot] + len(self._coming.get(bot, ()))
@@ -158,10 +156,9 @@ class Sessions:
         async with asyncio.timeout(ASK_S):
             listing = await list_sessions(self._nc, looks_for_missing=False)
         self._nodes = frozenset({*listing.nodes, *listing.silent})
-        # An errand has no key of the bot in its name, and takes none of its places.
-        listed = {one.place: one.bot for one in listing.sessions}
+        # An errand has no key of the bot in its name, and takes none of its places. The client may
+        # log in as the bot by a second CONNECT, and then its session is one more.
         counted = {one.place: one.bot for one in listing.sessions if one.key}
-        self._listed = _of(self._listed, listing.silent) | listed
         self._counted = _of(self._counted, listing.silent) | counted
         self._counts = Counter(self._counted.values())
         # By the time of the question: the answer may lack logins that came after it.
@@ -170,7 +167,7 @@ class Sessions:
             bot: {
                 place: at
                 for place, at in places.items()
-                if place not in self._listed and began - at < SETTLE_S
+                if place not in self._counted and began - at < SETTLE_S
             }
             for bot, places in self._coming.items()
         }
