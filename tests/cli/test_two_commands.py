@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from sealbus_broker.cli.joining import bot
+from sealbus_broker.cli.keys.files import make_key
 from sealbus_broker.cli.shared.folder import BusFolder, encrypted
 from sealbus_broker.cli.tls.cert_files import Authority
-from sealbus_broker.policy import inviting
+from sealbus_broker.policy import inviting, keys
 from sealbus_broker.policy.bus_file import BusFile, write_bus_file
 from sealbus_broker.policy.loader import load
 from sealbus_broker.policy.replace import alone
@@ -71,6 +72,73 @@ def test_removal_that_was_shown_does_not_undo_another_change(
     assert (bus / "keys/clock.yaml").exists()
     assert quickly("bot", "rm", "clock", "--yes", cwd=bus).code == 0
     assert file.read_text().endswith("# changed\n")
+
+
+@pytest.mark.parametrize("file", ["keys/clock.yaml", "credentials/clock.toml"])
+@pytest.mark.parametrize("comes", [True, False], ids=["comes", "goes"])
+def test_removal_notices_a_file_that_comes_or_goes(
+    bus: Path, file: str, comes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key file without its bot would keep relays from following the folder."""
+    path, away = bus / file, bus.parent / "away"
+    first, then, how = (path, away, "appeared") if comes else (away, path, "disappeared")
+    if comes:
+        path.rename(away)
+
+    @contextlib.contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        then.rename(first)
+        with alone(folder):
+            yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bot, "alone", late)
+        told = quickly("bot", "rm", "clock", "--yes", cwd=bus)
+    assert (told.code, f"{file} has {how} since" in told.err) == (1, True), told.err
+    assert "clock:" in (bus / "policy.yaml").read_text()
+    assert path.exists() is comes
+    assert quickly("bot", "rm", "clock", "--yes", cwd=bus).code == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("command", ["keys new clock --out new.toml", "invite clock"])
+def test_bot_that_is_removed_meanwhile_gets_no_file(
+    bus: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relays would refuse the folder because of a key file without a bot."""
+
+    @contextlib.contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        patch.undo()
+        assert quickly("bot", "rm", "clock", "--yes", cwd=bus).code == 0
+        with alone(folder):
+            yield
+
+    with monkeypatch.context() as patch:
+        for module in (inviting, keys):
+            patch.setattr(module, "alone", late)
+        told = quickly(*command.split(), cwd=bus)
+    assert (told.code, "policy.yaml declares no bot clock" in told.err) == (1, True), told.err
+    assert not (bus / "keys/clock.yaml").exists()
+    assert not (bus / "new.toml").exists()
+    assert quickly("check", cwd=bus).code == 0
+
+
+def test_bot_that_is_removed_while_it_is_added_is_gone(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*arguments: Any) -> Path:
+        patch.undo()
+        assert quickly("bot", "rm", "shop", "--yes", cwd=bus).code == 0
+        return make_key(*arguments)
+
+    before = everything(bus)
+    with monkeypatch.context() as patch:
+        patch.setattr(bot, "make_key", late)
+        told = quickly("bot", "add", "shop", "--publish", "greetings.sent", cwd=bus)
+    assert (told.code, "policy.yaml declares no bot shop" in told.err) == (1, True), told.err
+    assert "still declares" not in told.err
+    assert everything(bus) == before
 
 
 def test_withdrawal_tells_that_an_invitation_is_gone(

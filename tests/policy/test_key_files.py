@@ -213,6 +213,21 @@ class TestAddingAKey:
         assert [path.name for path in (bus.root / "keys").iterdir()] == ["order.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("field", "kept_h", "late_h"), [("revoked", -1, 0), ("sessions_from", 0, -1)]
+)
+def test_later_edit_takes_no_revocation_back(
+    bus: Folder, field: str, kept_h: int, late_h: int
+) -> None:
+    """Two commands have chosen their times, and come one after the other."""
+    key = SigningKey.generate(KeyKind.BOT).public
+    add_key(bus.root, "order", key, NOW - timedelta(days=9))
+    set_time(bus.root, "order", [key.raw], field, NOW + timedelta(hours=kept_h))
+    before = (bus.root / FILE).read_text()
+    set_time(bus.root, "order", [key.raw], field, NOW + timedelta(hours=late_h))
+    assert (bus.root / FILE).read_text() == before
+
+
 class TestAddingTheNextKey:
     END = NOW + timedelta(days=1)
 

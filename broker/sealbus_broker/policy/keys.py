@@ -35,6 +35,8 @@ from sealbus_broker.policy.sender_links import FIELD as LINK
 
 FOLDER: Final = "keys"
 
+POLICY: Final = "policy.yaml"
+
 MAX_KEYS: Final = 16
 """Most keys of one bot: the one in use, the next one and old ones.
 
@@ -324,10 +326,20 @@ class KeyFile:
         return self.keys[raw]
 
     def set_time(self, keys: Collection[bytes], field: str, when: datetime) -> None:
-        """Set a time of some raw keys. Raises :class:`InTheWay` if it lacks one of them."""
+        """Set a time of some raw keys. Raises :class:`InTheWay` if it lacks one of them.
+
+        An earlier revocation stays, and so does a later ``sessions_from``. Another command may have
+        written it since the caller looked, and it must not be taken back.
+        """
+        at_ms = int(when.replace(tzinfo=UTC).timestamp() * 1000)
         for raw in keys:
+            place, now = self.place(raw), self.times[raw]
+            if field == "revoked" and now.revoked_ms is not None and now.revoked_ms <= at_ms:
+                continue
+            if field == "sessions_from" and now.sessions_from_ms >= at_ms:
+                continue
             # A time of its own: ruamel.yaml writes one that occurs twice as an anchor.
-            self.content["keys"][self.place(raw)][field] = when.replace()
+            self.content["keys"][place][field] = when.replace()
 
     def add_key(self, key: PublicKey, since: datetime, link: bytes | None = None) -> None:
         """Add ``key``, valid from ``since`` on, with its ``link``. Raises :class:`InTheWay`."""
@@ -346,10 +358,22 @@ class KeyFile:
 
 
 def write_new(folder: Path, bot: str, entries: str) -> Path | None:
-    """Write a key file with ``entries``, or return ``None`` if the bot has a file."""
+    """Write a key file with ``entries``, or return ``None`` if the bot has a file.
+
+    The caller holds :func:`alone`. Raises :class:`InTheWay` if the policy does not declare the bot.
+    """
     path = folder / key_file(bot)
     if path.exists() or path.is_symlink():
         return None
+    # `sealbus bot rm` may have removed it since the caller looked. Relays refuse a folder with a
+    # key file of a bot that does not exist. What a policy with a problem declares is not known.
+    policy = read_yaml(folder, POLICY)
+    fields = None if isinstance(policy, Problem) else policy.value
+    bots = fields.get("bots") or {} if isinstance(fields, dict) else None
+    if bot != RELAY and isinstance(bots, dict) and bot not in bots:
+        raise InTheWay(
+            f"{POLICY} declares no bot {bot}", hint=f"`sealbus bot add {bot}` declares it"
+        )
     head = f"of the bot {bot}. The private half is in its credentials file, never here."
     if bot == RELAY:
         head = "of the bus's session issuer. The private half is in .sealbus/relay.toml."

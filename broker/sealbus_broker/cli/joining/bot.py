@@ -128,7 +128,7 @@ def add(
         else:
             made = str(make_key(bus, name, facts, datetime.now(UTC), Path(out) if out else None))
     except BaseException:
-        if not _put_back(bus, before, after):
+        if not _put_back(bus, name, before, after):
             click.echo(
                 f"{path} still declares {name}, without a key: `sealbus bot rm {name}` removes it",
                 err=True,
@@ -156,9 +156,7 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
     bus = BusFolder.find(folder)
     check_bot(name)
     before = _policy_text(bus)
-    files = [
-        path for path in (bus.path / "keys" / f"{name}.yaml", bus.credentials(name)) if _there(path)
-    ]
+    files = _files(bus, name)
     declared = bots_of(before)
     if name not in declared and not files:
         raise Unusable(f"there is no bot {name}", hint=nearest(name, declared))
@@ -179,10 +177,22 @@ def rm(name: str, yes: bool, dry_run: bool, folder: str | None) -> None:
     confirm(f"Remove {name}?", yes=yes)
     with alone(bus.path):
         if _policy_text(bus) != before:
-            what = f"{bus.path / FILE} has changed since the command showed its changes"
-            raise Unusable(what, hint="say it again")
+            raise _changed(bus.path / FILE, "changed")
+        # A key file that is left behind would keep relays from following the folder.
+        for file in {*files} ^ {*_files(bus, name)}:
+            raise _changed(file, "disappeared" if file in files else "appeared")
         _remove(bus, name, files, after)
     click.echo(f"removed {name}; {_FOLLOWED}", err=True)
+
+
+def _files(bus: BusFolder, name: str) -> list[Path]:
+    """The files of a bot that are there."""
+    own = (bus.path / "keys" / f"{name}.yaml", bus.credentials(name))
+    return [path for path in own if _there(path)]
+
+
+def _changed(file: Path, how: str) -> Unusable:
+    return Unusable(f"{file} has {how} since the command showed its changes", hint="say it again")
 
 
 def _remove(bus: BusFolder, name: str, files: list[Path], policy: str) -> None:
@@ -202,17 +212,17 @@ def _remove(bus: BusFolder, name: str, files: list[Path], policy: str) -> None:
         raise
 
 
-def _put_back(bus: BusFolder, before: str, after: str) -> bool:
-    """Undo a change of policy.yaml. Return whether it is undone.
+def _put_back(bus: BusFolder, name: str, before: str, after: str) -> bool:
+    """Take a bot out of policy.yaml again. Return whether it is out.
 
     It stays where another command has changed the file since.
     """
     try:
         with alone(bus.path):
-            is_ours = _policy_text(bus) == after
-            if is_ours:
+            now = _policy_text(bus)
+            if now == after:
                 replace_file(bus.path / FILE, before)
-            return is_ours
+            return now == after or name not in bots_of(now)
     except (OSError, SealbusError):
         return False
 
