@@ -12,7 +12,9 @@ import pytest
 from sealbus_broker.cli.joining.bot import _copy_file
 from sealbus_broker.policy.document import MAX_FILE_BYTES
 from tests.cli.command import Ran, quickly, sealbus
+from tests.cli.folders import everything
 from tests.cli.test_another_user import BOUND, NOBODY
+from tests.ports import free_port
 
 PUB = ["pub", "greetings.sent", "--as", "greeter"]
 CASES = [
@@ -126,3 +128,29 @@ def test_of_a_large_file_only_the_beginning_is_copied(tmp_path: Path) -> None:
 def test_a_pipe_in_schemas_holds_nothing_up(bus: Path) -> None:
     os.mkfifo(bus / "schemas/pipe.v1.json")
     assert "schemas/pipe.v1.json" in quickly("bot", "add", "shop", cwd=bus).err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "prepare --nats-conf nats.conf --store b\udcff",
+        "prepare --cluster --node a --node b --node c",
+        "up --port {port}",
+    ],
+    ids=["prepare", "prepare --cluster", "up"],
+)
+def test_folder_that_is_not_utf_8_is_named(bus: Path, command: str) -> None:
+    """nats-server cannot be told of it. Linux allows any bytes in a name."""
+    folder = bus.rename(bus.with_name(os.fsdecode(b"b\xff")))
+    arguments = command.format(port=free_port()).split()
+    told = sealbus(*arguments, cwd=folder)
+    assert (told.code, "udcff" in told.err) == (2, True), told.err
+    assert "is not UTF-8, and nats-server cannot be told of it" in told.err
+
+
+def test_credentials_that_nobody_could_read_are_not_made(bus: Path) -> None:
+    assert quickly("certs", "init", cwd=bus).code == 0
+    before = everything(bus)
+    told = quickly("keys", "new", "greeter", "--out", os.fsdecode(b"g\xff.toml"), cwd=bus)
+    assert (told.code, "not UTF-8" in told.err) == (1, True), told.err
+    assert everything(bus) == before

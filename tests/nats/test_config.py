@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,13 @@ def test_sync_is_always_unless_asked_otherwise(tmp_path: Path) -> None:
 def test_control_characters_are_refused(bad: str) -> None:
     with pytest.raises(InvalidInput, match="control characters"):
         quote(bad)
+
+
+def test_path_that_is_not_utf_8_is_refused() -> None:
+    """Linux gives such bytes of a path as lone surrogates."""
+    with pytest.raises(InvalidInput, match="not UTF-8") as told:
+        quote(Path(os.fsdecode(b"/srv/b\xff")))
+    assert told.value.what.isascii()
 
 
 @given(st.text(st.characters(blacklist_categories=["Cc", "Cs"])))

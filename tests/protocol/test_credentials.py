@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from sealbus.credentials import MAX_FILE_BYTES, Credentials
 from sealbus.errors import CredentialsError
+from sealbus.nats.tls_files import TlsFiles
 from tests.gate.world import BUS_KEY, FORGED_BUS_KEY, KEYS
 
 KEY = KEYS["order"]
@@ -298,3 +300,14 @@ def test_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, text)
     assert Credentials.from_environment().bot == "order"
     assert sys.getrecursionlimit() < 20_000  # so the nested file above is a test
+
+
+def test_certificate_whose_path_is_not_utf_8_is_not_written(tmp_path: Path) -> None:
+    """TOML has no escape for such a byte, so nobody could read the file."""
+    odd = tmp_path / os.fsdecode(b"b\xff.pem")
+    made = Credentials.load(write(tmp_path / "order.toml", toml(servers=["tls://127.0.0.1:4222"])))
+    for tls in (TlsFiles(odd), TlsFiles(tmp_path / "ca.crt", odd, odd)):
+        with pytest.raises(CredentialsError, match="not UTF-8") as told:
+            replace(made, tls=tls).write(tmp_path / "new.toml")
+        assert told.value.what.isascii()
+    assert not (tmp_path / "new.toml").exists()

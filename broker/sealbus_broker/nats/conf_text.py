@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sealbus.errors import InvalidInput
+from sealbus.text_file import is_utf8
 
 
 def quote(text: str | Path) -> str:
@@ -14,11 +15,16 @@ def quote(text: str | Path) -> str:
 
     Raises:
         InvalidInput: The text has control characters. No path of a bus has them, and an error is
-            better than a line that ends early.
+            better than a line that ends early. Or it is a path with bytes that are not UTF-8.
     """
     given = str(text)
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in given):
         raise InvalidInput(f"{given!r} has control characters", hint="use another folder or name")
+    if not is_utf8(given):
+        raise InvalidInput(
+            f"{given!r} is not UTF-8, and nats-server cannot be told of it",
+            hint="use another folder or name",
+        )
     return '"' + given.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -52,7 +52,7 @@ from sealbus.protocol.sender_links import link_text
 from sealbus.protocol.subjects import is_name
 from sealbus.secret_file import SecretFile
 from sealbus.signing import certified, linked
-from sealbus.text_file import decode_text
+from sealbus.text_file import decode_text, is_utf8
 from sealbus.tokens import NoKey, TokenFunction, TokenSource, read_source
 
 MAX_FILE_BYTES: Final = 64 * 1024
@@ -363,7 +363,8 @@ class Credentials:
 
         ``place`` is one of :data:`~sealbus.key_places.PLACES`. Without a ``value``, a comment
         stands there instead. ``beside`` is the folder of the file: certificates in it are named
-        without a folder, and others with their whole path.
+        without a folder, and others with their whole path. Raises :class:`CredentialsError` if a
+        path of theirs is not UTF-8.
         """
         bus_keys = sorted(PublicKey(raw, KeyKind.BUS).text for raw in self.bus_keys)
         heads = {
@@ -388,6 +389,11 @@ class Credentials:
             for name, file in files:
                 if file is not None:
                     shown = file.name if file.parent == beside else str(file.absolute())
+                    if not is_utf8(shown):
+                        raise CredentialsError(
+                            f"the path of {name} is not UTF-8: {shown!r}",
+                            hint="credentials cannot name it: use another folder or name",
+                        )
                     text += f"{name} = {json.dumps(shown)}\n"
         if self.senders:
             text += "\n[senders]\n"

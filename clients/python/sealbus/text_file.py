@@ -73,6 +73,16 @@ def other_encoding(content: bytes) -> str | None:
     return next((name for mark, name in _OTHERS.items() if content.startswith(mark)), None)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether ``text`` can be written into a file. A path may have bytes that are not UTF-8, and
+    Python keeps them as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def decode_text(content: bytes) -> str:
     """``content`` as text. Raises :class:`InvalidInput` that says which encoding or character is
     wrong, and nothing of the content."""
