@@ -21,7 +21,7 @@ from nats.aio.client import Client
 from sealbus.errors import InvalidInput
 from sealbus.nats.addresses import ENCRYPTED, PLAIN
 from sealbus_broker.cli.shared.as_relay import as_relay
-from sealbus_broker.cli.shared.folder import BusFolder
+from sealbus_broker.cli.shared.folder import BusFolder, found_at
 from sealbus_broker.errors import ServerFailed
 from sealbus_broker.gate.policy import REPLICAS, Policy
 from sealbus_broker.nats.config import NatsConfig
@@ -192,7 +192,7 @@ def check_addresses(bus: BusFolder, host: str, port: int, nodes: int) -> None:
     """
     known = bus.bus_file()
     if known is not None:
-        known = bus.found_at(known.name, known.bus_keys[0], host, port)
+        known = found_at(known, known.name, known.bus_keys[0], host, port)
     _check_ports(1 if known is None else len(known.servers), port, nodes)
 
 
