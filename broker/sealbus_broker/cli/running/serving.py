@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from sealbus.errors import SealbusError
-from sealbus.life.signals import on_signal
 from sealbus.supervision import kind
 from sealbus_broker.cli.running.logs import logging_to_stderr
 from sealbus_broker.cli.shared.errors import exit_code, refused_by_the_system
+from sealbus_broker.cli.shared.signals import on_signal
 from sealbus_broker.cli.shared.talk import Talk
 from sealbus_broker.logger import get_logger
 

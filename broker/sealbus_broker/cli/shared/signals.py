@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from sealbus.life.signals import on_signal
 from sealbus_broker.cli.shared import output
 from sealbus_broker.cli.shared.errors import CommandStopped
 
@@ -34,6 +33,31 @@ NOTICE_S: Final = 1.0
 
 CLOSE_S: Final = 2.0
 """How long a command waits for an orderly end of its connection."""
+
+
+def on_signal(loop: asyncio.AbstractEventLoop, number: int, tell: Callable[[], object]) -> None:
+    """Have ``loop`` call ``tell`` for each signal ``number``. Undone by the loop's
+    ``remove_signal_handler()``.
+
+    asyncio's own way loses a signal where a few hundred calls from other threads wait for a busy
+    loop: both go through one pipe, and a signal that finds it full is dropped. Here the
+    interpreter's handler passes the signal on, and the pipe only wakes the loop, which a full one
+    does as well. Raises as the loop's ``add_signal_handler()`` does.
+    """
+
+    def hear(*_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell)
+
+    loop.add_signal_handler(number, _nothing)  # which has the pipe wake the loop
+    signal.signal(number, hear)
+    signal.siginterrupt(number, False)  # as asyncio does, and signal() has undone it
+    # The interpreter need not complain of a full pipe either.
+    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+
+
+def _nothing() -> None:
+    pass
 
 
 class Stop:

@@ -21,31 +21,6 @@ _DEFAULT: Final[dict[int, Any]] = {
 """Python's own handlers."""
 
 
-def on_signal(loop: asyncio.AbstractEventLoop, number: int, tell: Callable[[], object]) -> None:
-    """Have ``loop`` call ``tell`` for each signal ``number``. Undone by the loop's
-    ``remove_signal_handler()``.
-
-    asyncio's own way loses a signal where a few hundred calls from other threads wait for a busy
-    loop: both go through one pipe, and a signal that finds it full is dropped. Here the
-    interpreter's handler passes the signal on, and the pipe only wakes the loop, which a full one
-    does as well. Raises as the loop's ``add_signal_handler()`` does.
-    """
-
-    def hear(*_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell)
-
-    loop.add_signal_handler(number, _nothing)  # which has the pipe wake the loop
-    signal.signal(number, hear)
-    signal.siginterrupt(number, False)  # as asyncio does, and signal() has undone it
-    # The interpreter need not complain of a full pipe either.
-    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
-
-
-def _nothing() -> None:
-    pass
-
-
 class _Waking:
     """Wakes an event loop for each signal, and leaves the loop's own handlers alone.
 
