@@ -313,6 +313,19 @@ def a_node_was_paused_between(history: History) -> None:
     history.disturbances.append(Disturbance("pause-node", 61.0, 62.0))
 
 
+def a_node_lost_the_lead(history: History) -> None:
+    """It has just noted that it delivers the message that comes later."""
+    history.disturbances.append(Disturbance("pause-node", 1.0, 3.0))
+
+
+def a_node_lost_the_lead_before(history: History) -> None:
+    history.disturbances.append(Disturbance("pause-node", -20.0, -10.0))
+
+
+def handled_soon(history: History) -> None:
+    only(history).events = [replace(one, at=25.0) for one in only(history).events]
+
+
 def a_copy_came_first(history: History) -> None:
     """Before the receipt of the later message, which is stored first."""
     history.lives[3].events.append(Event(1.5, "copy", bot="s0", nonce=nonce(1)))
@@ -343,6 +356,7 @@ def stored_too_late(history: History) -> None:
             on_a_cluster,
             a_node_was_paused_between,
         ),
+        (handled_in_another_order, on_a_cluster, a_node_lost_the_lead),
         (overtaken_under_way, a_relay_was_killed),
         (overtaken_under_way, a_copy_came_first),
         (never_handled, parked),
@@ -360,6 +374,15 @@ def test_order_holds_across_a_stop() -> None:
     assert "order" in rules_broken_by(*broken)
     assert "order" in rules_broken_by(*broken, a_node_was_killed_later)
     assert "order" in rules_broken_by(*broken, a_node_was_paused_between)
+
+
+def test_order_holds_beside_the_loss_of_a_node() -> None:
+    """But for a message that nats-server delivers again, because a node lost the lead."""
+    broken = handled_in_another_order, on_a_cluster
+    assert "order" in rules_broken_by(*broken)
+    assert "order" in rules_broken_by(*broken, a_node_lost_the_lead_before)
+    assert "order" in rules_broken_by(*broken, a_node_lost_the_lead, handled_soon)
+    assert "order" in rules_broken_by(handled_in_another_order, a_node_lost_the_lead)
 
 
 def test_order_holds_where_a_copy_was_sent_later() -> None:

@@ -250,7 +250,8 @@ class Bot(Presence):
                 used.
             concurrency: handlers at once, in this process. With 1, and in one process, messages
                 come in their order. The exceptions are messages that failed, a crash, a lost
-                connection, and a nats-server that stops or dies (``docs/bots.md``, Receiving).
+                connection, a nats-server that stops or dies, and a node of a cluster that loses the
+                lead (``docs/bots.md``, Receiving).
             attempts: how often a failing message is tried, if less often than the policy says
                 (``limits.attempts``).
             verify: ``"sender"`` to take messages of senders alone whose keys the credentials pin

@@ -16,6 +16,7 @@ The rules, by name:
   through two acceptances.
 * **order**: messages that a bot sends one after the other are stored in that order. One process at
   a time gets them in the order in which they are stored, until it crashes or loses its connection.
+  On a cluster, a message that a node delivers while it loses the lead may come 30 s later.
   Messages under way together are stored in the order in which they were sent, if relays were only
   told to stop. A message of which the attacker sent a copy before its receipt is left out here,
   because the copy may come first.
@@ -60,6 +61,10 @@ that leads the consumer keeps that in memory. On a cluster, a pause of that node
 
 TAKEN_UP_S: Final = 10.0
 """Within this time of its first message, a process has all that the one before has given back."""
+
+AGAIN_S: Final = 25.0
+"""nats-server delivers a message again 30 s after it has noted its delivery. The sender may have
+the receipt some seconds later."""
 
 MOST_SHOWN: Final = 4
 """How many examples of one rule a report has."""
@@ -291,7 +296,8 @@ def _order_under_way(facts: _Facts) -> Iterator[str]:
 
 def _order_of_handling(facts: _Facts) -> Iterator[str]:
     """The subscription with one process at a time. Events after a crash or a loss are left out, and
-    those after nats-server may have forgotten messages that were given back."""
+    those after nats-server may have forgotten messages that were given back. So are messages that a
+    node may not have delivered because it lost the lead."""
     places = {(one.bot, one.nonce, one.index): one.sequence for one in facts.valid}
     last: dict[str, tuple[int, int]] = {}
     known: set[tuple[str, str, int]] = set()
@@ -306,7 +312,7 @@ def _order_of_handling(facts: _Facts) -> Iterator[str]:
                 continue
             known.add(key)
             place = places[key], event.index
-            if place < last.get(event.bot, place):
+            if place < last.get(event.bot, place) and not _lost_with_the_lead(facts, event):
                 yield f"{life.name} got {event.bot}'s message {event.number} behind a later one"
             last[event.bot] = max(place, last.get(event.bot, place))
         if life.killed_at is not None:
@@ -316,7 +322,6 @@ def _order_of_handling(facts: _Facts) -> Iterator[str]:
 def _forgotten_at(lives: Sequence[Life], history: History) -> float:
     """From when on nats-server may have forgotten messages that a process gave back at its stop,
     because the next one did not have them yet."""
-    kinds = FORGETTING | ({"pause-node"} if history.nodes > 1 else set())
     moments = [inf]
     for life, following in pairwise(lives):
         told_at = inf if life.told_at is None else life.told_at
@@ -325,9 +330,31 @@ def _forgotten_at(lives: Sequence[Life], history: History) -> float:
         moments += [
             max(told_at, one.began)
             for one in history.disturbances
-            if one.kind in kinds and told_at <= one.healed and one.began <= taken_up_at
+            if one.kind in _forgetting(history)
+            and told_at <= one.healed
+            and one.began <= taken_up_at
         ]
     return min(moments)
+
+
+def _lost_with_the_lead(facts: _Facts, event: Event) -> bool:
+    """Whether a node may have noted on the others that it delivers the message, and have lost the
+    lead of the consumer before it did."""
+    accepted_at = facts.receipts.get((event.bot, event.number), inf)
+    return (
+        facts.history.nodes > 1
+        and event.at - accepted_at >= AGAIN_S
+        and any(
+            one.began <= accepted_at <= one.healed + TAKEN_UP_S
+            for one in facts.history.disturbances
+            if one.kind in _forgetting(facts.history)
+        )
+    )
+
+
+def _forgetting(history: History) -> frozenset[str]:
+    """The kinds of faults by which the node that leads a consumer may forget, or lose the lead."""
+    return FORGETTING | ({"pause-node"} if history.nodes > 1 else set())
 
 
 # ---- what is kept, and what goes on --------------------------------------------------------------
