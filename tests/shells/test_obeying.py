@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 from nats.errors import Error as NatsError
@@ -137,9 +138,9 @@ async def test_login_with_a_late_answer_is_swept(
         await go_on.wait()
         return response
 
-    async def sweep_then(self: LiveSessions, *arguments: object) -> None:
+    async def sweep_then(self: LiveSessions, *arguments: Any) -> None:
         await may_sweep.wait()
-        await sweep(self, *arguments)  # type: ignore[arg-type]
+        await sweep(self, *arguments)
 
     monkeypatch.setattr(callout, "AUTHORIZATION_TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(Admission, "_answer", slowly)
@@ -312,9 +313,9 @@ async def test_late_login_on_a_late_node_outlives_the_next_change(
         await go_on.wait()
         return response
 
-    async def sweep_then(self: LiveSessions, *arguments: object) -> bool:
+    async def sweep_then(self: LiveSessions, *arguments: Any) -> bool:
         await may_sweep.wait()
-        looks.append(await sweep(self, *arguments))  # type: ignore[arg-type]
+        looks.append(await sweep(self, *arguments))
         return looks[-1]
 
     monkeypatch.setattr(callout, "AUTHORIZATION_TIMEOUT_S", PATIENCE_S)

@@ -355,7 +355,7 @@ class Pipeline:
         policy = item.policy
         assert item.receipt is not None
         stamp = open_stamp(item.receipt, policy.bus_keys, self._verifier)
-        # A relay that died may have stored this arrival, and not yet what it refused of it.
+        # A relay that died may have stored this arrival, and not yet its refused payloads.
         if not item.new and not item.is_named_by(stamp):
             return []
         # A judgment of today may refuse a message that was accepted before, and has no rule then.
