@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import select
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
 from examples.robbery.frames import client_name
 from sealbus.nats.client import HardenedClient
@@ -83,16 +85,22 @@ class OrderedClient(Client):
     before the server knows a subscription. And it takes a PING of the server for the end of its own
     login, which a relay may still be deciding about. :class:`~sealbus.nats.client.HardenedClient`
     corrects both too.
+
+    A PING is not answered if more has come behind it. nats-server may have refused the login and
+    closed the connection. A write would fail then, and asyncio would lose the refusal.
     """
 
     async def _process_connect_init(self) -> None:
         transport = self._transport
-        assert transport is not None
-        read = transport.readline
+        assert isinstance(transport, TcpTransport)
+        read: Callable[[], Awaitable[bytes]] = transport.readline
 
         async def answering() -> bytes:
             while (line := bytes(await read())).upper() == b"PING\r\n":
-                transport.write(b"PONG\r\n")
+                writer = transport._io_writer
+                assert writer is not None
+                if not more_has_come(writer):
+                    writer.write(b"PONG\r\n")
             return line
 
         with patch.object(transport, "readline", answering):
@@ -104,6 +112,12 @@ class OrderedClient(Client):
             self._transport.writelines(self._pending)
             self._pending = []
         await super()._send_ping(future)
+
+
+def more_has_come(writer: asyncio.StreamWriter) -> bool:
+    """Whether the peer has sent more than was read from its connection, or has ended it."""
+    connection = writer.get_extra_info("socket")
+    return writer.is_closing() or bool(select.select([connection], [], [], 0)[0])
 
 
 @dataclass(slots=True)
