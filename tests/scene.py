@@ -191,7 +191,7 @@ class Scene:
     ) -> Door:
         """Connect like a bot, by nats-py's public interface alone.
 
-        ``called`` is what the client calls itself, if not the right name. Raises nats-py's error if
+        ``called`` is the client's name, if not the right one. Raises nats-py's error if
         NATS refuses.
         """
         key = key or self.keys[name]

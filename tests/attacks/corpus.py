@@ -64,7 +64,7 @@ class Login:
 
     make: Callable[[bytes], Said]
     client_tls: Callable[[], object] | None = None
-    """Gives what nats-server says of the connection's TLS. ``None``: there is no TLS."""
+    """Gives nats-server's data about the connection's TLS. ``None``: there is no TLS."""
 
 
 @dataclass(frozen=True, slots=True)

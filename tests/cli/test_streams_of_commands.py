@@ -84,7 +84,7 @@ def without(*closed: int) -> list[str]:
 
 @contextmanager
 def opened(how: str, kept: IO[bytes] | None = None) -> Iterator[IO[bytes] | None]:
-    """A stream in this state. ``None``: it is closed. ``kept``: what a pipe would have."""
+    """A stream in this state. ``None``: it is closed. ``kept``: the file in the pipe's place."""
     if how == "closed":
         yield None
         return

@@ -1,4 +1,4 @@
-"""Pinned senders: what a subscriber believes when the bus key is in the wrong hands."""
+"""Pinned senders: a subscriber's protection when the bus key is in the wrong hands."""
 
 from __future__ import annotations
 

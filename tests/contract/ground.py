@@ -38,7 +38,7 @@ _GRANTS: Final = {
     "inventory": ("orders.>",),
     "thief": ("news.>",),
 }
-"""By bot: what it may subscribe to."""
+"""By bot: the subjects that it may subscribe to."""
 
 
 def a_policy(keys: dict[str, SigningKey]) -> Policy:

@@ -1,4 +1,4 @@
-"""JetStream's pull consumers: what a request brings, how it ends, and what is delivered again."""
+"""JetStream's pull consumers: answers to a request, its end, and later deliveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that stops and starts again: what it still has, and what it has forgotten."""
+"""A server that stops and starts again keeps some things, and forgets others."""
 
 from __future__ import annotations
 

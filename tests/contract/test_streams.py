@@ -1,4 +1,4 @@
-"""JetStream's streams: what they store, refuse, answer, republish and forget."""
+"""JetStream's streams store, refuse, answer, republish and forget."""
 
 from __future__ import annotations
 

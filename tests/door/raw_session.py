@@ -1,4 +1,4 @@
-"""A connection to nats-server without a client library, which could hide what the server says."""
+"""A connection to nats-server without a client library, which could hide the server's words."""
 
 from __future__ import annotations
 

@@ -60,8 +60,7 @@ class Exchanging:
     async def client(
         self, text: str, key: SigningKey, name: str | None = None, **more: Any
     ) -> Client:
-        """Log in with an admission text. ``name``: what the client calls itself, by default the
-        bot."""
+        """Log in with an admission text. ``name``: the client's name, by default the bot's."""
 
         def answer(challenge: str) -> bytes:
             return base64.b64encode(sign_connect(key, challenge.encode(), text.encode()))

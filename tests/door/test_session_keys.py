@@ -1,4 +1,4 @@
-"""Logins with session keys: what the session is, how long it lasts, and what its list says."""
+"""Logins with session keys: the session, its length, and its place in the list."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def a_key(scene: Scene, life_ms: int = 600_000) -> SessionKey:
 
 
 async def log_in(scene: Scene, key: SessionKey, name: str | None = None) -> Client:
-    """Log in as the order bot. ``name`` is what the client calls itself, if not the right name."""
+    """Log in as the order bot. ``name`` is the client's name, if not the right one."""
     said = AdmissionText.of(key, "order")
 
     def answer(challenge: str) -> bytes:

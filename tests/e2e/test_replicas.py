@@ -1,4 +1,4 @@
-"""How many nodes keep a stream: what the policy asks for, and what NATS gives."""
+"""The nodes that keep a stream: as many as the policy asks for, or as NATS gives."""
 
 from __future__ import annotations
 

@@ -354,7 +354,7 @@ def _login(key: SigningKey | None, nonce: str) -> bytes:
 async def _at_the_door(
     sites: Sites, key: SigningKey | None, certificate: tuple[Path, Path] | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A raw leaf node, which says what the second site would say."""
+    """A raw leaf node, with the words of the second site."""
     context = ssl.create_default_context(cafile=sites.path / ".sealbus/ca.pem")
     if certificate is not None:
         context.load_cert_chain(*certificate)

@@ -80,7 +80,7 @@ class Issuer:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *_: object) -> None:
-                """Say nothing: clients that leave are what the tests are about."""
+                """Say nothing, because many tests have clients that leave."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

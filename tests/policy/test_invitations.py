@@ -1,4 +1,4 @@
-"""Invitations in ``keys/``: what a file may say, and how the commands and the clerk edit it."""
+"""Invitations in ``keys/``: the contents of a file, and its edits by the commands and the clerk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A problem shows the letters of every language, and escapes what could steer a terminal once."""
+"""A problem shows the letters of every language. It escapes a character that could steer a terminal
+once."""
 
 from __future__ import annotations
 

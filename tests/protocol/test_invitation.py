@@ -1,4 +1,4 @@
-"""The token of an invitation: what it has, and each mistake in copying it."""
+"""The token of an invitation: its parts, and each mistake in copying it."""
 
 from __future__ import annotations
 

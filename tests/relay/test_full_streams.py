@@ -36,7 +36,7 @@ THEN = {
     RECORDS: "nobody can join, or log in with a token",
     KEYRING: None,
 }
-"""By stream: what happens when it is full. ``None``: nothing that somebody has to know."""
+"""By stream: the effect when it is full. ``None``: nobody has to know of it."""
 
 
 def info(name: str, share: float) -> dict[str, Any]:

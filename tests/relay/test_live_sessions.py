@@ -1,4 +1,4 @@
-"""Which sessions are old, by the list of nats-server, and what is said to them."""
+"""The sessions that are old by the list of nats-server, and the words to them."""
 
 from __future__ import annotations
 

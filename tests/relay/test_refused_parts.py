@@ -134,7 +134,7 @@ async def test_retry_under_a_newer_policy_refuses_nothing_more(shelf: Shelf) -> 
 
 
 def is_as_stored(place: Place) -> None:
-    """Whether the sender and the quarantine got what the first policy refuses."""
+    """Whether the sender and the quarantine got the part that the first policy refuses."""
     (receipt,) = place.receipts
     (record,) = place.records
     assert receipt.policy == POLICY.digest

@@ -94,7 +94,7 @@ class Judge:
 
     @classmethod
     async def of(cls, stage: Stage) -> Judge:
-        """Listen to what bots send."""
+        """Listen to the envelopes that bots send."""
         return cls(stage, await Inbox(stage.relay, "send.*").open())
 
     async def next(self) -> Envelope:

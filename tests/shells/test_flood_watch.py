@@ -1,4 +1,4 @@
-"""A relay that watches for floods: what a bot meets that sends more than one bot may."""
+"""A relay that watches for floods cuts off a bot that sends more than one bot may."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time until a bus that accepts nothing is red, and what a ping finds of a look that is late.
+"""The time until a bus that accepts nothing is red, and pings of a bus whose look is late.
 
 The time is the event loop's own (:mod:`tests.jumping`). So a test waits for no second, and a busy
 machine changes nothing. The server is the one in memory, with the streams of a bus. A test gives

@@ -1,4 +1,4 @@
-"""The list of the bus's keys at a bot: when it is read, and what becomes of a bad one."""
+"""The list of the bus's keys at a bot: when it is read, and the fate of a bad one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A notice of the bus: what a bot says because of it, and that it goes on."""
+"""A notice of the bus: a bot logs it, and goes on."""
 
 from __future__ import annotations
 

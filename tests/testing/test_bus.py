@@ -1,4 +1,4 @@
-"""The in-memory bus for bot authors: its life, its bots, and what it shows of messages."""
+"""The in-memory bus for bot authors: its life, its bots, and its view of messages."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class Disturbance:
 
 @dataclass
 class History:
-    """What all processes of a bus saw, and what the bus holds in the end."""
+    """The events that all processes of a bus saw, and the messages that it holds in the end."""
 
     lives: list[Life] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)

@@ -179,7 +179,7 @@ class Runner:
 
         Args:
             at_once: How many buses run at the same time.
-            keep: The folder for what a failed schedule leaves: its text, histories and logs.
+            keep: The folder for the text, the histories and the logs of each failed schedule.
             tell: Called with each line of progress.
             until: No schedule begins after this time (monotonic).
         """

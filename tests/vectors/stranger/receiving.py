@@ -85,7 +85,7 @@ def open_delivery(
 
 
 def _check_certificate(rules: Rules, envelope: Envelope, stamp: Stamp) -> None:
-    """A subscriber that judges anew what the relay has judged. It need not, and has no policy."""
+    """A subscriber that judges again after the relay. It need not, and has no policy."""
     bus, bot, certificate = envelope.header[0], envelope.header[1], envelope.header[8]
     if certificate is not None:
         read = read_certificate(rules, certificate)
