@@ -109,7 +109,7 @@ demo: $(READY) ## watch a robbery fail on a real NATS server; ORDERS=my.jsonl fo
 	@$(BIN) -m examples.robbery $(if $(ORDERS),"$(ORDERS)")
 
 .PHONY: attack
-attack: $(READY) ## try some 300 attacks, most on a running bus; ARGS=--without-each or --json
+attack: $(READY) ## try over 400 attacks, most on a running bus; ARGS=--without-each or --json
 	@$(BIN) -m tests.attacks $(ARGS)
 
 .PHONY: test
