@@ -42,8 +42,9 @@ BACKDATED: Final = timedelta(minutes=5)
 """How long before its making a certificate begins. The clock of another machine may be behind."""
 
 DUE: Final = 1 / 3
-"""A certificate with a smaller share of its life left is renewed. Of 90 days that is the last
-month: two runs of a monthly job may fail."""
+"""A certificate with a smaller share of its life left is renewed. Of 90 days these are the
+last 30: three runs of a weekly job may fail. A monthly job may come too late, because most months
+are longer."""
 
 MAX_NAMES: Final = 64
 """Most names of a server. A cluster has a few, and each costs bytes in every handshake."""

@@ -85,7 +85,7 @@ NUMBERS: Final[tuple[tuple[tuple[str, ...], str, tuple[float, ...]], ...]] = (
     (FLOW + PROMISES, r"more than (\S+) worthless envelopes a second", (MOST_WORTHLESS,)),
     (FLOW + PROMISES, r"more than (\S+) of its envelopes a second are", (MOST_REFUSED,)),
     (PROMISES, r"nats-server keeps (\S+) messages", (config.MAX_BUFFERED_MESSAGES,)),
-    (PROMISES, r"While (\S+) such answers wait", (router.TOLD_WAITING,)),
+    (PROMISES, r"While (\S+) of these answers wait", (router.TOLD_WAITING,)),
     (PROMISES, r"`ingress_wait` \((\S+) min\)", (Limits().ingress_wait_ms / 60_000,)),
     # Health.
     (FLOW + PROMISES, r"Every (\S+) s, (?:each|a) relay c", (health.LOOK_S,)),
