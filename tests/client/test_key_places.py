@@ -165,7 +165,7 @@ def test_seed_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (KEY.seed_text[:-1] + "?", "is not base32 text"),
-        (KEY.public.text, "is not a key's length"),
+        (KEY.public.text, "has 56 characters; expected 58"),
         (f"{KEY.seed_text}\n{KEY.seed_text}", "is not base32 text"),
         ("", "has 0 characters"),
         ("x" * 2000, "is larger than 1024 bytes"),

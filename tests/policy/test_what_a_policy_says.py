@@ -64,12 +64,12 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
         (
             "bus: shop",
             "bus: shop\nlimits: {replicas: 2}",
-            "policy.yaml:3:10: 2 replicas survive the loss of no more nodes than 1 do",
+            "policy.yaml:3:10: 2 replicas are no safer than 1",
         ),
         (
             "bus: shop",
             "bus: shop\nlimits: {replicas: 4}",
-            "policy.yaml:3:10: 4 replicas survive the loss of no more nodes than 3 do",
+            "policy.yaml:3:10: 4 replicas are no safer than 3",
         ),
         (
             "bus: shop",

@@ -49,7 +49,7 @@ def test_a_stream_without_a_leader_is_red() -> None:
 
 def test_a_replica_that_nobody_keeps_is_a_warning() -> None:
     (problem,) = replica_problem("ACCEPTED", told(NODE), NOBODY)
-    assert "1 on no node" in problem.what
+    assert "1 without a node" in problem.what
 
 
 @pytest.mark.parametrize(

@@ -183,8 +183,9 @@ def check_retention(policy: Policy, reader: Reader) -> None:
         return
     what = "retention is shorter than the nonce ledger must remember"
     expected = (
-        f"at least {policy.ledger_window_ms} ms: a message's retries,"
-        " its longest life or `once` cause, and its longest wait"
+        f"at least {policy.ledger_window_ms} ms, for the retries of a"
+        " message, its longest `ttl`, `ingress_wait`, the longest `within` of a `once` cause, and a"
+        " margin"
     )
     got = f"{policy.limits.retention_ms} ms"
     reader.problem(("limits", "retention"), what, got=got, expected=expected)

@@ -89,6 +89,7 @@ def _read(reader: Reader, entry: Any, at: int) -> Invitation | None:
         reader.problem(
             (*path, "not_after"),
             "not_after is not within an hour after not_before",
-            hint="a token is for one hour at most: make another with `sealbus invite`",
+            hint="a token is for one hour at most: delete this invitation, and make another with"
+            " `sealbus invite`",
         )
     return Invitation(public.raw, begins, ends, approve)

@@ -118,10 +118,12 @@ def read_key_files(
         for raw, (invitation, at) in read_invitations(document, problems).items():
             # Also against a later file: a key is never both.
             if owners.setdefault(raw, f"{bot}'s invitation") != f"{bot}'s invitation":
-                what = f"this key is also {owners[raw]}'s: the key of an invitation is no other's"
-                problems.append(
-                    document.problem((INVITATIONS, at), what, hint=f"`sealbus invite {bot}`")
+                what = (
+                    f"this key is also {owners[raw]}'s, and the key of an invitation is nobody"
+                    " else's"
                 )
+                hint = f"delete this invitation, and make another: `sealbus invite {bot}`"
+                problems.append(document.problem((INVITATIONS, at), what, hint=hint))
             found.invitations[bot][raw] = invitation
     return found
 
@@ -134,9 +136,8 @@ def keys_of_the_bus(files: KeyFiles, own: frozenset[bytes]) -> Iterator[Problem]
     for bot, keys in files.by_bot.items():
         if not own.isdisjoint({*keys, *files.invitations[bot]}):
             what = f"a key of {bot} is the bus's own, written as a bot's"
-            yield Problem(
-                f"{FOLDER}/{bot}.yaml", 0, 0, what, hint=f"make another: `sealbus keys new {bot}`"
-            )
+            hint = f"delete it from the file, and make another: `sealbus keys new {bot}`"
+            yield Problem(f"{FOLDER}/{bot}.yaml", 0, 0, what, hint=hint)
 
 
 def read_keys(

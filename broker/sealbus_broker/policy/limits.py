@@ -72,7 +72,7 @@ MAX_FLOOD: Final = 10**9
 MIN_FLOOD_BYTES: Final = 8 * 1024**2
 """Fewest bytes a second that end a bot's sessions: sixty of the largest messages."""
 
-_ODD: Final = "a stream goes on while more than half of its nodes do"
+_ODD: Final = "a stream works only while more than half of its nodes run"
 
 _SIZE: Final = (MIN_STORE_BYTES, MAX_STORE_BYTES)
 _TIME: Final = (MIN_TIME_MS, MAX_TIME_MS)
@@ -143,7 +143,7 @@ def read_limits(reader: Reader, value: Any) -> Limits:
 
 def _refuse_even(reader: Reader, path: tuple[str, ...], number: int) -> None:
     """Refuse two and four replicas, which look safer than one and three, and are not."""
-    what = f"{number} replicas survive the loss of no more nodes than {number - 1} do"
+    what = f"{number} replicas are no safer than {number - 1}"
     reader.problem(
         path, what, got=number, expected=", ".join(str(one) for one in REPLICAS), hint=_ODD
     )

@@ -114,10 +114,11 @@ class Reader:
             return value
         if value is None:
             self.problem(path, f"{what} is missing", expected="a text")
+        elif value == "":
+            self.problem(path, f"{what} is empty", expected="a text")
         else:
-            self.problem(
-                path, f"{what} is not a text", got=value, expected="a text", hint="put it in quotes"
-            )
+            hint = "" if isinstance(value, list | dict) else "put it in quotes"
+            self.problem(path, f"{what} is not a text", got=value, expected="a text", hint=hint)
         return None
 
     def texts(self, value: Any, path: KeyPath, what: str) -> list[tuple[KeyPath, str]]:

@@ -30,7 +30,9 @@ from sealbus_broker.policy.problems import Problem
 
 FIELD: Final = "link"
 
-_HINT: Final = "delete the link, or make it again: `sealbus keys link`"
+_HINT: Final = (
+    "delete the link; to make it again, say `sealbus keys sign-link`, and then `sealbus keys link`"
+)
 
 
 def holds(link: bytes, *, bus: str, bot: str, new: bytes) -> bool:

@@ -151,11 +151,14 @@ def replica_problem(name: str, info: dict[str, Any], late: frozenset[str]) -> li
     missing = replicas - 1 - len(others)
     parts = [f"away at {', '.join(sorted(away))}"] if away else []
     parts += [f"behind at {', '.join(sorted(late))}"] if late else []
-    parts += [f"{missing} on no node"] if missing > 0 else []
+    parts += [f"{missing} without a node"] if missing > 0 else []
     if not parts:
         return []
     what = f"{name} does not have all its replicas: {'; '.join(parts)}"
-    hint = "start that node, or look into its log; stop no other node before this is over"
+    hint = (
+        "start each node that is away, or look into its log; a replica without a node needs one"
+        " more node; stop no node before this is over"
+    )
     return [BusProblem(Level.WARNING, f"{name} replicas", what, hint)]
 
 

@@ -36,7 +36,8 @@ PUBLISH_TIMEOUT_S: Final = 30.0
 
 
 class Bot(Presence):
-    """One bot's presence on the bus. Not safe across threads; make it and use it in one event loop.
+    """One bot's presence on the bus. Use it only in the event loop in which it connects. It is not
+    safe across threads, but :meth:`stop` may be called from any.
 
     Either run it by its handlers (:meth:`run`), or open it as a context and call its methods::
 
@@ -69,8 +70,10 @@ class Bot(Presence):
         """Publish ``payload`` and return when the relay has accepted it.
 
         Where the subject has a rate, the message waits for its turn first. So any number may be
-        published at once, and none is refused for its rate. Messages on one subject that are
-        published in the same turn of the event loop share an envelope. Each has its own verdict.
+        published at once. One is refused for its rate only if other processes of the bot use the
+        rate up until ``timeout``, or if the policy gets a smaller ``burst`` meanwhile. Messages on
+        one subject that are published in the same turn of the event loop share an envelope. Each
+        has its own verdict.
 
         Args:
             subject: where to publish, such as ``"orders.placed"``.
@@ -81,12 +84,15 @@ class Bot(Presence):
             parent: the message that this one follows from.
             include_parent: whether the parent's payload travels along, in its envelope without the
                 other payloads. A cause rule with ``match`` needs it.
-            ttl: life of the envelope in seconds.
-            nonce: the one in an earlier :class:`Unresolved`, to find out the outcome of the same
-                message. That error says how long it is safe.
+            ttl: life of the envelope in seconds. By default it is 30, or 5 on a live subject, or
+                less if the policy allows less.
+            nonce: 16 bytes. It is the one in an earlier :class:`Unresolved`, to find out the
+                outcome of the same message. That error says how long it is safe. Or it is of
+                :func:`sealbus.new_nonce`, made just before.
             alone: whether the message has an envelope of its own. Subscribers that share a
                 subscription get whole envelopes, so long work is shared out better alone.
-            timeout: seconds to wait for a verdict, from when the message is sent.
+            timeout: seconds to wait for a verdict, from when the message is sent: at most 120, or
+                30 on a live subject.
 
         Returns:
             The stamp, which is the relay's sealed word that it accepted the message.
@@ -165,14 +171,19 @@ class Bot(Presence):
         It is sent again under its nonce, which makes it no second message. See
         :class:`Unresolved` for how long that is possible.
 
+        Args:
+            unresolved: the error.
+            timeout: seconds to wait for the verdict. The wait ends with the life of the nonce.
+
         Returns:
             The stamp, if it is accepted now or was before.
 
         Raises:
             Refused: the relay's verdict, with its reason.
             Unresolved: there was no verdict in time.
-            InvalidInput: the message is too old, cannot be resumed, or is being resumed already, or
-                the timeout is longer than its nonce lives. Nothing was sent.
+            InvalidInput: the message is too old, cannot be resumed, or is being resumed already.
+                Or it was never sent, and the timeout is longer than a nonce lives. Nothing was
+                sent.
             NotConnected: the bot is not connected; nothing was sent.
         """
         return await self._speaker.resume(unresolved, timeout_s=check_seconds("timeout", timeout))
@@ -246,21 +257,23 @@ class Bot(Presence):
                 share the messages, envelope by envelope. An envelope has up to 256 messages that
                 were published together, and all of them wait for the process that has it, also
                 while another is idle. Senders publish long work with ``alone=True``.
-            start: ``"new"``, or ``"all"`` that is stored. Counts the first time that the name is
-                used.
+            start: ``"new"`` begins with new messages, ``"all"`` with the oldest one that is
+                stored. It counts only when the durable name is used for the first time.
             concurrency: handlers at once, in this process. With 1, and in one process, messages
                 come in their order. The exceptions are messages that failed, a crash, a lost
                 connection, a nats-server that stops or dies, and a node of a cluster that loses the
                 lead (``docs/bots.md``, Receiving).
             attempts: how often a failing message is tried, if less often than the policy says
                 (``limits.attempts``).
-            verify: ``"sender"`` to take messages of senders alone whose keys the credentials pin
+            verify: ``"sender"`` takes only messages of senders whose keys the credentials pin
                 (:mod:`sealbus.pins`). Messages of a pinned sender are verified in either case.
 
         Raises:
-            InvalidInput: an argument that cannot be used, ``verify="sender"`` without pins, or
-                another handler or loop that has the pattern under the same durable name. Before the
-                bot is connected, :meth:`connect` raises this for handlers that may be live.
+            InvalidInput: an argument cannot be used, ``verify="sender"`` has no pins, another
+                handler or loop has the pattern under the same durable name, or the bot has too many
+                subscriptions. Before the bot is connected, :meth:`connect` raises this for handlers
+                that may be live.
+            NotConnected: the bot is closing or closed, or this is another event loop.
         """
         check_pattern(pattern)
         check_start(start)
@@ -293,16 +306,19 @@ class Bot(Presence):
     def reply(self, pattern: str, *, concurrency: int = 64) -> Callable[[H], H]:
         """Decorate ``async def handler(message) -> payload`` to answer requests on a live subject.
 
-        Of several processes of this bot, one answers. Where the handler raises, or its answer is
-        refused, the asker's ``request()`` raises :class:`RequestFailed` with the name of the
-        exception's class. To say more, raise ``RequestFailed("no such sku")``.
+        Of several processes of this bot, one answers. If the handler raises, ``request()`` of the
+        asker raises :class:`RequestFailed`, and its ``error`` is the name of the exception's class.
+        To say more, raise ``RequestFailed("no such sku")``. If the answer is too large, or is
+        refused because of its payload, ``error`` is ``answer-refused``.
 
         Args:
             pattern: the subject of the requests, or a pattern of subjects.
             concurrency: handlers at once.
 
         Raises:
-            InvalidInput: an argument that cannot be used.
+            InvalidInput: an argument cannot be used, another reply handler of this bot has the
+                pattern, or the bot has too many subscriptions.
+            NotConnected: the bot is closing or closed, or this is another event loop.
         """
         check_pattern(pattern)
         check_concurrency(concurrency)
@@ -371,7 +387,9 @@ class Bot(Presence):
             verify: as for :meth:`subscribe`.
 
         Raises:
-            InvalidInput: an argument that cannot be used, or ``verify="sender"`` without pins.
+            InvalidInput: an argument cannot be used. When the block begins, ``verify="sender"``
+                without pins raises it too.
+            NotConnected: the bot is not connected when the block begins.
         """
         check_pattern(pattern)
         check_start(start)

@@ -211,7 +211,8 @@ class Credentials:
                 thread. It is called about once in half of ``limits.session_key``, and has six
                 seconds.
             ca: a PEM file with the authorities of the server. ``None``: those of the system.
-            cert, cert_key: PEM files, for a server that asks clients for certificates.
+            cert, cert_key: PEM files, for a server that asks clients for certificates. They need
+                ``ca``.
 
         Raises:
             CredentialsError: a value cannot be used.

@@ -139,7 +139,7 @@ class Grants:
             )
         except (KeyError, TypeError, ValueError):
             raise Malformed(
-                f"an answer on {GRANTS} that is not one",
+                f"the relay's answer on {GRANTS} cannot be read",
                 hint="is this library older than the relay?",
             ) from None
 

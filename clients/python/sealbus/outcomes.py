@@ -107,9 +107,9 @@ class NoReply(SealbusError):
 class RequestFailed(SealbusError):
     """The request was answered, and the answer is that it failed.
 
-    ``error`` is a word that programs can compare: the name of the exception that the other bot's
-    handler raised, or a name that its author chose. ``message`` is a sentence for people. ``bot``
-    says who answered.
+    ``error`` is a word that programs can compare. It is the name of the exception that the other
+    bot's handler raised, or a name that its author chose, or ``answer-refused`` if the bus refused
+    the answer. ``message`` is a sentence for people. ``bot`` says who answered.
 
     A reply handler raises it to say why it does not answer::
 

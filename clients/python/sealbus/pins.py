@@ -51,10 +51,14 @@ def read_pins(value: object) -> dict[str, frozenset[bytes]]:
     pins: dict[str, frozenset[bytes]] = {}
     for bot, keys in value.items():
         if not is_name(bot):
-            raise InvalidInput("senders names a bot whose name is not a name")
+            raise InvalidInput(
+                "senders has an invalid name of a bot",
+                hint="a name has 1 to 32 of a-z, 0-9 and -, and begins with a letter or a digit",
+            )
         if bot == RELAY:
             raise InvalidInput(
-                f"senders names {RELAY}, which is the relays", hint="bus_keys has their keys"
+                f"senders has {RELAY}, which is the name of the relays",
+                hint="bus_keys has their keys",
             )
         if not isinstance(keys, list) or not 1 <= len(keys) <= MAX_PINS:
             raise InvalidInput(f"senders.{bot} must be a list of 1 to {MAX_PINS} public keys (U…)")

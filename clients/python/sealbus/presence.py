@@ -109,9 +109,15 @@ class Presence(BotParts):
             ConnectionFailed: the time was over, or the bus refuses the bot's questions for its
                 grants or a subscription. The error names the cause. ``connect()`` may be called
                 again.
-            CredentialsError: the bus answers with a bus key that the credentials do not name.
+            CredentialsError: the bus answers with a bus key that the credentials do not name, and
+                to which no link leads.
             SubscriptionDenied: the policy does not grant a handler's subscription.
+            InvalidInput: an argument cannot be used, the bot was connected before, or a handler
+                cannot be subscribed (:meth:`subscribe`).
+            Malformed, RequestFailed: the relay's answer about the grants cannot be used.
             NotConnected: the bot was told to stop meanwhile, or was closed before.
+            BackgroundFailed: something that works in the background ended, which is a mistake of
+                this library.
         """
         limit_s = None if timeout is None else check_seconds("timeout", timeout)
         self._life.begin()
@@ -201,10 +207,11 @@ class Presence(BotParts):
     ) -> None:
         """Stop receiving, let handlers, requests and verdicts finish, and disconnect.
 
-        A message that is still without verdict then raises :class:`Unresolved` where it was
-        published. Called within a handler, a hook, or the body of a loop over :meth:`messages`, it
-        cannot wait for its caller: it returns at once, and the bot is closed when the handlers are
-        done. All who call it wait for the same end.
+        A message that was sent and has no verdict then raises :class:`Unresolved` where it was
+        published. One that was not sent raises :class:`NotConnected`, and a request without an
+        answer raises :class:`NoReply`. Called within a handler, a hook, or the body of a loop over
+        :meth:`messages`, it cannot wait for its caller: it returns at once, and the bot is closed
+        when the handlers are done. All who call it wait for the same end.
 
         Args:
             timeout: seconds for handlers, requests and verdicts to finish.
@@ -309,10 +316,15 @@ class Presence(BotParts):
         Raises:
             ConnectionFailed: there was no bus within ``connect_timeout``, or the bus refuses the
                 bot's questions.
+            CredentialsError: the bus answers with a bus key that the credentials do not name, and
+                to which no link leads.
+            InvalidInput: an argument cannot be used, or a handler cannot be subscribed
+                (:meth:`subscribe`).
+            Malformed, RequestFailed: the relay's answer about the grants cannot be used.
             SubscriptionDenied: the policy does not grant a handler's subscription; or does not
                 grant it any more, and there is no hook for it (:meth:`on_denied`).
             BackgroundFailed: something that works in the background ended, which is a mistake of
-            this library.
+                this library.
             NotConnected: the bot is closed, or has connected in another event loop.
         """
         if connect_timeout is not None:
@@ -353,8 +365,8 @@ class Presence(BotParts):
         """Decorate a function to be called when the bus no longer grants a handler's subscription.
 
         It takes the :class:`SubscriptionDenied` or nothing. Without such a hook :meth:`run` raises
-        the error. A live subscription is asked for again with each new session, a durable one every
-        minute.
+        the error. A live subscription is asked for again with each new session, and a durable one
+        when the policy has changed, after a minute at the latest.
         """
         return self._hooks["denied"].add(hook)
 

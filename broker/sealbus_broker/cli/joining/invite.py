@@ -41,7 +41,7 @@ def _life(_: click.Context, __: click.Parameter, given: str) -> int:
     show_default=True,
     callback=_life,
     metavar="DURATION",
-    help="How long a key may come: 1h at most.",
+    help="How long the token can be used: 1h at most.",
 )
 @click.option(
     "--approve",

@@ -156,7 +156,8 @@ def the_bus(bus: BusFolder, servers: tuple[str, ...], bus_key: str | None = None
         if given is None:
             raise Unusable(
                 f"{bus.path / FILE} is missing, so the bus's public key is not known",
-                hint="`sealbus up` and `sealbus prepare` write it; or give --bus-key N…",
+                hint="`sealbus up` and `sealbus prepare` write it; `sealbus keys new`, `keys enrol`"
+                " and `invite` also take --bus-key N…",
             )
         return BusFile(_bus_name(bus), servers or bus.servers(), (given,))
     if given is not None and given not in known.bus_keys:

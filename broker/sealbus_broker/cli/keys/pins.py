@@ -45,7 +45,9 @@ def pins(bot: str, folder: str | None) -> None:
             lines.append(f"{sender.name} = {json.dumps(sorted(keys))}")
     if not lines:
         raise Unusable(
-            f"{bot} may hear no bot that has a key", hint="`sealbus check` lists grants without use"
+            f"{bot} may hear no bot that has a key",
+            hint="give it a `subscribe` grant in policy.yaml, or make keys for its senders:"
+            " `sealbus check` names the bots without a valid key",
         )
     click.echo(f"\n# Whose seals {bot} verifies itself: `sealbus keys pins {bot}` makes this.")
     click.echo("\n".join(["[senders]", *lines]))

@@ -352,7 +352,10 @@ def rotate(
     if not no_link:
         before, why = old_credentials(path, bot, own, facts.name)
     if before is None and old is not None:
-        raise Unusable(f"the link cannot be signed: {why}", hint="or say --no-link")
+        raise Unusable(
+            f"the link cannot be signed: {why}",
+            hint="name other credentials with --old, or say --no-link in place of --old",
+        )
     key = SigningKey.generate(KeyKind.BOT)
     public = key.public if unfinished is None or out is not None else unfinished.key.public
     link = None if before is None else parse_link(before.sign_link(public.text))

@@ -65,7 +65,7 @@ _SILENCE: Final[Mapping[Stage, tuple[str, str]]] = {
 _ENDED_HINTS: Final = {
     Ended.BOT_REMOVED: "have an operator put {bot} into policy.yaml again, or stop this process",
     Ended.KEY_REVOKED: "if the key was replaced, start this process with the new credentials; "
-    "`sealbus keys new {bot}` in the bus's folder makes some",
+    "`sealbus keys new {bot} --out FILE` in the bus's folder makes some",
     Ended.CERTIFICATES_VOID: "nothing to do: {bot} makes a new session key and comes back",
     Ended.FLOODING: "{bot} comes back by itself when its pause is over; have it send less, or have "
     "an operator raise limits.flood_messages or limits.flood_bytes",

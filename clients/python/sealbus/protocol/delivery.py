@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 @value
 class Message:
-    """One accepted message. Everything in it is covered by the bus's seal."""
+    """One accepted message. The bus's seal covers everything in it but ``links`` and
+    ``attempt``."""
 
     subject: str
     bot: str
@@ -60,7 +61,7 @@ class Message:
         An ``int`` may have come as a float without a fraction, such as 2.0.
 
         Raises :class:`Malformed` with the place of a misfit: a missing or unknown field, a
-        value of another type.
+        value of another type. Raises :class:`InvalidInput` if no value can be read as a ``kind``.
         """
         return read(self.payload, kind)
 

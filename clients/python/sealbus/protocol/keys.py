@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -56,12 +57,14 @@ def _read(text: str, size: int, what: str) -> bytes:
         raise InvalidInput(
             f"{what} is not base32 text", hint="copy the key again, whole and without spaces"
         ) from None
-    if len(raw) != size + 2 or base64.b32encode(raw).decode().rstrip("=") != text:
+    length = math.ceil((size + 2) * 8 / 5)
+    if len(text) != length:
         raise InvalidInput(
-            f"{what} has {len(text)} characters, which is not a key's length",
-            hint="copy the key again, whole",
+            f"{what} has {len(text)} characters; expected {length}",
+            hint="copy the key again, whole; only a seed begins with S",
         )
-    if binascii.crc_hqx(raw[:-2], 0) != int.from_bytes(raw[-2:], "little"):
+    # The bits behind the last byte are no part of the checksum.
+    if _write(raw[:-2]) != text:
         raise InvalidInput(
             f"{what} has a wrong checksum", hint="copy the key again: a character is wrong"
         )

@@ -314,7 +314,8 @@ class Publisher:
             raise InvalidInput(
                 f"timeout={timeout_s:g} is out of range: a {kind} message is sent again for "
                 f"at most {life_s:g} s",
-                hint=f"use at most {life_s:g} s; after Unresolved the outcome stays unknown",
+                hint=f"use at most {life_s:g} s; if no verdict comes in a shorter time, "
+                "bot.resume(error) may find out the outcome",
             )
         if not resumed:
             return

@@ -121,8 +121,8 @@ class Strangers:
         bot = self._credentials.bot
         error = CredentialsError(
             f"this bus answers with the bus key {theirs}, and the credentials of {bot} name {ours}",
-            hint=f"if {theirs} is this bus's key, make new credentials: `sealbus keys new {bot}` "
-            "in the bus's folder",
+            hint=f"if {theirs} is this bus's key, make new credentials: `sealbus keys new {bot} "
+            "--out FILE` in the bus's folder",
         )
         if not self._told:
             self._told = True
