@@ -85,8 +85,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """A message bus on NATS on which no bot can impersonate another.
 
-    The environment can give each option too, as SEALBUS_<COMMAND>_<OPTION>. SEALBUS_DIR and
-    SEALBUS_CREDENTIALS hold for all commands.
+    The environment can give each option too, as SEALBUS_<COMMAND>_<OPTION>. SEALBUS_DIR
+    holds for each command with --dir but init, and SEALBUS_CREDENTIALS for each with --credentials.
     """
 
 

@@ -48,7 +48,8 @@ def sessions(bot: str | None, as_json: bool, servers: tuple[str, ...], folder: s
     """Show the sessions of BOT, or of all bots: from where, with which key and certificate, since
     and until when.
 
-    "until" is the time at which the session ends if the bot does not renew it. "sent" and
+    "until" is the time at which the session ends by the policy of this folder, if the bot does not
+    renew it. It ends earlier if its TLS certificate does. "sent" and
     "received" count NATS messages of this session. "node" is the name of its nats-server. "key" is
     the bot's enrolled key. "certificate" is the subject of the TLS certificate that nats-server has
     verified, or "-" without one. With --json you also see its SHA-256, the session key, and until

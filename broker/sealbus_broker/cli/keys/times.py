@@ -329,11 +329,11 @@ def rotate(
 ) -> None:
     """Make a new key for BOT, and let its old ones expire.
 
-    Start the bot with its new credentials before that. Both keys work until then, so no message is
-    lost. The old key signs a link to the new one, so that subscribers which pin the old key follow.
-    Without the old key there is no link, and their pins have to be edited by hand. The pins of BOT
-    itself are kept, and so are its certificates where the authority of the bus is not here. After a
-    run that was killed, say it again.
+    Start the bot again with its new credentials before the old keys expire (--overlap). Until then
+    all of them work, so no message is lost. The old key signs a link to the new one, so that
+    subscribers which pin the old key follow. Without the old key there is no link, and their pins
+    have to be edited by hand. The pins of BOT itself are kept, and so are its certificates where
+    the authority of the bus is not here. After a run that was killed, say it again.
     """
     if old is not None and no_link:
         raise click.UsageError("say --old FILE, or --no-link")

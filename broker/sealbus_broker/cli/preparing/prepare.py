@@ -115,7 +115,8 @@ _SITE: Final = frozenset({"site_port", "site_dir"})
     type=WholeNumber(1, 65535),
     default=ROUTES_PORT,
     show_default=True,
-    help="With --cluster, the port on which the nodes find each other.",
+    help="With --cluster, the port on which the nodes find each other. Of several --node on one"
+    " host, each further one has the next port.",
 )
 @click.option(
     "--node-dir",
@@ -134,7 +135,8 @@ _SITE: Final = frozenset({"site_port", "site_dir"})
     type=WholeNumber(1, 65535),
     default=LEAF_PORT,
     show_default=True,
-    help="With --second-site, the port of the door.",
+    help="With --second-site, the port of the door. Of several --node on one host, each further one"
+    " has the next port.",
 )
 @click.option(
     "--site-dir",

@@ -26,13 +26,16 @@ from sealbus.file_hints import file_hint
 from sealbus_broker.policy.errors import InTheWay
 
 EXIT_CODES: Final[Mapping[str, str]] = {
-    "0": "The command worked, or the reader of stdout has left, as `| head` does.",
+    "0": (
+        "The command worked, or the reader of stdout has left, as `| head` does. A first signal to"
+        " `up`, `relay`, or `sub` without --count gives 0 too."
+    ),
     "1": (
         "The command failed: no bus, no verdict, a file that cannot be read or written,"
         " data that stdout does not take, or a no to its question."
     ),
     "2": "The command line is wrong, or a value in it. Nothing was done.",
-    "3": "The answer is no: refused, invalid, not granted or not there.",
+    "3": "The bus answers no: refused, invalid, not granted or not there.",
     "129": "SIGHUP, which a closing terminal sends, ended the command before its work was done.",
     "130": "Ctrl-C (SIGINT) ended the command before its work was done.",
     "143": "SIGTERM ended the command before its work was done.",

@@ -80,10 +80,11 @@ class Found:
 def ping(folder: str | None, servers: tuple[str, ...], relay: str | None, as_json: bool) -> int:
     """Say whether the bus works. Send a message the whole way, ask a relay, and show the streams.
 
-    The exit code is 1 if the bus accepts nothing, if no relay answers, or if the relay has not
-    looked at the bus for 9 s. It is 0 after a warning, such as a stream that is 80 % full, or a
-    disk of `sealbus up` with little room. A health check can ask one relay with --relay NAME. Where
-    several relays run, it also shows the partitions that each works on.
+    The exit code is 1 after an error: the bus accepts nothing, no relay answers, a stream is full
+    or has no leader, or the relay has not looked at the bus for 9 s. It is 0 after a warning, such
+    as a stream that is 80 % full, or a disk of `sealbus up` with little room. A health check can
+    ask one relay with --relay NAME. Where several relays run, it also shows the partitions that
+    each works on.
     """
     bus = BusFolder.find(folder)
     secrets = bus.secrets()
