@@ -200,7 +200,7 @@ MAX_SCHEMA_VERSION: Final = 65_535
 MAX_LIVE_SUBSCRIPTIONS: Final = 960
 """The most live subscriptions of one session. A bot's connection may have 1,024 subscriptions: 2
 for receipts and answers, one for each durable subscription in use, and the rest to spare. NATS
-closes a connection that asks for more."""
+refuses more."""
 
 MIN_FORGET_S: Final = 10
 """The shortest time in seconds after which the bus may forget an unused place, where a subscription
