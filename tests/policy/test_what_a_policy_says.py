@@ -26,6 +26,7 @@ WITHOUT_CAUSE = "but may not receive its cause stock.check"
         ("version: 1", "version: true", "policy.yaml:1:1: the version of this file is not known"),
         ("bus: shop\n", "", "policy.yaml:1:1: bus is missing"),
         ("bus: shop", "bus: 7", "policy.yaml:2:1: bus is not a text"),
+        ("bus: shop", 'bus: ""', "policy.yaml:2:1: bus is empty"),
         ("bus: shop", "bus: The Shop", "policy.yaml:2:1: bus name 'The Shop' is not valid"),
         ("bus: shop", "bus: shop\nbotz: {}", "policy.yaml:3:1: unknown name botz"),
         ("version: 1", "[1]: 2\nversion: 1", "policy.yaml:1:1: a key is not a text"),
@@ -360,6 +361,13 @@ def test_range_is_reported_in_the_units_of_the_file(bus: Folder, limit: str, exp
 def test_a_slip_of_the_finger_gets_a_suggestion(bus: Folder, old: str, new: str, hint: str) -> None:
     bus.change(old, new)
     assert hint in [problem.hint for problem in bus.load().problems]
+
+
+@pytest.mark.parametrize(("value", "hint"), [("7", "put it in quotes"), ("[shop]", "")])
+def test_only_a_single_value_is_to_be_put_in_quotes(bus: Folder, value: str, hint: str) -> None:
+    bus.change("bus: shop", f"bus: {value}")
+    (problem,) = bus.load().problems
+    assert problem.hint == hint
 
 
 def test_mistake_in_a_subject_is_not_repeated_at_its_grants(bus: Folder) -> None:
