@@ -77,7 +77,7 @@ async def test_revoked_bot_says_why_it_is_not_admitted(
         await tell(stage, bot, sealed)
     assert len(errors(caplog)) == 1
     assert errors(caplog)[0].startswith(REVOKED)
-    assert "`sealbus keys new order`" in errors(caplog)[0]
+    assert "`sealbus keys new order --out FILE`" in errors(caplog)[0]
     assert bot._session.is_up
 
     stage.policy = replace(known, bots={})
