@@ -49,7 +49,7 @@ from sealbus.pins import Pins, read_pins
 from sealbus.protocol.certificate import SessionKey
 from sealbus.protocol.keys import KeyKind, PublicKey, Signer, SigningKey
 from sealbus.protocol.sender_links import link_text
-from sealbus.protocol.subjects import is_name
+from sealbus.protocol.subjects import NAME_HINT, is_name
 from sealbus.secret_file import SecretFile
 from sealbus.signing import certified, linked
 from sealbus.text_file import decode_text, is_utf8
@@ -463,8 +463,5 @@ def _check_name(text: str, what: str) -> str:
     """Like ``check_name``, but never repeats the text: a seed that stands in the wrong field must
     not reach a log."""
     if not is_name(text):
-        raise InvalidInput(
-            f"{what} is not a name",
-            hint="1-32 characters of a-z, 0-9 and -, beginning with a letter or digit",
-        )
+        raise InvalidInput(f"{what} is not a name", hint=NAME_HINT)
     return text

@@ -29,7 +29,7 @@ from sealbus.protocol.keys import KeyKind, PublicKey
 from sealbus.protocol.limits import CERTIFICATE_AHEAD_MS
 from sealbus.protocol.seal import Context, Verifier
 from sealbus.protocol.sender_links import split_links
-from sealbus.protocol.subjects import RELAY, is_name
+from sealbus.protocol.subjects import NAME_HINT, RELAY, is_name
 
 MAX_SENDERS: Final = 1024
 """The most bots whose keys are pinned. A bot hears fewer."""
@@ -51,10 +51,7 @@ def read_pins(value: object) -> dict[str, frozenset[bytes]]:
     pins: dict[str, frozenset[bytes]] = {}
     for bot, keys in value.items():
         if not is_name(bot):
-            raise InvalidInput(
-                "senders has an invalid name of a bot",
-                hint="a name has 1 to 32 of a-z, 0-9 and -, and begins with a letter or a digit",
-            )
+            raise InvalidInput("senders has an invalid name of a bot", hint=NAME_HINT)
         if bot == RELAY:
             raise InvalidInput(
                 f"senders has {RELAY}, which is the name of the relays",

@@ -63,6 +63,11 @@ CONSUMER: Final = rf"[a-z0-9-]{{1,{MAX_NAME_CHARS}}}_[a-z2-7]{{16}}"
 
 _DURABLE = re.compile(DURABLE)
 _CONSUMER = re.compile(CONSUMER)
+NAME_HINT: Final = (
+    f"use 1-{MAX_NAME_CHARS} characters of a-z, 0-9 and -, beginning with a letter or digit"
+)
+"""The hint of an error about the name of a bot or a bus."""
+
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME_CHARS - 1}}}")
 _TOKEN = rf"[a-z0-9][a-z0-9_-]{{0,{MAX_TOKEN_CHARS - 1}}}"
 _SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN}){{0,{MAX_SUBJECT_TOKENS - 1}}}")
@@ -111,8 +116,7 @@ def check_name(text: object, what: str = "bot") -> str:
     if not isinstance(text, str) or not is_name(text):
         raise InvalidInput(
             f"{what} name {text!r} is not valid",
-            hint=f"use 1-{MAX_NAME_CHARS} characters of a-z, 0-9 and -, beginning with a letter "
-            "or digit",
+            hint=NAME_HINT,
         )
     return text
 
