@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import Any
 
 import pytest
@@ -50,11 +51,13 @@ async def test_nothing_is_judged_by_a_clock_that_is_off(
 
     By a clock that is an hour behind, it would be issued in the future.
     """
+    began = time.monotonic()
     with capture_logs() as logs:
         async with a_relay(empty_shop), empty_shop.bot("order") as sender:
             await sender.publish("orders.placed", order(1))
             clock.off_ms = off_ms
             await until(lambda: bool(told(logs)), "the relay says so")
+            took_s = time.monotonic() - began
             waiting = asyncio.create_task(
                 sender.publish("orders.placed", order(2), timeout=PATIENCE_S)
             )
@@ -71,7 +74,7 @@ async def test_nothing_is_judged_by_a_clock_that_is_off(
     )
     assert said is not None, told(logs)[0]
     # The relay tells the least difference that is certain: less by the time that a question took.
-    assert HOUR_MS / 1000 - PATIENCE_S < float(said[1]) <= HOUR_MS / 1000
+    assert HOUR_MS / 1000 - took_s < float(said[1]) <= HOUR_MS / 1000
 
 
 async def test_another_relay_takes_over(empty_shop: Shop, clock: Clock) -> None:
