@@ -36,6 +36,8 @@ def instructions(function: Callable[[T], object], arguments: Sequence[T]) -> lis
     counts = []
     before, collects = sys.gettrace(), gc.isenabled()
     gc.disable()  # callbacks of others, such as Hypothesis, would be counted
+    # Python 3.12 reports no opcodes if no frame has asked before settrace(): python/cpython#103615
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(each)
     try:
         for argument in arguments:
@@ -46,4 +48,5 @@ def instructions(function: Callable[[T], object], arguments: Sequence[T]) -> lis
         sys.settrace(before)
         if collects:
             gc.enable()
+    assert all(counts[1:]), "this Python reports no opcodes to a trace function"
     return counts[1:]
