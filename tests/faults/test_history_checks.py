@@ -34,14 +34,14 @@ def good() -> History:
             life.events += [handling("handle", number), handling("handled", number)]
     sender.events += [
         Event(30.0, "begin", 2),
-        Event(31.0, "refused", 2, nonce=nonce(2), reason="schema", record=7),
+        Event(31.0, "refused", 2, nonce=nonce(2), reason="schema", record=7, digest="d"),
         Event(40.0, "ask", 3),
         Event(41.0, "asked", 3, reason="NoReply"),
     ]
     return History(
         lives=[sender, one, shared, attacker],
         stored=[Stored("s0", nonce(n), 0, n, n + 1, "relay-0") for n in (0, 1)],
-        kept=[Kept(7, "schema", "s0", nonce(2), None, None)],
+        kept=[Kept(7, "schema", "s0", nonce(2), None, None, "d", (0,))],
         memory={"relay-0": 1, "node-0": 1},
         waiting=[("s0", nonce(0)), ("s0", nonce(2))],
     )
@@ -167,6 +167,14 @@ def with_a_wrong_record(history: History) -> None:
     ]
 
 
+def with_a_record_of_other_bytes(history: History) -> None:
+    history.kept[0] = replace(history.kept[0], digest="e")
+
+
+def with_a_record_that_withholds_it(history: History) -> None:
+    history.kept[0] = replace(history.kept[0], whole=(1,))
+
+
 def not_ended(history: History) -> None:
     history.stuck.append("relay-0 did not end")
 
@@ -209,6 +217,8 @@ BROKEN: list[tuple[str, Break]] = [
     ("judged", without_verdict),
     ("evidence", without_record),
     ("evidence", with_a_wrong_record),
+    ("evidence", with_a_record_of_other_bytes),
+    ("evidence", with_a_record_that_withholds_it),
     ("whole", damaged_on_the_way),
     ("stuck", not_ended),
     ("stuck", ended_with_an_error),

@@ -230,9 +230,16 @@ class _Sender:
                 outcome = error
         if isinstance(outcome, Refused):
             stamp = outcome.stamp
-            fields = {"nonce": stamp.nonce.hex(), "index": outcome.index}
-            reason = outcome.reason.value
-            note("refused", number, reason=reason, record=outcome.record, live=live, **fields)
+            note(
+                "refused",
+                number,
+                nonce=stamp.nonce.hex(),
+                index=outcome.index,
+                reason=outcome.reason.value,
+                record=outcome.record,
+                digest=stamp.envelope.hex(),
+                live=live,
+            )
         elif isinstance(outcome, SealbusError):
             note("unsent", number, reason=type(outcome).__name__, live=live)
         else:

@@ -21,11 +21,11 @@ The rules, by name:
   told to stop. A message of which the attacker sent a copy before its receipt is left out here,
   because the copy may come first.
 * **judged**: a message that INGRESS has stored is in ACCEPTED or in the quarantine in the end.
-* **evidence**: a refused message that has a record is in the quarantine.
+* **evidence**: a refused message that has a record is in the quarantine, with its bytes untouched.
 * **whole**: no message is refused for bytes that no client sends. Neither the senders nor the
   attacker send such bytes, so something on the way has changed them.
 * **stuck**: each process ends in time, and the bus accepts again.
-* **memory**: no process has more than its bound.
+* **memory**: no relay, server or subscriber ever has more than its bound.
 """
 
 from __future__ import annotations
@@ -40,8 +40,13 @@ from typing import Final
 from sealbus_broker.relay.judging.counters import WORTHLESS
 from tests.faults.histories.history import SENDER, SUBSCRIBER, Event, History, Life, Stored
 
-MEMORY_BYTES: Final = {"relay": 512 * 1024 * 1024, "node": 1024 * 1024 * 1024}
-"""The most resident memory of a relay and a server. ``compose.yaml`` gives them twice as much."""
+MEMORY_BYTES: Final = {
+    "relay": 512 * 1024 * 1024,
+    "node": 1024 * 1024 * 1024,
+    "subscriber": 256 * 1024 * 1024,
+}
+"""The most resident memory of a process. ``compose.yaml`` gives relays and servers twice as
+much."""
 
 UNDELIVERABLE: Final = "undeliverable"
 
@@ -376,6 +381,8 @@ def _evidence(facts: _Facts) -> Iterator[str]:
         kept = records.get(event.record)
         if kept is None or (kept.session, kept.nonce) != (bot, event.nonce):
             yield f"{bot}'s message {event.number} is not in the quarantine as {event.record}"
+        elif kept.digest != event.digest or event.index not in kept.whole:
+            yield f"the bytes of {bot}'s message {event.number} changed in the quarantine"
 
 
 def _whole(facts: _Facts) -> Iterator[str]:

@@ -43,6 +43,8 @@ class Event:
     reason: str = ""
     record: int | None = None
     """The number of a refused message in the quarantine."""
+    digest: str = ""
+    """The digest (hex) of the envelope that was refused, as its receipt has it."""
     live: bool = False
 
 
@@ -117,6 +119,11 @@ class Kept:
     """Of an undeliverable message: its sequence in ACCEPTED."""
     payloads: tuple[int, ...] | None
     """The places of the payloads in the envelope. ``None``: all."""
+    digest: str = ""
+    """The digest (hex) of the bytes that are kept, if they are an envelope. Withheld payloads do
+    not change it, and other payloads would."""
+    whole: tuple[int, ...] = ()
+    """The places of the payloads that are not withheld from these bytes."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class History:
     relays: int = 1
     nodes: int = 1
     memory: dict[str, int] = field(default_factory=dict)
-    """The resident bytes of each relay and server at the end."""
+    """The most resident bytes that each relay, server and subscriber ever had."""
     stuck: list[str] = field(default_factory=list)
     """What did not end, or did not go on, within its bound."""
     starved: bool = False

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
+from sealbus.errors import Malformed
 from sealbus.nats.client import HardenedClient
 from sealbus.protocol.codec import unpack_json
 from sealbus.protocol.delivery import split_delivery
@@ -234,12 +235,15 @@ class _Run:
         await asyncio.gather(*(end(place.name, at) for at, place in enumerate(self._bus.places)))
 
     def _measure(self) -> None:
-        pids = {place.name: place.program.pid for place in self._bus.places if place.program}
-        pids |= {f"node-{at}": node.pid for at, node in enumerate(self._bus.nodes) if node.pid}
+        bus = self._bus
+        pids = {place.name: place.program.pid for place in bus.places if place.program}
+        pids |= {f"node-{at}": node.pid for at, node in enumerate(bus.nodes) if node.pid}
+        pids |= {actor.name: actor.process.pid for actor in bus.subscribers if actor.process.pid}
         for name, pid in pids.items():
             with suppress(OSError):
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-                self._history.memory[name] = pages * 4096
+                status = Path(f"/proc/{pid}/status").read_text()
+                peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+                self._history.memory[name] = int(peak.split()[1]) * 1024
 
     # ---- the streams -----------------------------------------------------------------------------
 
@@ -303,8 +307,14 @@ class _Run:
 
 
 async def _kept(nc: HardenedClient) -> AsyncIterator[Kept]:
-    async for sequence, _, headers, _ in _messages(nc, "QUARANTINE", ">"):
+    async for sequence, _, headers, data in _messages(nc, "QUARANTINE", ">"):
         record = Record.from_header(headers[RECORD_HEADER])
+        try:
+            opened = Envelope.decode_shown(data)
+        except Malformed:  # an undeliverable message has its stamp with it
+            digest, payloads = "", []
+        else:
+            digest, payloads = opened.digest.hex(), opened.payloads
         yield Kept(
             sequence=sequence,
             reason=record.reason,
@@ -312,6 +322,8 @@ async def _kept(nc: HardenedClient) -> AsyncIterator[Kept]:
             nonce=record.nonce or "",
             position=record.position,
             payloads=None if record.payloads is None else tuple(record.payloads),
+            digest=digest,
+            whole=tuple(at for at, payload in enumerate(payloads) if payload is not None),
         )
 
 
