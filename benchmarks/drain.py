@@ -149,11 +149,11 @@ async def drain(
     told, used = began, Used.so_far(bus)
     begin()
 
-    def tell() -> None:
+    def tell(waiting: int) -> None:
         nonlocal told
         if time.monotonic() - told >= 5:
             told = time.monotonic()
-            say(f"    {told - began:.0f} s")
+            say(f"    {told - began:.0f} s: {waiting * burst:,} of {count:,} messages wait")
 
     await generator.until_judged(tell)
     seconds = time.monotonic() - began

@@ -207,7 +207,7 @@ class Generator:
                 await at_once.wait()
             if hold:
                 used, start = Used.so_far(self._bus), time.monotonic()
-        await self.until_judged(meanwhile)
+        await self.until_judged(lambda _: meanwhile())
         seconds, more = time.monotonic() - start, Used.so_far(self._bus)
         after = [(await self.state(stream))["last_seq"] for stream in (ACCEPTED, QUARANTINE)]
         accepted, refused = (now - then for now, then in zip(after, before, strict=True))
@@ -225,15 +225,16 @@ class Generator:
             while (await self.state(INGRESS))["last_seq"] < sequence:  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
 
-    async def until_judged(self, meanwhile: Callable[[], None]) -> None:
-        """Wait until INGRESS is empty. Raises :class:`NotAccepted` if nothing progresses."""
+    async def until_judged(self, meanwhile: Callable[[int], None]) -> None:
+        """Wait until INGRESS is empty, and call ``meanwhile`` with the number of envelopes that
+        wait. Raises :class:`NotAccepted` if nothing progresses."""
         left, since = -1, time.monotonic()
         while waiting := (await self.state(INGRESS))["messages"]:
             if waiting != left:
                 left, since = waiting, time.monotonic()
             elif time.monotonic() - since > PATIENCE_S:
                 raise NotAccepted(f"{waiting} messages wait, and no relay takes them")
-            meanwhile()
+            meanwhile(waiting)
             await asyncio.sleep(POLL_S)
 
     async def state(self, stream: str) -> dict[str, Any]:
