@@ -12,7 +12,8 @@ time, and one has a durable subscription (:mod:`tests.faults.flock`). Each kind 
 * *kill*: one node is killed, and starts again some seconds later.
 * *stop*: one node is told to stop, and starts again at once.
 * *lame-duck*: one node sends its clients away first, as in an upgrade.
-* *leader-INGRESS*, *leader-ACCEPTED*, *leader-LIVE*: the leader of that stream is killed.
+* *leader-INGRESS* and so on: the leader of that stream is killed, for each stream of the bus.
+* *leader-JetStream*: the node that leads JetStream itself is killed.
 * *rolling*: all nodes are started anew, one after the other, each once the replicas of the one
   before have everything.
 * *hasty*: the same without waiting.
@@ -27,9 +28,9 @@ replicas. With ``--burst``, each bot publishes so many messages at a time, which
 Three nodes on two cores store some 250 envelopes a second.
 
 For each kind the program prints the longest time without a verdict, how long the slowest publish
-took, and the 99th percentile. *held* is how long the fault lasted: no verdict is possible while a
-majority is away. It exits with 1 if a message was lost, stored twice, refused and handled, or out
-of order.
+took, and the 99th percentile and the median of all publishes of that kind. *held* is how long the
+fault lasted: no verdict is possible while a majority is away. It exits with 1 if a message was
+lost, stored twice, refused and handled, or out of order.
 """
 
 from __future__ import annotations
@@ -43,15 +44,19 @@ import signal
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random  # noqa: TID251  # a seed makes a run repeatable
-from typing import Final
+from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
 from sealbus.nats.client import HardenedClient
+from sealbus_broker.nats.config import cluster_subject
+from sealbus_broker.nats.streams import STREAMS
 from tests.e2e.nodes import NODES
 from tests.faults.flock import Flock, FlockShop, names
 from tests.faults.namespaces import CableShop, may_cut
@@ -89,8 +94,9 @@ class Kind:
     slowest_s: float = 0.0
     """The longest publish."""
     p99_s: float = 0.0
-    """The largest 99th percentile of one try."""
+    """The 99th percentile of all publishes of this kind."""
     p50_s: float = 0.0
+    """Their median."""
 
 
 @dataclass
@@ -135,14 +141,14 @@ class Losses:
         self._flock = flock
         self._chance = chance
         self._report = report
-        self._held_s = 0.0
+        self._took_s: dict[str, array[float]] = {}
+        """For each kind of loss, how long each publish took."""
         self.kinds: dict[str, Callable[[], Awaitable[None]]] = {
             "kill": self._kill,
             "stop": self._stop,
             "lame-duck": self._lame_duck,
-            "leader-INGRESS": lambda: self._kill_leader("INGRESS"),
-            "leader-ACCEPTED": lambda: self._kill_leader("ACCEPTED"),
-            "leader-LIVE": lambda: self._kill_leader("LIVE"),
+            **{f"leader-{name}": partial(self._kill_leader, name) for name in STREAMS},
+            "leader-JetStream": self._kill_jetstream_leader,
             "rolling": self._rolling,
             "hasty": self._hasty,
             "majority": lambda: self._kill_several(2),
@@ -194,8 +200,14 @@ class Losses:
         kind.held_s = max(kind.held_s, held_s)
         kind.silent_s = max(kind.silent_s, silent_s)
         kind.slowest_s = max(kind.slowest_s, took[-1])
-        kind.p99_s = max(kind.p99_s, took[int(0.99 * (len(took) - 1))])
-        kind.p50_s = max(kind.p50_s, took[len(took) // 2])
+        self._took_s.setdefault(name, array("d")).extend(took)
+
+    def sum_up(self) -> None:
+        """Compute the percentiles of each kind, over all of its tries."""
+        for name, kind in self._report.kinds.items():
+            took = sorted(self._took_s[name])
+            kind.p99_s = took[int(0.99 * (len(took) - 1))]
+            kind.p50_s = took[len(took) // 2]
 
     # ---- the losses -----------------------------------------------------------------------------
 
@@ -216,6 +228,9 @@ class Losses:
 
     async def _kill_leader(self, stream: str) -> None:
         await self._kill_node(await self._leader(stream))
+
+    async def _kill_jetstream_leader(self) -> None:
+        await self._kill_node(await self._jetstream_leader())
 
     async def _stop(self) -> None:
         await self._shop.restart_node(self._chance.randrange(NODES))
@@ -256,26 +271,41 @@ class Losses:
         self._shop.plug_cable(node)
 
     async def _leader(self, stream: str) -> int:
+        """The number of the node that leads ``stream``."""
         nc = await self._shop.nats()
         try:
-            return await _leader(nc, stream)
+            return await _leader(
+                nc, f"$JS.API.STREAM.INFO.{stream}", lambda told: told["cluster"]["leader"]
+            )
+        finally:
+            await nc.close()
+
+    async def _jetstream_leader(self) -> int:
+        """The number of the node that leads JetStream itself: it places streams and consumers."""
+        nc = await self._shop.nats()
+        try:
+            return await _leader(
+                nc,
+                cluster_subject(nc.server_id),
+                lambda told: told["data"]["meta_cluster"]["leader"],
+            )
         finally:
             await nc.close()
 
 
-async def _leader(nc: HardenedClient, stream: str) -> int:
-    """The number of the node that leads ``stream``."""
+async def _leader(nc: HardenedClient, subject: str, read: Callable[[Any], str]) -> int:
+    """The number of the leader that ``read`` finds in an answer on ``subject``."""
     found: list[int] = []
 
     async def is_known() -> bool:
         try:
-            answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", 2)
-            found.append(int(json.loads(answer.data)["cluster"]["leader"].removeprefix("node-")))
+            answer = await nc.request(subject, b"", 2)
+            found.append(int(read(json.loads(answer.data)).removeprefix("node-")))
         except (NatsError, KeyError, ValueError):
             return False
         return True
 
-    await until(is_known, f"{stream} has a leader")
+    await until(is_known, f"{subject} names a leader")
     return found[-1]
 
 
@@ -322,6 +352,7 @@ async def play(plan: Plan, seed: int, folder: Path, tell: Callable[[str], None])
         except AssertionError as error:
             report.wrong.append(f"STUCK: {error}")
         report.sent_s = time.monotonic() - started
+        losses.sum_up()
         tell("comparing")
         report.wrong += await flock.finish()
         record = flock.record
