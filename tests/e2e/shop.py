@@ -60,6 +60,9 @@ class Shop:
     relay_module: tuple[str, ...] = ("sealbus_broker",)
     """The module that starts a relay, and its first arguments."""
 
+    sync_interval = "always"
+    """When JetStream syncs the disk: as `sealbus up` writes it."""
+
     def __init__(self, folder: Path, make_folder: Callable[[Path], None] | None = None) -> None:
         """Make the folder of the bus.
 
@@ -98,6 +101,7 @@ class Shop:
             relay=self.secrets.relay.public,
             issuer=self.secrets.issuer.public,
             port=self.port,
+            sync_interval=self.sync_interval,
         )
         return NatsServer(config, self.bus.state)
 

@@ -25,6 +25,7 @@ ONE_NODE = Schedule(
         Fault(1.2, "kill-node", 0.2),
         Fault(1.8, "stop-subscriber", 0.0, 0),
         Fault(2.0, "stop-relay", 0.2, 1),
+        Fault(2.6, "cut-power", 0.2),
     ),
 )
 

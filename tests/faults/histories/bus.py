@@ -26,6 +26,7 @@ from tests.e2e.shop import Shop
 from tests.faults.histories.actors import Given, attacker, sender, subscriber
 from tests.faults.histories.cables import Cables, launcher
 from tests.faults.histories.history import SENDER, SUBSCRIBER, Life, events
+from tests.faults.histories.plants import PLANTS
 from tests.faults.histories.relaying import clock_file
 from tests.faults.histories.schedule import NODES, Schedule
 from tests.faults.market import SCHEMA
@@ -179,6 +180,7 @@ class Bus(Shop):
         routes = tuple((self._host(at), port) for at, port in enumerate(self._routes))
         host = "0.0.0.0" if self.cables else "127.0.0.1"  # noqa: S104  # inside a namespace
         cluster = ClusterConfig("shop", host, self._routes[number], routes)
+        mistake = PLANTS.get(self.schedule.plant)
         config = NatsConfig(
             store_dir=folder / "jetstream",
             relay=self.secrets.relay.public,
@@ -187,6 +189,7 @@ class Bus(Shop):
             port=self._ports[number],
             server_name=f"node-{number}",
             cluster=cluster if self.schedule.nodes == NODES else None,
+            sync_interval=mistake.sync_interval if mistake else "always",
         )
         node = _Node(config, folder)
         if self.cables:

@@ -59,7 +59,10 @@ ORDERLY: Final = frozenset(
 """The faults under which messages that are under way together keep their order."""
 
 FORGETTING: Final = frozenset(
-    {"kill-node", "restart-node", "full-disk", "kill-leader", "kill-majority", "cut-node"}
+    {
+        *("kill-node", "restart-node", "full-disk", "cut-power"),
+        *("kill-leader", "kill-majority", "cut-node"),
+    }
 )
 """The faults by which nats-server may forget which messages a subscriber has given back: the node
 that leads the consumer keeps that in memory. On a cluster, a pause of that node is such a fault."""

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from tests.faults.histories.bus import Actor, Bus, RelayPlace
 from tests.faults.histories.history import Disturbance, History
 from tests.faults.histories.relaying import clock_file
 from tests.faults.histories.schedule import NODES, Fault
+from tests.powered_disk import PoweredDisk, lose_power
 from tests.small_disk import fill
 
 STOP_S: Final = 60.0
@@ -43,14 +45,29 @@ WAIT_S: Final = 120
 HOUR_MS: Final = 3_600_000
 
 
+@dataclass(frozen=True)
+class Disks:
+    """The disks of a bus that faults can disturb."""
+
+    small: Sequence[Path] = ()
+    """That of the first node, which can be filled."""
+    powered: Sequence[PoweredDisk] = ()
+    """Those of all nodes, whose power can be cut. They can be filled too."""
+
+    @property
+    def places(self) -> Sequence[Path]:
+        """Where they are mounted, in the order of the nodes."""
+        return [disk.place for disk in self.powered] or self.small
+
+
 class Faults:
     """The faults of one bus."""
 
-    def __init__(self, bus: Bus, history: History, disk: Path | None) -> None:
-        """``disk``: where the first node has its store, if it can be filled."""
+    def __init__(self, bus: Bus, history: History, disks: Disks) -> None:
+        """``disks``: the disks of the nodes that faults can disturb."""
         self._bus = bus
         self._history = history
-        self._disk = disk
+        self._disks = disks
         self._policy = asyncio.Lock()
         """Held while the policy or a key is changed."""
         self.happened: set[str] = set()
@@ -78,6 +95,7 @@ class Faults:
             "cut-relay": self._cut_relay,
             "cut-node": self._cut_node,
             "full-disk": self._fill_disk,
+            "cut-power": self._cut_power,
             "withdraw-grant": self._withdraw,
             "change-limit": self._change_limit,
             "rotate-key": self._rotate,
@@ -273,14 +291,27 @@ class Faults:
 
     async def _fill_disk(self, fault: Fault) -> None:
         """Fill the disk and free it. Then start the server again, as ``sealbus up`` does."""
-        if self._disk is None:
+        if not self._disks.places:
             return
         async with self._bus.node_locks[0]:
-            filler = fill(self._disk)
+            filler = fill(self._disks.places[0])
             await asyncio.sleep(fault.lasts_s)
             filler.unlink()
             await self._bus.kill_node(0)
             await self._start([0])
+
+    async def _cut_power(self, fault: Fault) -> None:
+        """The machines of all nodes lose power at once, and get it back."""
+        bus, disks = self._bus, self._disks.powered
+        if not disks:
+            return
+        async with _all(bus.node_locks):
+            await lose_power(disks, [node.pid for node in bus.nodes if node.pid is not None])
+            await asyncio.gather(*(node.stop() for node in bus.nodes))
+            await asyncio.sleep(fault.lasts_s)
+            for disk in disks:
+                await asyncio.to_thread(disk.restore_power)
+            await self._start(range(len(bus.nodes)))
 
     # ---- the operator ----------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Mistakes that the product makes on request, so that the harness shows that it would notice them.
 
-Each replaces one function of a relay's or a subscriber's process. Some mistakes only show when a
-process ends at the wrong moment. They pause there, so that this moment is often met.
+Most replace one function of a relay's or a subscriber's process. Some of these only show when a
+process ends at the wrong moment. They pause there, so that this moment is often met. One is a
+setting of nats-server.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def _is_work(item: Item) -> bool:
 class Plant:
     """One mistake."""
 
-    make: Callable[[], None]
+    make: Callable[[], None] | None
+    """Replaces the function. ``None``: only the setting is wrong."""
     rules: frozenset[str]
     """The rules of the checker that notice it. One is enough."""
     faults: tuple[Fault, ...] = ()
@@ -139,6 +141,8 @@ class Plant:
     in_relay: bool = True
     attacked: bool = False
     """Whether it shows by the attacker's copies."""
+    sync_interval: str = "always"
+    """The setting of nats-server: when JetStream syncs the disk."""
 
     def schedule(self, name: str, seed: int, nodes: int = 1) -> Schedule:
         """A schedule under which the mistake shows."""
@@ -168,11 +172,14 @@ PLANTS: Final = {
         frozenset({"order"}),
         _often("stop-relay", 0.1, 3.0) + _often("stop-relay", 0.1, 4.5),
     ),
+    # The default of nats-server. Accepted messages are in its memory only.
+    "sync-late": Plant(None, frozenset({"stored"}), _often("cut-power", 0.2), sync_interval="2m"),
 }
 """The mistakes, by name."""
 
 
 def plant(name: str, *, in_relay: bool = False) -> None:
     """Make a mistake from now on, if it is one of such a process."""
-    if name and PLANTS[name].in_relay is in_relay:
-        PLANTS[name].make()
+    mistake = PLANTS.get(name)
+    if mistake is not None and mistake.make is not None and mistake.in_relay is in_relay:
+        mistake.make()

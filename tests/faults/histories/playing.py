@@ -36,9 +36,10 @@ from tests.faults.histories.actors import DURABLE
 from tests.faults.histories.bus import Actor, Bus
 from tests.faults.histories.cables import Cables, network
 from tests.faults.histories.check import Violation, check, stalls
-from tests.faults.histories.faults import STOP_S, Faults
+from tests.faults.histories.faults import STOP_S, Disks, Faults
 from tests.faults.histories.history import History, Kept, Stored, events
 from tests.faults.histories.schedule import Schedule
+from tests.powered_disk import powered
 from tests.small_disk import mounted
 from tests.waiting import until
 
@@ -82,8 +83,8 @@ async def play(schedule: Schedule, folder: Path) -> Result:
     result = Result(schedule, history=history)
     async with AsyncExitStack() as stack:
         cables = stack.enter_context(network(_names(schedule))) if schedule.cuts else None
-        bus, disk = await _made(stack, schedule, folder, cables)
-        run = _Run(bus, history, disk)
+        bus, disks = await _made(stack, schedule, folder, cables)
+        run = _Run(bus, history, disks)
         watching = asyncio.create_task(run.watch())
         try:
             result.accepts_s = await run.play()
@@ -109,17 +110,20 @@ def _names(schedule: Schedule) -> list[str]:
 
 async def _made(
     stack: AsyncExitStack, schedule: Schedule, folder: Path, cables: Cables | None
-) -> tuple[Bus, Path | None]:
-    """The bus, and the disk of its first node if it has one of its own."""
-    disk = None
-    if "full-disk" in schedule.kinds:
-        disk = stack.enter_context(mounted(folder / "disk", DISK))
+) -> tuple[Bus, Disks]:
+    """The bus, and the disks of its nodes that faults can disturb."""
+    disks = Disks()
+    if "cut-power" in schedule.kinds:
+        places = [folder / f"disk-{number}" for number in range(schedule.nodes)]
+        disks = Disks(powered=[stack.enter_context(powered(place)) for place in places])
+    elif "full-disk" in schedule.kinds:
+        disks = Disks(small=[stack.enter_context(mounted(folder / "disk", DISK))])
     with redirect_stderr(StringIO()):  # it tells a person about the keys that it makes
         bus = Bus(folder / "bus", schedule, cables)
-    if disk is not None:
-        (bus.nodes[0].folder / "jetstream").symlink_to(disk)
+    for node, store in zip(bus.nodes, disks.places, strict=False):
+        (node.folder / "jetstream").symlink_to(store)
     await stack.enter_async_context(bus)
-    return bus, disk
+    return bus, disks
 
 
 def _counts(history: History) -> dict[str, int]:
@@ -134,10 +138,10 @@ def _counts(history: History) -> dict[str, int]:
 class _Run:
     """One schedule on one bus."""
 
-    def __init__(self, bus: Bus, history: History, disk: Path | None) -> None:
+    def __init__(self, bus: Bus, history: History, disks: Disks) -> None:
         self._bus = bus
         self._history = history
-        self._disk = disk
+        self._disks = disks
 
     async def watch(self) -> None:
         """Start relays again that end by themselves, as a supervisor does. Notice a busy machine,
@@ -166,7 +170,7 @@ class _Run:
         await until(bus.are_relays_up, "the relays are up")
         await until(lambda: all(actor.ready() for actor in actors), "the bots are connected")
         await asyncio.sleep(BEFORE_S)
-        await Faults(bus, self._history, self._disk).play(schedule.faults)
+        await Faults(bus, self._history, self._disks).play(schedule.faults)
         healed = time.monotonic()
         accepts_s = await self._accepts(healed)
         await self._end(bus.senders)

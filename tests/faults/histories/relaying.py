@@ -35,7 +35,7 @@ def main() -> int:
     _, namespace, mistake, *arguments = sys.argv
     sys.argv = ["sealbus", *arguments]
     enter("" if namespace == "-" else namespace)
-    plant("" if mistake == "-" else mistake, in_relay=True)
+    plant(mistake, in_relay=True)
     folder = Path(arguments[arguments.index("--dir") + 1])
     _set_clock(clock_file(folder, arguments[arguments.index("--name") + 1]))
     from sealbus_broker.cli.main import main as command

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from tests.faults.histories import cables
 from tests.faults.histories.check import SEVERAL, Violation
 from tests.faults.histories.plants import PLANTS
 from tests.faults.histories.playing import Result, play
 from tests.faults.histories.schedule import KINDS, Schedule, plan
+from tests.powered_disk import powered
+from tests.small_disk import mounted
+
+Disk = Callable[[Path], AbstractContextManager[object]]
+
+DISKS: Final[Mapping[str, Disk]] = {"full-disk": mounted, "cut-power": powered}
+"""The disk that a kind of fault needs."""
 
 PLANTED_EACH: Final = 40
 """One in so many schedules has a planted mistake."""
@@ -133,21 +142,17 @@ def impossible() -> frozenset[str]:
     found: set[str] = set()
     if not cables.are_possible():
         found |= {name for name, kind in KINDS.items() if kind.cuts}
-    if not _can_mount():
-        found.add("full-disk")
+    found |= {kind for kind, disk in DISKS.items() if not _is_possible(disk)}
     return frozenset(found)
 
 
-def _can_mount() -> bool:
-    with tempfile.TemporaryDirectory() as place:
-        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
+def _is_possible(disk: Disk) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            made = subprocess.run(command, check=False, capture_output=True)
-        except OSError:
+            with disk(Path(folder) / "disk"):
+                return True
+        except (OSError, pytest.skip.Exception):
             return False
-        if made.returncode == 0:
-            subprocess.run(["umount", "-l", place], check=True)
-        return made.returncode == 0
 
 
 def schedules(seed: int, runs: int, nodes: int | None, plant: str) -> Iterator[Schedule]:

@@ -28,7 +28,7 @@ LASTS_S: Final = (5.0, 9.0)
 NODES: Final = 3
 """The size of a cluster."""
 
-ENTIRE: Final = frozenset({"orphans", "full-disk"})
+ENTIRE: Final = frozenset({"orphans", "full-disk", "cut-power"})
 """Faults that end other processes, or stop the whole bus. A schedule has at most one of each."""
 
 
@@ -72,6 +72,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "cut-relay": Kind(3, _ANY, cuts=True),
     "cut-node": Kind(3, _ANY, nodes=(NODES,), cuts=True),
     "full-disk": Kind(1, (MIDDLE_S,)),
+    "cut-power": Kind(3, (SHORT_S, MIDDLE_S)),
     "withdraw-grant": Kind(2, (MIDDLE_S,)),
     "change-limit": Kind(2, (MIDDLE_S,)),
     "rotate-key": Kind(1),
