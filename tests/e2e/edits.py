@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +17,11 @@ from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.cli.shared.folder import BusFolder
 from sealbus_broker.relay.following.asking import RELOAD_SUBJECT, question
 from tests.e2e.shop import Shop
+from tests.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
+TOLERANCE_MS = 100
+"""The ``clock_skew`` of the shop."""
 REVOKED = "    revoked: 2026-01-01T00:00:00Z\n"
 
 
@@ -50,6 +52,16 @@ def give_back(shop: Shop, bot: str, text: str) -> None:
     (shop.bus.path / "keys" / f"{bot}.yaml").write_text(text)
 
 
+async def keys_are_of_an_earlier_second() -> None:
+    """Wait until a voiding now concerns every session key that was made before.
+
+    ``sessions_from`` is in whole seconds, and counts from ``clock_skew`` later on. So a session key
+    of this second would count after the voiding.
+    """
+    second_ms = (now_ms() + TOLERANCE_MS) // 1000 * 1000 + 1000
+    await until(lambda: now_ms() >= second_ms, "the next second has begun")
+
+
 def with_a_copy(shop: Shop, folder: Path) -> Shop:
     """The same bus, whose relays read a copy of its folder at ``folder``."""
     left_out = shutil.ignore_patterns("jetstream", "*.log", "*.sock", "*.pid", "*.lock")
@@ -61,17 +73,17 @@ def with_a_copy(shop: Shop, folder: Path) -> Shop:
 
 def sealed(credentials: Credentials, subject: str, payload: Any) -> bytes:
     """A message that is sealed now, as it is sent."""
-    now_ms = time.time_ns() // 1_000_000
+    at_ms = now_ms()
     header = Header(
         bus=credentials.bus,
         bot=credentials.bot,
         subject=subject,
-        nonce=new_nonce(now_ms),
-        issued_at_ms=now_ms,
+        nonce=new_nonce(at_ms),
+        issued_at_ms=at_ms,
         ttl_ms=30_000,
     )
     draft = Draft(header, [salted(pack_json(payload))])
-    return seal_envelopes(credentials.new_session_key(now_ms), [draft])[0].data
+    return seal_envelopes(credentials.new_session_key(at_ms), [draft])[0].data
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from sealbus_broker.nats.config import NatsConfig, ServerTls
 from sealbus_broker.relay.relay import Relay
 from sealbus_broker.server.process import NatsServer
 from tests.cli.command import PATIENTLY, sealbus
-from tests.e2e.edits import edit
+from tests.e2e.edits import edit, keys_are_of_an_earlier_second
 from tests.e2e.order import Loss, out_of_order
 from tests.e2e.shop import Shop
 from tests.oidc.issuer import Issuer
@@ -255,6 +255,7 @@ async def test_void_ends_who_came_by_an_identity_that_was_replaced(shop: TokenSh
         ran = await asyncio.to_thread(sealbus, "reload", "--wait", *PATIENTLY, cwd=shop.bus.path)
         assert ran.code == 0, ran.err
         await greeter.publish("greetings.sent", {"text": "still here"})
+        await keys_are_of_an_earlier_second()
         void = ("keys", "void", "sealbus", "--wait", *PATIENTLY)
         ran = await asyncio.to_thread(sealbus, *void, cwd=shop.bus.path)
         assert ran.code == 0, ran.err

@@ -22,15 +22,13 @@ from sealbus.protocol.stamp import Verdict
 from sealbus.sending import sender as sender_module
 from sealbus.sending.minting import new_nonce, salted
 from sealbus_broker.policy.keys import set_time
-from tests.e2e.edits import edit, followed
+from tests.e2e.edits import edit, followed, keys_are_of_an_earlier_second
 from tests.e2e.shop import Shop, order
 from tests.e2e.traffic import traffic
 from tests.scene import now_ms
 from tests.waiting import PATIENCE_S, until
 
 VOIDS = 4
-TOLERANCE_MS = 100
-"""The ``clock_skew`` of the shop."""
 AHEAD = timedelta(seconds=3)
 KEYS = 10
 """How many session keys the longest test goes through."""
@@ -126,15 +124,16 @@ async def test_traffic_goes_on_while_session_keys_are_voided(
     shop: Shop, each_sent_once: None
 ) -> None:
     """Messages that meet the new policy in the old session are sealed anew, and not refused."""
-    async with traffic(shop) as seen:
+    async with overheard(shop) as found, traffic(shop) as seen:
         for _ in range(VOIDS):
-            await _key_is_of_an_earlier_second()
+            await keys_are_of_an_earlier_second()
             void(shop, "order")
             await followed(shop)
             await seen.goes_on()
     seen.check()
-    # Times are whole seconds, so two of them may be one.
-    assert 2 <= seen.lost.count("order") <= VOIDS
+    assert len({envelope.seal.key for envelope in found}) > VOIDS
+    # A bot whose message was refused may have moved before its session ended.
+    assert seen.lost.count("order") <= VOIDS
 
 
 async def test_message_that_waited_across_a_void_is_accepted(shop: Shop) -> None:
@@ -150,13 +149,6 @@ async def test_message_that_waited_across_a_void_is_accepted(shop: Shop) -> None
         set_time(shop.bus.path, "order", list(keys), "sessions_from", datetime.now(UTC) + AHEAD)
         await shop.start_relay()
         assert (await waiting).verdict is Verdict.ACCEPTED
-
-
-async def _key_is_of_an_earlier_second() -> None:
-    """Wait until a voiding now concerns every session key that was made before, by the clock and
-    its tolerance. Otherwise several voidings may fall into one second, and end one session."""
-    second_ms = (now_ms() + TOLERANCE_MS) // 1000 * 1000 + 1000
-    await until(lambda: now_ms() >= second_ms, "the next second has begun")
 
 
 async def _waits(shop: Shop) -> bool:

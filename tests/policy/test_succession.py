@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +18,9 @@ from sealbus_broker.gate.policy import BotKey, BotRule, Invitation, Limits, Poli
 from sealbus_broker.policy.succession import NOTHING, Loss, Succession, strangers, succeed
 
 NOW = 1_000_000
+SKEW = 2_000
+ROWS = ("ended", "narrow", "void", "wide")
+"""The rows of the table, the strongest first."""
 A, B = (bytes([one]) * 32 for one in (1, 2))
 VALID = BotKey(A, 0)
 EXPIRED = replace(VALID, not_after_ms=NOW)
@@ -39,7 +44,7 @@ def effect(before: BotRule | None, after: BotRule | None) -> tuple[str, list[Los
     """The row of the table in which ``order`` is (``""``: in none), and its losses."""
     old, new = (policy(*([] if one is None else [one])) for one in (before, after))
     found = succeed(old, new, NOW)
-    rows = [row for row in ("ended", "narrow", "wide") if getattr(found, row)]
+    rows = [row for row in ROWS if getattr(found, row)]
     assert all(getattr(found, row) == {"order"} for row in rows)
     assert len(rows) <= 1
     assert bool(found) == bool(rows)
@@ -161,17 +166,46 @@ def test_key_that_opened_nothing_is_no_loss(key: BotKey) -> None:
 VOIDED = replace(VALID, sessions_from_ms=NOW)
 
 
-def void(*keys: bytes) -> list[Loss]:
-    return [Loss(Ended.CERTIFICATES_VOID, raw) for raw in keys]
+def void(raw: bytes, since_ms: int = NOW) -> list[Loss]:
+    return [Loss(Ended.CERTIFICATES_VOID, raw, since_ms)]
 
 
 def test_voided_certificates_end_the_sessions_of_their_key() -> None:
-    assert effect(bot(VALID), bot(VOIDED)) == ("narrow", void(A))
-    assert effect(bot(VALID, OTHER), bot(VOIDED, OTHER)) == ("narrow", void(A))
+    assert effect(bot(VALID), bot(VOIDED)) == ("void", void(A))
+    assert effect(bot(VALID, OTHER), bot(VOIDED, OTHER)) == ("void", void(A))
     later = replace(VOIDED, sessions_from_ms=NOW + 1)
-    assert effect(bot(VOIDED), bot(later)) == ("narrow", void(A))
+    assert effect(bot(VOIDED), bot(later)) == ("void", void(A, NOW + 1))
     found = succeed(policy(bot(VALID)), policy(bot(VOIDED)), NOW)
-    assert found.lost_keys == {("order", PublicKey(A, KeyKind.BOT).text)}
+    assert found.lost_keys == {("order", PublicKey(A, KeyKind.BOT).text): NOW}
+
+
+@pytest.mark.parametrize(
+    ("from_ms", "since_ms"), [(NOW - 900, NOW), (NOW + 5_000, NOW + 5_000 - SKEW)]
+)
+def test_session_key_of_after_the_voiding_keeps_its_session(from_ms: int, since_ms: int) -> None:
+    """Times in key files are whole seconds, so ``sessions_from`` is a little before the voiding."""
+    voided = replace(VALID, sessions_from_ms=from_ms)
+    before, after = (policy(bot(key), skew_ms=SKEW) for key in (VALID, voided))
+    found = succeed(before, after, NOW + 50, since_ms=NOW)
+    assert dict(found.losses) == {"order": tuple(void(A, since_ms))}
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "a.b"), ("a.b", "")], ids=["more", "less"])
+def test_bot_whose_grants_change_too_is_renewed(before: str, after: str) -> None:
+    old, new = (
+        bot(key, subscribe=tuple(grants.split()))
+        for key, grants in ((VALID, before), (VOIDED, after))
+    )
+    assert effect(old, new) == ("narrow", void(A))
+
+
+def test_lost_key_ends_all_its_sessions() -> None:
+    """Whether some of them were void before does not matter."""
+    revoked = replace(VALID, revoked_ms=NOW)
+    found = succeed(policy(bot(VALID)), policy(bot(VOIDED)), NOW).then(
+        succeed(policy(bot(VOIDED, OTHER)), policy(bot(revoked, OTHER)), NOW)
+    )
+    assert found.lost_keys == {("order", PublicKey(A, KeyKind.BOT).text): inf}
 
 
 def test_earlier_or_no_voiding_changes_no_session() -> None:
@@ -203,9 +237,6 @@ def test_bot_that_is_bound_to_another_certificate_is_renewed(
 ) -> None:
     old, new = (bot(VALID, certificate_names=names) for names in (before, after))
     assert effect(old, new) == (row, [])
-
-
-SKEW = 2_000
 
 
 @pytest.mark.parametrize(
@@ -303,10 +334,13 @@ def test_patterns_are_compared_by_their_subjects(before: str, after: str, row: s
 
 
 def change(row: str, *losses: Loss) -> Succession:
-    rows = {name: frozenset(["order"] if name == row else []) for name in ("ended", "narrow")}
-    wide = frozenset(["order"] if row == "wide" else [])
     told = MappingProxyType({"order": losses} if losses else {})
-    return Succession(rows["ended"], rows["narrow"], wide, told)
+    return joined({row: {"order"}}, told)
+
+
+def joined(rows: Mapping[str, set[str]], losses: Mapping[str, tuple[Loss, ...]]) -> Succession:
+    ended, narrow, void, wide = (frozenset(rows.get(row, ())) for row in ROWS)
+    return Succession(ended, narrow, wide, losses, void)
 
 
 @pytest.mark.parametrize(
@@ -314,14 +348,22 @@ def change(row: str, *losses: Loss) -> Succession:
     [
         ("ended", "ended", "ended"),
         ("ended", "narrow", "ended"),
+        ("ended", "void", "ended"),
         ("ended", "wide", "ended"),
         ("ended", "", "ended"),
         ("narrow", "ended", "ended"),
         ("narrow", "narrow", "narrow"),
+        ("narrow", "void", "narrow"),
         ("narrow", "wide", "narrow"),
         ("narrow", "", "narrow"),
+        ("void", "ended", "ended"),
+        ("void", "narrow", "narrow"),
+        ("void", "void", "void"),
+        ("void", "wide", "narrow"),
+        ("void", "", "void"),
         ("wide", "ended", "ended"),
         ("wide", "narrow", "narrow"),
+        ("wide", "void", "narrow"),
         ("wide", "wide", "wide"),
         ("wide", "", "wide"),
         ("", "wide", "wide"),
@@ -352,26 +394,26 @@ some_losses = st.lists(
 
 @st.composite
 def successions(draw: st.DrawFn) -> Succession:
-    rows: dict[str, set[str]] = {"ended": set(), "narrow": set(), "wide": set()}
+    rows: dict[str, set[str]] = {row: set() for row in ROWS}
     losses = {}
     for name in draw(st.sets(names)):
-        row = draw(st.sampled_from(sorted(rows)))
+        row = draw(st.sampled_from(ROWS))
         rows[row].add(name)
         if row != "wide" and draw(st.booleans()):
             losses[name] = draw(some_losses)
-    ended, narrow, wide = (frozenset(rows[row]) for row in ("ended", "narrow", "wide"))
-    return Succession(ended, narrow, wide, MappingProxyType(losses))
+    return joined(rows, MappingProxyType(losses))
 
 
 @given(successions(), successions())
 def test_no_bot_and_no_loss_is_forgotten(first: Succession, second: Succession) -> None:
     both = first.then(second)
-    rows = [both.ended, both.narrow, both.wide]
-    concerned = [one.ended | one.narrow | one.wide for one in (first, second)]
+    rows = [both.ended, both.narrow, both.void, both.wide]
+    concerned = [one.ended | one.narrow | one.void | one.wide for one in (first, second)]
     assert frozenset().union(*rows) == frozenset().union(*concerned)
     assert sum(map(len, rows)) == len(frozenset().union(*rows)), "each bot is in one row"
     assert both.ended == first.ended | second.ended
-    assert both.narrow == (first.narrow | second.narrow) - both.ended
+    both_kinds = (first.void | second.void) & (first.wide | second.wide)
+    assert both.narrow == (first.narrow | second.narrow | both_kinds) - both.ended
     for part in (first, second):
         for name, losses in part.losses.items():
             assert set(losses) <= set(both.losses[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from types import MappingProxyType, SimpleNamespace
@@ -13,10 +14,11 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.nats.parser import MAX_MESSAGE_BYTES
 from sealbus.protocol.keys import KeyKind, SigningKey
+from sealbus.protocol.notice import Ended
 from sealbus_broker.door.deciding import CLIENT_CHARS
 from sealbus_broker.nats.config import kick_subject, renew_subject
 from sealbus_broker.nats.connections import OVERLAP, PAGE
-from sealbus_broker.policy.succession import Succession
+from sealbus_broker.policy.succession import Loss, Succession
 from sealbus_broker.relay.following import live_sessions
 from sealbus_broker.relay.following.live_sessions import LiveSessions
 
@@ -26,6 +28,10 @@ SOON = "2026-11-27T08:00:00.000101234Z"
 """A microsecond after NOW."""
 LATER = "2026-11-27T08:00:03Z"
 """The time of all lists but the first."""
+MEANWHILE = "2026-11-27T08:00:03.001Z"
+"""A millisecond after LATER."""
+TAKES_S = 0.02
+"""How long a list takes."""
 
 
 def row(number: int, bot: str, start: str = EARLY) -> dict[str, Any]:
@@ -77,6 +83,23 @@ def succession(*, ended: str = "", narrow: str = "", wide: str = "") -> Successi
     return Succession(sets[0], sets[1], sets[2], MappingProxyType({}))
 
 
+ENROLLED, ITS_SESSION = (SigningKey.generate(KeyKind.BOT).public for _ in range(2))
+FROM_MS = 1_000_000
+"""The session keys that are certified earlier are void."""
+
+
+def certified(number: int, begin_ms: int) -> dict[str, Any]:
+    """A session of the bot ``a`` whose session key is certified from ``begin_ms`` on."""
+    return row(number, f"a {ENROLLED.text} {ITS_SESSION.text} {begin_ms} 3600000")
+
+
+def voiding(*, narrow: str = "") -> Succession:
+    """Session keys of ``a`` are void. With ``narrow`` it loses grants too."""
+    losses = {"a": (Loss(Ended.CERTIFICATES_VOID, ENROLLED.raw, FROM_MS),)}
+    both = frozenset(narrow), frozenset() if narrow else frozenset("a")
+    return Succession(frozenset(), both[0], frozenset(), MappingProxyType(losses), both[1])
+
+
 async def test_each_row_gets_its_order() -> None:
     rows = [row(1, "a"), row(2, "b"), row(3, "c"), row(4, "d"), row(5, "b")]
     server = Server(rows, [row(3, "c"), row(4, "d")])
@@ -96,6 +119,22 @@ async def test_session_of_the_next_microsecond_is_not_old() -> None:
 async def test_session_from_the_future_is_old() -> None:
     """The server's clock was set back."""
     server = Server([row(1, "a", "2026-11-27T09:00:00Z")], [])
+    await server.sessions().obey(succession(ended="a"))
+    assert server.told == [(KICK, 1)]
+
+
+async def test_session_that_begins_while_a_list_is_made_is_not_old() -> None:
+    """nats-server dates a list when it begins to make it. A bot whose session has ended comes back
+    at once, and then its new session may be in the list."""
+    server = Server([row(1, "a")], [row(2, "a", MEANWHILE)], [])
+    request = server.request
+
+    async def slow(subject: str, data: bytes, within_s: float, /) -> SimpleNamespace:
+        answer = await request(subject, data, within_s)
+        await asyncio.sleep(TAKES_S)
+        return answer
+
+    server.request = slow  # type: ignore[method-assign]
     await server.sessions().obey(succession(ended="a"))
     assert server.told == [(KICK, 1)]
 
@@ -131,6 +170,25 @@ async def test_sweep_ends_logins_that_were_under_way() -> None:
     assert server.told == []
     await server.sessions().sweep([(concerned, until)], {"b", "c"})
     assert server.told == [(KICK, 1), (KICK, 2)]
+
+
+async def test_void_session_key_ends_its_session_and_no_other() -> None:
+    """A bot whose messages are refused makes a new session key at once, and its session begins
+    before the list."""
+    rows = [certified(1, FROM_MS - 1), certified(2, FROM_MS), row(3, f"a {ENROLLED.text}")]
+    sessions = Server(rows, rows[1:2])
+    until = await sessions.sessions().obey(voiding())
+    assert sessions.told == [(KICK, 1), (KICK, 3)]
+    late = Server([certified(4, FROM_MS), certified(5, FROM_MS - 1)])
+    await late.sessions().sweep([(voiding(), until)], {"a"})
+    assert late.told == [(KICK, 5)]
+
+
+async def test_session_key_that_is_not_void_moves_where_grants_are_lost_too() -> None:
+    rows = [certified(1, FROM_MS - 1), certified(2, FROM_MS)]
+    server = Server(rows, [])
+    await server.sessions().obey(voiding(narrow="a"))
+    assert server.told == [(KICK, 1), (RENEW, 2)]
 
 
 async def test_all_pages_are_read() -> None:

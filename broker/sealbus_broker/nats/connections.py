@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -84,7 +86,9 @@ class ListedNode:
     name: str
     """The name in its configuration."""
     at_us: int
-    """The time of its first answer, by its own clock (µs since 1970)."""
+    """When it began to make the list, by its own clock (µs since 1970)."""
+    until_us: int
+    """No session of the list began later, unless its clock was set back since (µs since 1970)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,7 @@ async def _ask_node(nc: HardenedClient, name: str, timeout_s: float, certificate
     # Otherwise without "auth": it tells the certificates of each client, of any size.
     limit = CERTIFICATES_PAGE if certificates else PAGE
     told = {"auth": True} if certificates else {}
+    asked_at = time.monotonic()
     while True:
         ask = {"limit": limit, "offset": offset} | _only(name) | told
         data = await _ask(nc, CONNECTIONS_SUBJECT, ask, timeout_s)
@@ -239,8 +244,11 @@ async def _ask_node(nc: HardenedClient, name: str, timeout_s: float, certificate
             node = first["server_id"]
             found |= {int(one["cid"]): _session(node, one) for one in page}
             if len(page) < limit:
-                at = ListedNode(name or nc.server_name, time_us(first["now"]))
-                return node, at, tuple(found.values())
+                # nats-server dates each page before it looks who is connected.
+                at_us = time_us(first["now"])
+                until_us = at_us + math.ceil((time.monotonic() - asked_at) * 1_000_000)
+                listed = ListedNode(name or nc.server_name, at_us, until_us)
+                return node, listed, tuple(found.values())
         except (ValueError, KeyError, TypeError):
             raise NatsError(_NOT_TOLD) from None
         offset += limit - OVERLAP

@@ -10,8 +10,9 @@ ended   is gone, or has no valid key any more                   end at once
 narrow  loses a grant to receive, or a key of several, or a     are renewed, and end if they are
         key of it ends earlier, or may not log in without a     not. Those with a lost key, or with
         session key any more; or is bound to another TLS        void session keys, end at once
-        certificate; or session keys of it are void, or end
-        earlier
+        certificate; or session keys of it end earlier
+void    has void session keys, and nothing else changes         end at once. Those with a session
+                                                                key that was made since then stay
 wide    gains a grant to receive                                are renewed
 ======= ======================================================= ==================================
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from types import MappingProxyType
 from typing import Final
 
@@ -39,6 +41,9 @@ class Loss:
     key: bytes | None
     """The raw enrolled key that opens no session any more, or whose certificates are void.
     ``None``: no key of the bot opens one."""
+    since_ms: int | None = None
+    """Sessions whose certificate begins before that (ms since 1970) end at once. ``None``: the key
+    itself is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +54,25 @@ class Succession:
     narrow: frozenset[str]
     wide: frozenset[str]
     losses: Mapping[str, tuple[Loss, ...]]
-    """The losses of each bot of ``ended`` and ``narrow`` that has lost more than grants."""
+    """The losses of each bot of ``ended``, ``narrow`` and ``void`` that has lost more than
+    grants."""
+    void: frozenset[str] = frozenset()
 
     @property
-    def lost_keys(self) -> frozenset[tuple[str, str]]:
-        """Each bot's keys (``U…``) whose sessions end at once."""
-        return frozenset(
-            (bot, PublicKey(loss.key, KeyKind.BOT).text)
-            for bot, losses in self.losses.items()
-            for loss in losses
-            if loss.key is not None
-        )
+    def lost_keys(self) -> Mapping[tuple[str, str], float]:
+        """Each bot's keys (``U…``) whose sessions end at once, and from when on (ms since 1970) the
+        key certifies session keys whose sessions stay."""
+        found: dict[tuple[str, str], float] = {}
+        for bot, losses in self.losses.items():
+            for loss in losses:
+                if loss.key is not None:
+                    key = bot, PublicKey(loss.key, KeyKind.BOT).text
+                    since_ms = inf if loss.since_ms is None else loss.since_ms
+                    found[key] = max(found.get(key, since_ms), since_ms)
+        return found
 
     def __bool__(self) -> bool:
-        return bool(self.ended or self.narrow or self.wide)
+        return bool(self.ended or self.narrow or self.void or self.wide)
 
     def then(self, later: Succession) -> Succession:
         """Return the two together, where the first is not carried out yet.
@@ -71,12 +81,13 @@ class Succession:
         in between, so it is renewed or ended all the same.
         """
         ended = self.ended | later.ended
-        narrow = (self.narrow | later.narrow) - ended
-        wide = (self.wide | later.wide) - ended - narrow
+        void, wide = self.void | later.void, self.wide | later.wide
+        narrow = (self.narrow | later.narrow | (void & wide)) - ended
+        void, wide = void - ended - narrow, wide - ended - narrow
         losses = dict(self.losses)
         for name, more in later.losses.items():
             losses[name] = tuple(dict.fromkeys((*losses.get(name, ()), *more)))
-        return Succession(ended, narrow, wide, MappingProxyType(losses))
+        return Succession(ended, narrow, wide, MappingProxyType(losses), void)
 
 
 NOTHING: Final = Succession(frozenset(), frozenset(), frozenset(), MappingProxyType({}))
@@ -111,9 +122,16 @@ def strangers(policy: Policy, sessions: Iterable[tuple[str, str]], now_ms: int) 
     return Succession(frozenset(ended), frozenset(narrow), frozenset(), MappingProxyType(losses))
 
 
-def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
-    """Compare two policies at ``now_ms`` (ms since 1970)."""
-    ended, narrow, wide = set(), set(), set()
+def succeed(
+    before: Policy, after: Policy, now_ms: int, *, since_ms: int | None = None
+) -> Succession:
+    """Compare two policies at ``now_ms``.
+
+    ``since_ms``: when messages were judged by ``after`` for the first time. A bot may have a new
+    session key since then. ``None``: now. Both are in ms since 1970.
+    """
+    since_ms = now_ms if since_ms is None else since_ms
+    ended, narrow, voided, wide = set(), set(), set(), set()
     losses: dict[str, tuple[Loss, ...]] = {}
     # Sessions last as long as their session keys did by the old policy.
     is_shorter = after.limits.session_key_ms < before.limits.session_key_ms
@@ -129,26 +147,36 @@ def succeed(before: Policy, after: Policy, now_ms: int) -> Succession:
         # A key that opened nothing before is no loss.
         lost = [raw for raw in lost if _opens(before, old.keys[raw], now_ms)]
         valid = [key for key in new.keys.values() if _opens(after, key, now_ms)]
-        void = [key.raw for key in valid if _voids(key, old.keys.get(key.raw))]
+        void = [key for key in valid if _voids(key, old.keys.get(key.raw))]
+        is_wider = not _covers(old.subscribe, new.subscribe)
         if lost or void:
             losses[name] = (
                 *(Loss(Ended.KEY_REVOKED, raw) for raw in lost),
-                *(Loss(Ended.CERTIFICATES_VOID, raw) for raw in void),
+                *(
+                    Loss(Ended.CERTIFICATES_VOID, key.raw, _counts_from_ms(after, key, since_ms))
+                    for key in void
+                ),
             )
         if lost and not valid:
             ended.add(name)
         elif (
             lost
-            or void
+            or (void and is_wider)
             or is_shorter
             or _ends_earlier(before, after, name)
             or _is_narrower(old, new)
         ):
             narrow.add(name)
-        elif not _covers(old.subscribe, new.subscribe):
+        elif void:
+            voided.add(name)
+        elif is_wider:
             wide.add(name)
     return Succession(
-        frozenset(ended), frozenset(narrow), frozenset(wide), MappingProxyType(losses)
+        frozenset(ended),
+        frozenset(narrow),
+        frozenset(wide),
+        MappingProxyType(losses),
+        frozenset(voided),
     )
 
 
@@ -160,6 +188,15 @@ def _opens(policy: Policy, key: BotKey | None, now_ms: int) -> bool:
 def _voids(new: BotKey, old: BotKey | None) -> bool:
     """Whether ``new``, which is valid, voids certificates by which sessions may have begun."""
     return old is not None and new.sessions_from_ms > old.sessions_from_ms
+
+
+def _counts_from_ms(policy: Policy, key: BotKey, since_ms: int) -> int:
+    """The time from which on ``key`` certifies session keys whose sessions stay (ms since 1970).
+
+    The gate lets those of just before pass, because times in key files are whole seconds, and the
+    clock of a bot may be behind. Their sessions end all the same, because an operator expects it.
+    """
+    return max(since_ms, key.sessions_from_ms - policy.limits.clock_skew_ms)
 
 
 def _is_narrower(old: BotRule, new: BotRule) -> bool:

@@ -308,6 +308,7 @@ class Following:
             return True
         await self._mark()
         self._done = None
+        since_ms = self._now_ms()
         self._in_force.replace(policy)
         self._life_ms = max(self._life_ms, policy.limits.session_ms)
         self._places.move(policy, self._in_force.windows.longest_ms, self._now_ms())
@@ -320,7 +321,7 @@ class Following:
         )
         for note in loaded.notes:
             log.warning("folder.noted", text=f"note: {note}")
-        self._see_to(succeed(before, policy, self._now_ms()))
+        self._see_to(succeed(before, policy, self._now_ms(), since_ms=since_ms))
         return True
 
     def _objection(self, before: Policy, policy: Policy) -> Problem | None:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from sealbus.nats.client import HardenedClient
@@ -128,10 +128,9 @@ class LiveSessions:
         heard = Heard()
         heard.hear(listing)
         lost = succession.lost_keys
-        narrow = heard.old(listing, succession.narrow)
-        ended = [one for one in narrow if (one.bot, one.key) in lost]
-        narrow = [one for one in narrow if one not in ended]
-        ended += heard.old(listing, succession.ended)
+        must_go = heard.must_go(listing, succession)
+        ended = [one for one in must_go if _ends_at_once(one, succession, lost)]
+        narrow = [one for one in must_go if not _ends_at_once(one, succession, lost)]
         wide = heard.old(listing, succession.wide)
         self._nc.write(
             [
@@ -150,15 +149,10 @@ class LiveSessions:
         )
         loop = asyncio.get_running_loop()
         end_s = loop.time() + GRACE_S
-        must_go = succession.ended | succession.narrow
         asked = {one.place for one in narrow}
-        while left := heard.old(listing := await self._list(), must_go):
+        while left := heard.must_go(await self._list(), succession):
             late = loop.time() >= end_s
-            going = [
-                one
-                for one in left
-                if late or one.bot in succession.ended or (one.bot, one.key) in lost
-            ]
+            going = [one for one in left if late or _ends_at_once(one, succession, lost)]
             # Their logins were under way, for example because a bot was renewing its session.
             unasked = [one for one in left if one not in going and one.place not in asked]
             asked |= {one.place for one in unasked}
@@ -195,11 +189,11 @@ class LiveSessions:
             nats.errors.Error, OSError: As :meth:`obey`.
         """
         listing = await self._list()
-        gone = {one.bot for one in listing.sessions if one.bot not in bots}
+        gone = frozenset(one.bot for one in listing.sessions if one.bot not in bots)
         left: dict[tuple[str, int], LiveSession] = {}
         for succession, heard in changes:
-            must_go = succession.ended | succession.narrow | gone
-            left |= {one.place: one for one in heard.old(listing, must_go)}
+            must_go = (*heard.must_go(listing, succession), *heard.old(listing, gone))
+            left |= {one.place: one for one in must_go}
         if left:
             self._nc.write(tell(kick_subject, left.values()))
             bots = sorted({one.bot for one in left.values()})[:20]
@@ -238,6 +232,16 @@ class Heard:
         for node, told in listing.nodes.items():
             self._until_us.setdefault(node, told.at_us)
 
+    def must_go(self, listing: Listing, succession: Succession) -> list[LiveSession]:
+        """Return the old sessions that may not stay as they are."""
+        lost = succession.lost_keys
+        concerned = succession.ended | succession.narrow | succession.void
+        return [
+            one
+            for one in self.old(listing, concerned)
+            if one.bot not in succession.void or _ends_at_once(one, succession, lost)
+        ]
+
     def old(self, listing: Listing, bots: frozenset[str]) -> list[LiveSession]:
         """Return the sessions of ``bots`` that began before their node was heard.
 
@@ -250,8 +254,24 @@ class Heard:
             one
             for one in listing.sessions
             if one.bot in bots
-            and not self._until_us[one.node] < one.began_us <= listing.nodes[one.node].at_us
+            and not self._until_us[one.node] < one.began_us <= listing.nodes[one.node].until_us
         ]
+
+
+def _ends_at_once(
+    session: LiveSession, succession: Succession, lost: Mapping[tuple[str, str], float]
+) -> bool:
+    """Whether nobody waits for a session of ``succession`` to move.
+
+    ``lost``: the keys that it has lost. They are the same for each session, and take time to find.
+    """
+    if session.bot in succession.ended:
+        return True
+    since_ms = lost.get((session.bot, session.key))
+    if since_ms is None:
+        return False
+    # A bot may have made a new session key already, because relays refuse the old one.
+    return session.certified is None or session.certified.not_before_ms < since_ms
 
 
 def tell(subject_of: Callable[[str], str], sessions: Iterable[LiveSession]) -> list[bytes]:
