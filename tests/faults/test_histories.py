@@ -21,6 +21,7 @@ ONE_NODE = Schedule(
         Fault(0.2, "kill-relay", 0.2),
         Fault(0.4, "kill-sender", 0.0, 1),
         Fault(0.5, "cut-relay", 0.5, 1),
+        Fault(0.5, "cut-subscriber", 0.5, 25),  # one direction alone
         Fault(0.6, "change-limit", 0.5),
         Fault(1.2, "kill-node", 0.2),
         Fault(1.8, "stop-subscriber", 0.0, 0),

@@ -1,7 +1,9 @@
 """Networks that can be cut: a network namespace for each process, and a bridge between them.
 
 A cut takes the cable of one process down. Packets are lost in both directions and nobody is told,
-as with a pulled plug, so that each connection is half open. It takes root and ``ip`` (iproute2).
+as with a pulled plug, so that each connection is half open. A cut may also lose the packets of one
+direction alone: whoever sends there has a hardware address (MAC) of nobody. It takes root and
+``ip`` (iproute2).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,11 @@ _NETWORKS: Final = 200
 _FIRST: Final = 10
 """The last part of the first process's address. The bridge has 1."""
 _NAMESPACES: Final = Path("/run/netns")
+_NOBODY: Final = "02:00:00:00:00:01"
+"""A hardware address that no cable has."""
+
+WAYS: Final = ("both", "out", "in")
+"""The directions of a cut, as the process sees them."""
 
 
 def are_possible() -> bool:
@@ -47,17 +54,39 @@ class Cables:
         """The namespace of a process."""
         return self._ends[name]
 
+    @property
+    def bridge(self) -> str:
+        """The address of the bridge, where this process is."""
+        return f"10.213.{self._number}.1"
+
     def address(self, name: str) -> str:
         """The address of a process."""
         return f"10.213.{self._number}.{_FIRST + list(self._ends).index(name)}"
 
-    def cut(self, name: str) -> None:
-        """Lose all packets of a process."""
-        assert _ip(f"link set {self._ends[name]} down")
+    def cut(self, name: str, way: str = "both") -> None:
+        """Lose the packets of a process. ``way``: one of :data:`WAYS`."""
+        if way == "both":
+            assert _ip(f"link set {self._ends[name]} down")
+        elif way == "out":
+            others = [self.address(one) for one in self._ends if one != name]
+            self._lose(name, [self.bridge, *others])
+        else:
+            for one in self._ends:
+                if one != name:
+                    self._lose(one, [self.address(name)])
+            assert _ip(_to_nobody(self.address(name), f"sb{self._number}"))
 
     def mend(self, name: str) -> None:
         """End the cut."""
         assert _ip(f"link set {self._ends[name]} up")
+        _ip(f"neigh flush dev sb{self._number} nud permanent")
+        for end in self._ends.values():
+            _ip("neigh flush dev eth0 nud permanent", inside=end)
+
+    def _lose(self, name: str, addresses: Sequence[str]) -> None:
+        """Lose what a process sends to some addresses."""
+        lines = [_to_nobody(address, "eth0") for address in addresses]
+        assert _ip(*lines, inside=self._ends[name])
 
     def lay(self) -> None:
         """Make the namespaces and the cables."""
@@ -82,6 +111,10 @@ class Cables:
             _ip(f"netns del {end}")
 
 
+def _to_nobody(address: str, device: str) -> str:
+    return f"neigh replace {address} lladdr {_NOBODY} dev {device} nud permanent"
+
+
 @contextmanager
 def network(names: Iterable[str]) -> Iterator[Cables]:
     """A network with a namespace for each of ``names``. This process reaches all of them."""
@@ -92,7 +125,7 @@ def network(names: Iterable[str]) -> Iterator[Cables]:
         raise AssertionError("no network is free: `ip link` shows bridges of runs that were killed")
     cables = Cables(number, names)
     try:
-        assert _ip(f"addr add 10.213.{number}.1/24 dev sb{number}", f"link set sb{number} up")
+        assert _ip(f"addr add {cables.bridge}/24 dev sb{number}", f"link set sb{number} up")
         cables.lay()
         yield cables
     finally:

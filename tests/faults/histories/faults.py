@@ -26,9 +26,10 @@ from sealbus.protocol.envelope import Envelope
 from sealbus_broker.errors import ServerFailed
 from tests.cli.command import sealbus_beside
 from tests.faults.histories.bus import Actor, Bus, RelayPlace
+from tests.faults.histories.cables import WAYS
 from tests.faults.histories.history import Disturbance, History
 from tests.faults.histories.relaying import clock_file
-from tests.faults.histories.schedule import NODES, Fault
+from tests.faults.histories.schedule import NODES, PICKS, Fault
 from tests.powered_disk import PoweredDisk, lose_power
 from tests.small_disk import fill
 
@@ -138,14 +139,14 @@ class Faults:
         actor = actors[fault.pick % len(actors)]
         async with actor.busy:
             actor.life.disturbed = True
-            await self._cut_off(actor.name, fault.lasts_s)
+            await self._cut_off(actor.name, fault)
 
-    async def _cut_off(self, name: str, lasts_s: float) -> None:
+    async def _cut_off(self, name: str, fault: Fault) -> None:
         cables = self._bus.cables
         assert cables is not None
-        cables.cut(name)
+        cables.cut(name, WAYS[fault.pick * len(WAYS) // PICKS % len(WAYS)])
         try:
-            await asyncio.sleep(lasts_s)
+            await asyncio.sleep(fault.lasts_s)
         finally:
             cables.mend(name)
 
@@ -199,7 +200,7 @@ class Faults:
     async def _cut_relay(self, fault: Fault) -> None:
         place = self._a_relay(fault)
         async with place.busy:
-            await self._cut_off(place.name, fault.lasts_s)
+            await self._cut_off(place.name, fault)
 
     async def _wrong_clock(self, fault: Fault) -> None:
         """A relay starts with a clock that is an hour wrong, which is set right later.
@@ -274,7 +275,7 @@ class Faults:
     async def _cut_node(self, fault: Fault) -> None:
         number = self._a_node(fault)
         async with self._bus.node_locks[number]:
-            await self._cut_off(f"node-{number}", fault.lasts_s)
+            await self._cut_off(f"node-{number}", fault)
 
     async def _leader(self, stream: str) -> int:
         """The node that leads a stream, or the first one if nobody says."""

@@ -28,6 +28,9 @@ LASTS_S: Final = (5.0, 9.0)
 NODES: Final = 3
 """The size of a cluster."""
 
+PICKS: Final = 60
+"""The choices that a fault has of processes, and of the direction of a cut."""
+
 ENTIRE: Final = frozenset({"orphans", "full-disk", "cut-power"})
 """Faults that end other processes, or stop the whole bus. A schedule has at most one of each."""
 
@@ -213,7 +216,7 @@ def plan(
         ranges = KINDS[name].lasts
         (span,) = chance.choices(ranges, [8, 8, 3, 1][: len(ranges)])
         at_s, lasts = round(chance.uniform(0.3, lasts_s), 2), round(chance.uniform(*span), 2)
-        faults.append(Fault(at_s, name, lasts, chance.randrange(60)))
+        faults.append(Fault(at_s, name, lasts, chance.randrange(PICKS)))
     if plant:
         modes, attacker, relays = ["await", "pipeline", "pipeline"], attacked, 1
     return Schedule(
