@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
 from sealbus import Bot, Message, Reason, Refused
+from tests.e2e.edits import edit
 from tests.e2e.shop import Shop, order
 from tests.waiting import PATIENCE_S, until
 
@@ -35,6 +37,39 @@ async def test_a_bot_fills_its_share_of_accepted_and_others_go_on(shop: Shop) ->
             await other.publish("stock.reserved", shipped, timeout=PATIENCE_S)
     assert wrong.value.reason is Reason.SCHEMA
     assert wrong.value.stamp.record is not None
+
+
+async def test_greedy_bot_does_not_fill_accepted_across_restarts(shop: Shop) -> None:
+    """A relay that starts does not know whose the messages in the store are."""
+    edit(shop, "publish: [stock.reserved]", "publish: [stock.reserved, orders.placed]")
+    await shop.replace_relay("limits:", SMALL)
+    numbers = itertools.count()
+
+    async def fill(greedy: Bot) -> int:
+        """Fill the share; return how many messages were accepted."""
+        accepted = 0
+        while True:
+            calls = (
+                greedy.publish("orders.placed", order(next(numbers)), timeout=PATIENCE_S)
+                for _ in range(50)
+            )
+            sent = await asyncio.gather(*calls, return_exceptions=True)
+            refused = [one for one in sent if isinstance(one, Refused)]
+            assert {one.reason for one in refused} <= {Reason.QUOTA}
+            accepted += len(sent) - len(refused)
+            if refused:
+                return accepted
+
+    async with shop.bot("order") as greedy, shop.bot("inventory") as other:
+        before = await fill(greedy)
+        for name in ("second", "third"):
+            shop.relays[-1].terminate()
+            await shop.relays[-1].wait()
+            await shop.start_relay(name)
+            after = await fill(greedy)
+            assert 0 < after < before
+            before = after
+        await other.publish("orders.placed", order(next(numbers)), timeout=PATIENCE_S)
 
 
 async def test_answers_of_the_bus_fill_the_askers_share_of_live(shop: Shop) -> None:

@@ -17,7 +17,7 @@ from tests.gate.world import NOW, POLICY, envelope
 
 SIZE = 1000 - EXTRA_BYTES
 """Together with the store's extra bytes, the message counts as 1,000 bytes."""
-DAY = Share(10_000, 16_000)
+DAY = Share(10_000, 16_000, 20_000)
 A = Store.ACCEPTED
 
 
@@ -71,6 +71,65 @@ def test_messages_that_the_store_removed_make_room_again(start: int) -> None:
     for _ in range(10):
         shares.charge("order", A, DAY, SIZE, start)
     assert shares.has_room("order", A, DAY, SIZE, start + DAY.window_ms + DAY.window_ms // SLOTS)
+
+
+def test_bot_shares_the_room_that_uncounted_messages_leave() -> None:
+    """They are of before the relay's start, or another relay has stored them."""
+    shares = Shares()
+    shares.look(A, DAY, 8_000, NOW)
+    assert shares.most_bytes(A, DAY) == 6_000
+    assert shares.has_room("order", A, DAY, 6_000 - EXTRA_BYTES, NOW)
+    assert not shares.has_room("order", A, DAY, 6_001 - EXTRA_BYTES, NOW)
+    assert shares.has_room("order", Store.LIVE, DAY, 10_000 - EXTRA_BYTES, NOW)
+    shares.look(A, DAY, 30_000, NOW)
+    assert shares.most_bytes(A, DAY) == 0
+
+
+def test_counted_messages_take_no_room_from_others() -> None:
+    shares = Shares()
+    for bot in ("order", "rival"):
+        shares.charge(bot, A, DAY, 8 * SIZE + 7 * EXTRA_BYTES, NOW)
+    shares.look(A, DAY, 16_000, NOW)
+    assert shares.most_bytes(A, DAY) == DAY.most_bytes
+    shares.look(A, DAY, 18_000, NOW)
+    assert shares.most_bytes(A, DAY) == 9_000
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8))
+def test_no_bot_fills_a_store_across_restarts(lives: list[int]) -> None:
+    share = Share(5_000_000, 16_000, 10_000_000)
+    stored = 0
+    for count in lives:
+        shares = Shares()
+        shares.look(A, share, stored, NOW)
+        room = share.store_bytes - stored
+        for _ in range(count):
+            if shares.has_room("order", A, share, 200_000, NOW):
+                shares.charge("order", A, share, 200_000, NOW)
+                stored += 200_000 + EXTRA_BYTES
+        assert share.store_bytes - stored >= room // 2
+        assert shares.has_room("rival", A, share, room // 2 - EXTRA_BYTES, NOW)
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=6), st.integers(0, 32))
+def test_steady_bots_have_room_after_a_restart(parts: list[int], restart: int) -> None:
+    """Each stores the same in each slot, and all of them fill the store at most. Its messages of
+    before leave at the pace at which new ones come."""
+    share = Share(500_000, 16_000, 1_000_000)
+    total = max(100, sum(parts))
+    sizes = {f"bot-{at}": part * 1_000_000 // total // (SLOTS + 1) for at, part in enumerate(parts)}
+    slots: list[int] = []
+    shares = Shares()
+    for slot in range(3 * SLOTS):
+        at_ms = NOW + slot * 1_000
+        if slot == restart:
+            shares = Shares()
+        shares.look(A, share, sum(slots[-SLOTS:]), at_ms)
+        for bot, size in sizes.items():
+            if size > EXTRA_BYTES:
+                assert shares.has_room(bot, A, share, size - EXTRA_BYTES, at_ms)
+                shares.charge(bot, A, share, size - EXTRA_BYTES, at_ms)
+        slots.append(sum(size for size in sizes.values() if size > EXTRA_BYTES))
 
 
 def test_violation_beyond_the_share_of_the_quarantine_is_dropped() -> None:

@@ -715,10 +715,12 @@ def check_share(case: CheckContext) -> Violation | None:
     store = Store.ACCEPTED if case.arrival.delivery is DeliveryClass.STREAM else Store.LIVE
     share = case.policy.share(store)
     size = stored_bytes(case.arrival.data, case.refused_payloads())
-    if case.meters.shares.has_room(session, store, share, size, case.moment.now_ms):
+    shares = case.meters.shares
+    if shares.has_room(session, store, share, size, case.moment.now_ms):
         return None
+    most_bytes = shares.most_bytes(store, share)
     return Violation(
-        Reason.QUOTA, f"more than {share.most_bytes} bytes of {store.value} in {share.window_ms} ms"
+        Reason.QUOTA, f"more than {most_bytes} bytes of {store.value} in {share.window_ms} ms"
     )
 
 

@@ -85,6 +85,8 @@ class Share:
 
     most_bytes: int
     window_ms: int
+    store_bytes: int
+    """How much the store holds, of all bots."""
 
 
 class Disposition(StrEnum):
@@ -339,13 +341,16 @@ class Policy:
         keys = {raw: BotKey(raw, 0, end_of(self.bus_keys, raw)) for raw in self.bus_keys}
         limits = self.limits
         part = self.limits.bot_share / 100
+        accepted_ms = max(limits.retention_ms, self.ledger_window_ms)
+        stores = {
+            Store.ACCEPTED: (limits.accepted_bytes, accepted_ms),
+            Store.LIVE: (limits.live_bytes, self.live_window_ms),
+            Store.QUARANTINE: (limits.quarantine_bytes, QUARANTINE_SHARE_MS),
+            Store.PROGRESS: (PROGRESS_BYTES, PROGRESS_SHARE_MS),
+        }
         shares = {
-            Store.ACCEPTED: Share(
-                int(limits.accepted_bytes * part), max(limits.retention_ms, self.ledger_window_ms)
-            ),
-            Store.LIVE: Share(int(limits.live_bytes * part), self.live_window_ms),
-            Store.QUARANTINE: Share(int(limits.quarantine_bytes * part), QUARANTINE_SHARE_MS),
-            Store.PROGRESS: Share(int(PROGRESS_BYTES * part), PROGRESS_SHARE_MS),
+            store: Share(int(size * part), window_ms, size)
+            for store, (size, window_ms) in stores.items()
         }
         object.__setattr__(self, "_shares", shares)
         object.__setattr__(self, "_relay", BotRule(RELAY, keys, (HEALTH,), seals_directly=True))

@@ -43,11 +43,12 @@ from nats.errors import Error as NatsError
 from sealbus.nats.client import HardenedClient
 from sealbus.own import UNJUDGEABLE
 from sealbus.protocol.stamp import Stamp
-from sealbus.protocol.streams import INGRESS, QUARANTINE
+from sealbus.protocol.streams import ACCEPTED, INGRESS, LIVE, QUARANTINE
 from sealbus.supervision import beside, kind, pause
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import Limits, Store
+from sealbus_broker.gate.shares import Shares
 from sealbus_broker.logger import get_logger
-from sealbus_broker.nats.jetstream import API, request_over_reload
+from sealbus_broker.nats.jetstream import API, Json, request_over_reload
 from sealbus_broker.nats.streams import (
     ACK_WAIT_S,
     PARTITIONS,
@@ -104,6 +105,10 @@ ASK_S: Final = 2.0
 """How long JetStream may take for one answer. All questions of a look are asked at the same time.
 It is shorter than :data:`LOOK_S`: see the module."""
 
+OPEN_S: Final = 0.5
+"""How long :meth:`Health.open` waits for the stores. On a cluster, a stream without a leader says
+nothing, and messages for the others should not wait for it. The first look asks again."""
+
 WAY_MOST_S: Final = 5.0
 """How long the look at the whole way may take: a probe, and a question before and behind it. Those
 only make its sentence more exact."""
@@ -129,6 +134,8 @@ LATE_LOOK: Final = "late look"
 """The subject of a last look that is too old, or missing. Only reports have it, because the log has
 lines of looks."""
 
+_REFUSING: Final = {ACCEPTED: Store.ACCEPTED, LIVE: Store.LIVE}
+"""The streams that refuse messages when they are full, and of which each bot has a share."""
 
 HANGS: Final = "look into the relay's log, and start it again if it goes on"
 
@@ -153,6 +160,7 @@ class Health:
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
         sharing: Sharing | None = None,
+        shares: Shares | None = None,
         surroundings: Callable[[Limits], Sequence[BusProblem]] = no_problems,
     ) -> None:
         """Begin without problems.
@@ -167,6 +175,7 @@ class Health:
             now_ms: The wall clock, in ms since 1970.
             monotonic: A clock that is never set, in seconds.
             sharing: Knows the partitions that this relay works on, and the other relays.
+            shares: Are told how much the stores hold.
             surroundings: Gives the problems that NATS does not know of, by the policy's limits.
                 It does not wait.
         """
@@ -179,6 +188,7 @@ class Health:
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._sharing = sharing
+        self._shares = shares
         self._surroundings = surroundings
         self._found: dict[str, list[BusProblem]] = {}
         """For each part of a look that waits for answers, its problems at its last end."""
@@ -201,10 +211,14 @@ class Health:
         return worst(self.problems)
 
     async def open(self) -> None:
-        """Begin to answer pings. Returns before NATS knows of it."""
+        """Begin to answer pings, which returns before NATS knows of it. Look how full the stores
+        are, because messages are judged by that from the first one on."""
         # In a queue group, so that one ping has one answer, whichever relay gives it.
         await self._nc.subscribe(PING_SUBJECT, queue="relays", cb=self._on_ping)
         await self._nc.subscribe(f"{PING_SUBJECT}.{self._relay}", queue="relays", cb=self._on_ping)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_S):
+                await asyncio.gather(*(self._look_at_store(name) for name in _REFUSING))
 
     async def _on_ping(self, msg: Msg) -> None:
         # Whoever asked asks again. The look finds a lost connection by itself.
@@ -352,8 +366,18 @@ class Health:
         found = await asyncio.gather(*(self._stream(name) for name in STREAMS))
         return [problem for part in found for problem in part]
 
-    async def _stream(self, name: str) -> list[BusProblem]:
+    async def _look_at_store(self, name: str) -> Json | None:
+        """Ask how a stream is. If it refuses messages when it is full, the shares learn how full it
+        is."""
         info = await self._ask(f"STREAM.INFO.{name}")
+        store = _REFUSING.get(name)
+        if info is not None and store is not None and self._shares is not None:
+            share = self._policy().share(store)
+            self._shares.look(store, share, info["state"]["bytes"], self._now_ms())
+        return info
+
+    async def _stream(self, name: str) -> list[BusProblem]:
+        info = await self._look_at_store(name)
         if info is None:
             return [unheard(name, is_cluster=bool(self._nc.cluster))]
         # A replica is behind for a moment whenever messages come. So it has to be at two looks.

@@ -167,6 +167,7 @@ class RelayParts:
             now_ms=now_ms,
             monotonic=time.monotonic,
             sharing=self.sharing,
+            shares=meters.shares,
             surroundings=lambda limits: [
                 *surroundings(limits),
                 *keys.problems(),
