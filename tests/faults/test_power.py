@@ -52,7 +52,7 @@ class _PoweredShop(Shop):
 
 
 @pytest.mark.parametrize("sync", [ALWAYS, LATE])
-async def test_accepted_orders_outlive_a_loss_of_power_if_they_are_synced(
+async def test_only_synced_orders_outlive_a_loss_of_power(
     tmp_path: Path, disk: PoweredDisk, sync: str
 ) -> None:
     async with _PoweredShop(tmp_path / "shop", disk, sync) as shop:

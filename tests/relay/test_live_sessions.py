@@ -184,7 +184,7 @@ async def test_void_session_key_ends_its_session_and_no_other() -> None:
     assert late.told == [(KICK, 5)]
 
 
-async def test_session_key_that_is_not_void_moves_where_grants_are_lost_too() -> None:
+async def test_newer_session_key_moves_where_grants_are_lost_too() -> None:
     rows = [certified(1, FROM_MS - 1), certified(2, FROM_MS)]
     server = Server(rows, [])
     await server.sessions().obey(voiding(narrow="a"))
