@@ -28,6 +28,7 @@ _FILE_BYTES: Final = 30
 
 _FILE_HEADER_BYTES: Final = 4
 """Beside the headers: their length."""
+
 _MEMORY_BYTES: Final = 16
 """Of a message in memory: its sequence and its time."""
 

@@ -52,6 +52,8 @@ OVERLAP: Final = 32
 """How many sessions of a page the next one repeats. A page begins at a position in the list, so
 sessions that end between two questions move the rest forward."""
 
+_NOT_TOLD: Final = "nats-server does not say who is connected"
+
 
 @dataclass(frozen=True, slots=True)
 class LiveSession:
@@ -260,9 +262,6 @@ def _only(name: str) -> dict[str, object]:
     Every node takes the question. Without a name they all answer it.
     """
     return {"server_name": name, "exact_match": True} if name else {}
-
-
-_NOT_TOLD: Final = "nats-server does not say who is connected"
 
 
 async def _ask(

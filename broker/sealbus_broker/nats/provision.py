@@ -76,6 +76,7 @@ log = get_logger(__name__)
 CREATE_ATTEMPTS: Final = 5
 """How often a stream is created before its error counts: see :func:`_create`. And how often it is
 looked for then: see :func:`_there`."""
+
 CREATE_PAUSE_S: Final = 0.05
 """The pause before the second attempt to create a stream. Each further pause is twice as long: 0.75
 s together. nats-server creates a stream in milliseconds, so relays that hinder each other are done
@@ -85,6 +86,7 @@ NODES_S: Final = 5.0
 """How long a start, or a restore, waits for nodes before new streams have fewer replicas (s), for
 all streams together. Nodes that start at once find each other within a second. A bus whose nodes do
 not come starts that much later, once."""
+
 NODES_PAUSE_S: Final = 0.1
 """The pause between two looks for the nodes (s)."""
 

@@ -67,6 +67,13 @@ longest look, so that nothing is sealed after the end."""
 ABOUT: Final = "bus-key"
 """The subject of the problems."""
 
+_COPY: Final = "copy .sealbus/relay.toml here from the machine where `sealbus keys rotate-bus` ran"
+_HINTS: Final = {
+    "file": "put the bus's own file back; a relay with keys of another bus has to be started anew",
+    "stream": "`sealbus keys rotate-bus` on one machine only, and copy its relay.toml to the"
+    " others; if it ran only once, a bus key was stolen: make a new bus key and new credentials",
+}
+
 
 class RelayKeys:
     """Seals with the bus key of the time, and gives the policy the keys to believe."""
@@ -293,14 +300,6 @@ class RelayKeys:
     def _end(self) -> int | None:
         """The end of the key in use, if it has one."""
         return end_of(self.trusted, self._key.public.raw)
-
-
-_COPY: Final = "copy .sealbus/relay.toml here from the machine where `sealbus keys rotate-bus` ran"
-_HINTS: Final = {
-    "file": "put the bus's own file back; a relay with keys of another bus has to be started anew",
-    "stream": "`sealbus keys rotate-bus` on one machine only, and copy its relay.toml to the"
-    " others; if it ran only once, a bus key was stolen: make a new bus key and new credentials",
-}
 
 
 def _last(links: tuple[Link, ...]) -> int:

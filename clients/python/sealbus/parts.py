@@ -7,9 +7,8 @@ function that it was given, which is a method here:
   ``deny`` for a refused subscription. It is told the bus's notices.
 * **grants**: tell the session over how long to spread its return, and the publisher the rates.
 * **publisher**: the policy in each stamp goes to the grants
-(:class:`~sealbus.grants.KnownGrants`), which
-  are asked for again when it is another. The times of each verdict go to the clock
-  (:class:`~sealbus.life.clock.Clock`).
+  (:class:`~sealbus.grants.KnownGrants`), which are asked for again when it is another. The times of
+  each verdict go to the clock (:class:`~sealbus.life.clock.Clock`).
 * **opener**: a live message that comes too late has the grants asked for again, because the verdict
   on that question tells whether this machine's clock is wrong.
 * **publisher** and **opener**: a stamp by an unknown key of the bus has the keyring looked at

@@ -31,6 +31,7 @@ T = TypeVar("T")
 Tried = dict[tuple["Read", int], Any]
 """The outcomes of one reading so far, by the reader and the id of the value. Each is a result or a
 :class:`Fault`."""
+
 Read = Callable[[Any, str, Tried], Any]
 """Takes a value, its place and the outcomes so far. Returns the value for the class, or raises
 :class:`Fault`."""

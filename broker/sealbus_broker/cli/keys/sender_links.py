@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -27,6 +28,8 @@ from sealbus_broker.gate.policy import BotKey
 from sealbus_broker.policy.keys import FOLDER, set_link
 from sealbus_broker.policy.reader import time_text
 from sealbus_broker.policy.sender_links import holds, is_circle
+
+_BY_HAND: Final = "edit their pins by hand; `sealbus keys pins SUBSCRIBER` prints the table"
 
 
 @click.command("sign-link")
@@ -121,9 +124,6 @@ def not_linked(bot: str, why: str) -> None:
     """Note on stderr that the new key of ``bot`` has no link, and what to do."""
     note(f"no link leads to the new key of {bot}: {why}")
     click.echo(f"subscribers that pin {bot} refuse its new key: {_BY_HAND}", err=True)
-
-
-_BY_HAND = "edit their pins by hand; `sealbus keys pins SUBSCRIBER` prints the table"
 
 
 def _objection(old: BotKey | None, at_ms: int) -> str | None:

@@ -131,6 +131,7 @@ atexit.register(_ignore_from_here)
 _signals: dict[asyncio.AbstractEventLoop, _Signals] = {}
 """One for each event loop in which a bot runs. A process has one handler for a signal, and all bots
 of a loop share it."""
+
 _ran: set[bool] = set()
 """Not empty once a bot has run in this process."""
 

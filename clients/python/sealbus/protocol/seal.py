@@ -11,9 +11,9 @@ the SHA-256 Merkle root over one or more *items* (byte strings, as sent)::
     leaf(item)        = SHA-256(0x00 || length of item as 8 bytes, big-endian || item)
     node(left, right) = SHA-256(0x01 || left || right)
 
-Neighbours are paired from the left, level by level; an odd one at the end moves up unchanged. A
-item alone is its own root. So one signature serves up to 1,024 items. Each has an
-inclusion proof, the path from its leaf to the root, and can be verified by itself.
+Neighbours are paired from the left, level by level; an odd one at the end moves up unchanged. An
+item alone is its own root. So one signature serves up to 1,024 items. Each has an inclusion proof,
+the path from its leaf to the root, and can be verified by itself.
 
 A seal in bytes:
 ``key (32) || signature (64) || sides (2, big-endian) || path (0 to 10 steps of 32)``. Bit *i* of
