@@ -12,7 +12,7 @@ from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.seal import Context, Seal, seal, sign_connect
 from sealbus.protocol.subjects import consumer_name
 from tests.attacks.corpus import Family, Said
-from tests.gate.world import BUS_KEY, KEYS, test_seed
+from tests.gate.world import BUS_KEY, KEYS, known_seed
 
 FAMILY = Family("admission")
 login = FAMILY.login
@@ -207,7 +207,7 @@ def the_bus_key_as_a_bots(challenge: bytes) -> Said:
 @login("public key (U…) expected, got a key that begins with 'A'")
 def a_bots_key_as_an_issuers(challenge: bytes) -> Said:
     """The order bot's key under the prefix of a NATS account's key."""
-    key = SigningKey(test_seed("order"), KeyKind.ISSUER)
+    key = SigningKey(known_seed("order"), KeyKind.ISSUER)
     return signed(challenge, "order", key)
 
 

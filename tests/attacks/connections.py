@@ -17,13 +17,13 @@ from sealbus_broker.certificates import make_authority, make_bot
 from sealbus_broker.gate.policy import BotKey, BotRule, Policy
 from tests.attacks.admission import signed
 from tests.attacks.corpus import Family, Said
-from tests.gate.world import KEYS, POLICY, test_seed
+from tests.gate.world import KEYS, POLICY, known_seed
 
 FAMILY = Family("connections")
 login = FAMILY.login
 
 VAULT: Final = "vault"
-VAULT_KEY: Final = SigningKey(test_seed(VAULT), KeyKind.BOT)
+VAULT_KEY: Final = SigningKey(known_seed(VAULT), KeyKind.BOT)
 BOUND_TO: Final = "sealbus://shop/vault"
 
 

@@ -5,7 +5,6 @@ Each relay is a process of its own, so that a test can kill it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from sealbus_broker.server.process import NatsServer
 from tests.asking import answered
 from tests.forked import ForkedProgram, Program
 from tests.ports import free_port
-from tests.waiting import PATIENCE_S
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SKEW = "clock_skew: 1s"
@@ -202,10 +201,3 @@ def state(bot: Bot) -> BotState:
     It is a call, because mypy expects no change of an attribute after an assertion about it.
     """
     return bot.state
-
-
-async def until(condition: Any, timeout_s: float = PATIENCE_S) -> None:
-    """Wait until ``condition()`` holds; fail after ``timeout_s`` seconds."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # other processes change it
-            await asyncio.sleep(0.01)

@@ -19,8 +19,8 @@ from sealbus.protocol.limits import MAX_BUNDLE, MAX_PAYLOADS
 from sealbus.protocol.seal import Verifier
 from sealbus.protocol.stamp import Stamp, open_stamp
 from sealbus.sending.minting import new_nonce, salted
-from tests.e2e.shop import Shop, order, until
-from tests.waiting import PATIENCE_S
+from tests.e2e.shop import Shop, order
+from tests.waiting import PATIENCE_S, until
 
 
 def header(nonce: bytes = b"", **changes: Any) -> Header:

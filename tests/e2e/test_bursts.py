@@ -13,8 +13,8 @@ from sealbus.protocol.limits import MAX_PAYLOADS
 from sealbus.protocol.stamp import Stamp
 from sealbus_broker.relay.store.quarantine import RECORD_HEADER, Record
 from tests.asking import answered
-from tests.e2e.shop import Shop, order, until
-from tests.waiting import PATIENCE_S
+from tests.e2e.shop import Shop, order
+from tests.waiting import PATIENCE_S, until
 
 
 async def test_each_of_many_messages_gets_its_own_verdict(shop: Shop) -> None:

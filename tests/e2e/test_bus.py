@@ -18,9 +18,9 @@ from sealbus import (
 )
 from sealbus.credentials import Credentials
 from sealbus.protocol.keys import KeyKind, SigningKey
-from tests.e2e.shop import Shop, order, until
+from tests.e2e.shop import Shop, order
 from tests.refusal import refusal
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 
 async def test_a_message_is_accepted_stamped_and_delivered_once(shop: Shop) -> None:
@@ -32,7 +32,7 @@ async def test_a_message_is_accepted_stamped_and_delivered_once(shop: Shop) -> N
 
     async with shop.bot("order") as sender, inventory:
         stamp = await sender.publish("orders.placed", order(1))
-        await until(lambda: seen)
+        await until(lambda: bool(seen))
     assert stamp.verdict is Verdict.ACCEPTED
     assert (seen[0].bot, seen[0].payload, seen[0].nonce) == ("order", order(1), stamp.nonce)
     assert seen[0].stamp == stamp

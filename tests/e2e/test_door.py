@@ -26,11 +26,11 @@ from sealbus_broker.door.process import MOST_FAILURES, Door
 from sealbus_broker.errors import DoorFailed
 from sealbus_broker.nats.config import DISCONNECTED_SUBJECT
 from sealbus_broker.relay.secrets import BusSecrets
-from tests.e2e.shop import Shop, order, until
+from tests.e2e.shop import Shop, order
 from tests.forked import Program
 from tests.forked_door import ANEW
 from tests.scene import a_policy, now_ms
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 ANSWERED_S = 30.0
 """Within this time each login is answered while one of two doors is frozen: two seconds until it

@@ -12,8 +12,8 @@ import pytest
 from sealbus import ConnectionFailed, InvalidInput, Message, Reason, Refused
 from sealbus.grants import GrantedRate
 from sealbus.sending import sender
-from tests.e2e.shop import Shop, order, until
-from tests.waiting import PATIENCE_S
+from tests.e2e.shop import Shop, order
+from tests.waiting import PATIENCE_S, until
 
 SCRAPED = {"source": "https://a.example/", "sku": "ABC-0001", "price_cents": 250}
 
@@ -57,7 +57,7 @@ async def test_the_class_of_a_subject_need_not_be_said(shop: Shop) -> None:
         assert (await sender.publish("orders.placed", order(1))).position is not None
         assert (await scraper.publish("metrics.scraped", SCRAPED)).position is None
         assert (await sender.publish("stock.check", {"sku": "ABC-0001"})).position is None
-        await until(lambda: seen)
+        await until(lambda: bool(seen))
 
 
 async def test_a_wrong_class_is_refused_by_the_client(shop: Shop) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from sealbus import Message
 from sealbus.receiving.serving import CALLS_A_TURN
-from tests.e2e.shop import Shop, order, until
+from tests.e2e.shop import Shop, order
+from tests.waiting import until
 
 
 async def test_handler_with_a_cancelled_task_keeps_its_subscription(

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from sealbus import Bot, Message
-from tests.e2e.shop import ROOT, Shop, order, until
+from tests.e2e.shop import ROOT, Shop, order
 from tests.listening import listening
+from tests.waiting import until
 
 _DELIVERY = re.compile(rb"HMSG accepted\.\S+ (\d+) (\S+) (\d+) (\d+)\r\n")
 _PULL = re.compile(rb"SUB inbox\.\S+\.pull +(\d+)\r\n")

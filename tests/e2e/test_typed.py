@@ -9,7 +9,8 @@ from typing import Literal
 import pytest
 
 from sealbus import InvalidInput, Malformed, Message
-from tests.e2e.shop import Shop, until
+from tests.e2e.shop import Shop
+from tests.waiting import until
 
 
 @dataclass
@@ -69,7 +70,7 @@ async def test_a_dataclass_arrives_as_one(shop: Shop) -> None:
 
     async with inventory, shop.bot("order") as sender:
         await sender.publish("orders.placed", ORDER)
-        await until(lambda: seen)
+        await until(lambda: bool(seen))
     order: Order = seen[0].as_(Order)
     assert order == ORDER
     assert seen[0].payload["placed_at"] == "2026-11-24T08:00:00Z"

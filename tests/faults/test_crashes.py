@@ -12,10 +12,10 @@ import pytest
 
 from sealbus import Message, SealbusError, Stamp, Verdict
 from sealbus.protocol.limits import MAX_PAYLOADS
-from tests.e2e.shop import Shop, order, until
+from tests.e2e.shop import Shop, order
 from tests.faults.stored import stored_orders
 from tests.forked import Program
-from tests.waiting import PATIENCE_S, patiently
+from tests.waiting import PATIENCE_S, patiently, until
 
 COUNT = 600
 LANES = 4

@@ -21,7 +21,7 @@ from sealbus.protocol.stamp import RefusedPayload
 from tests.attacks.families import SCENARIOS as ATTACKS
 from tests.gate.honest import HONEST
 from tests.gate.parts import Parts
-from tests.gate.world import ORDER, burst, sealed_stamp, shipment, test_seed
+from tests.gate.world import ORDER, burst, known_seed, sealed_stamp, shipment
 from tests.policy.folder import POLICY
 from tests.vectors.files import expand, load
 
@@ -311,7 +311,7 @@ subjects:
 
 def key_files() -> Iterable[bytes]:
     keys = [
-        SigningKey(test_seed(name), KeyKind.BOT).public.text for name in ("order", "order, later")
+        SigningKey(known_seed(name), KeyKind.BOT).public.text for name in ("order", "order, later")
     ]
     begins = "    not_before: 2026-11-24T08:00:00Z\n"
     times = f"{begins}    not_after: 2027-11-24T08:00:00Z\n    revoked: 2026-12-01T00:00:00Z\n"

@@ -17,7 +17,7 @@ from sealbus_broker.policy.keys import add_key, set_link, set_time
 from sealbus_broker.policy.loader import Loaded, load
 from sealbus_broker.policy.scaffold import scaffold
 from sealbus_broker.policy.sender_links import chains
-from tests.gate.world import KEYS, NOW, flip, test_seed
+from tests.gate.world import KEYS, NOW, flip, known_seed
 
 BUS = "hello"
 BOT = "greeter"
@@ -155,7 +155,7 @@ def test_session_issuer_has_no_links(folder: Path) -> None:
 
 def test_a_long_chain_keeps_its_newest_links() -> None:
     keys = [
-        SigningKey(test_seed(f"chain {number}"), KeyKind.BOT)
+        SigningKey(known_seed(f"chain {number}"), KeyKind.BOT)
         for number in range(MAX_SENDER_LINKS + 3)
     ]
     known = {one.public.raw: BotKey(one.public.raw, 0) for one in keys}

@@ -19,9 +19,9 @@ from sealbus.protocol.limits import MAX_KEYRING_BYTES, MAX_LINK_BYTES, MAX_LINKS
 from sealbus.protocol.seal import Context
 from sealbus.protocol.sealed import seal_bodies
 from sealbus.trust import Trust
-from tests.gate.world import BUS_KEY, FORGED_BUS_KEY, test_seed
+from tests.gate.world import BUS_KEY, FORGED_BUS_KEY, known_seed
 
-KEYS = [SigningKey(test_seed(f"bus {number}"), KeyKind.BUS) for number in range(1, MAX_LINKS + 2)]
+KEYS = [SigningKey(known_seed(f"bus {number}"), KeyKind.BUS) for number in range(1, MAX_LINKS + 2)]
 LONGEST = Link("b" * 32, MAX_TIME_MS, bytes(32), bytes(32), MAX_TIME_MS, MAX_TIME_MS)
 
 

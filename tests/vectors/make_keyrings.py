@@ -20,8 +20,8 @@ from tests.gate.world import (
     NOW,
     envelope,
     flip,
+    known_seed,
     sealed_stamp,
-    test_seed,
 )
 
 BUS: Final = "shop"
@@ -29,7 +29,7 @@ DAY: Final = 24 * HOUR
 MOST: Final = MAX_LINKS + 2
 CHAIN: Final = [
     BUS_KEY,
-    *(SigningKey(test_seed(f"bus {number}"), KeyKind.BUS) for number in range(2, MOST + 1)),
+    *(SigningKey(known_seed(f"bus {number}"), KeyKind.BUS) for number in range(2, MOST + 1)),
 ]
 """The keys of the bus, one after the other."""
 
@@ -83,7 +83,7 @@ def _good_links() -> list[Link]:
 def _link(made: Link) -> dict[str, Any]:
     at, key = next((at, one) for at, one in enumerate(CHAIN, 1) if one.public.raw == made.old)
     return {
-        "seed": test_seed("bus" if at == 1 else f"bus {at}").hex(),
+        "seed": known_seed("bus" if at == 1 else f"bus {at}").hex(),
         "bus": made.bus,
         "number": made.number,
         "old": made.old.hex(),

@@ -22,8 +22,8 @@ from tests.gate.world import (
     SESSION_KEY,
     envelope,
     flip,
+    known_seed,
     sealed_stamp,
-    test_seed,
 )
 
 BUS: Final = "shop"
@@ -33,7 +33,7 @@ HEADER: Final = replace(PLACED, bot=BOT)
 CHAIN: Final = [
     KEYS[BOT],
     *(
-        SigningKey(test_seed(f"courier {number}"), KeyKind.BOT)
+        SigningKey(known_seed(f"courier {number}"), KeyKind.BOT)
         for number in range(2, MAX_SENDER_LINKS + 3)
     ),
 ]
@@ -87,7 +87,7 @@ def pins() -> dict[str, Any]:
 
 def _link(number: int, at_ms: int) -> dict[str, Any]:
     return {
-        "seed": test_seed(BOT if number == 1 else f"courier {number}").hex(),
+        "seed": known_seed(BOT if number == 1 else f"courier {number}").hex(),
         "bus": BUS,
         "bot": BOT,
         "new": CHAIN[number].public.text,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sealbus.protocol.keys import KeyKind, SigningKey
 from sealbus.protocol.subjects import consumer_name
-from tests.gate.world import KEYS, test_seed
+from tests.gate.world import KEYS, known_seed
 
 _KINDS: Final = {KeyKind.BOT: "bot", KeyKind.BUS: "bus", KeyKind.ISSUER: "issuer"}
 
@@ -26,7 +26,7 @@ def keys() -> dict[str, Any]:
     """``keys.json``."""
     valid = []
     for kind, name in _KINDS.items():
-        key = SigningKey(test_seed(f"{name} text"), kind)
+        key = SigningKey(known_seed(f"{name} text"), kind)
         valid.append(
             {
                 "kind": name,
@@ -78,7 +78,7 @@ def keys() -> dict[str, Any]:
     seeds = [
         ("empty", ""),
         ("a public key", good),
-        ("of another kind (bus)", SigningKey(test_seed("bus text"), KeyKind.BUS).seed_text),
+        ("of another kind (bus)", SigningKey(known_seed("bus text"), KeyKind.BUS).seed_text),
         ("one letter changed", seed[:20] + ("A" if seed[20] != "A" else "B") + seed[21:]),
         ("cut short", seed[:-1]),
         ("in small letters", seed.lower()),
