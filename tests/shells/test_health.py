@@ -17,7 +17,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealbus_broker.cli.watching.ping import ASK_S, Found, _ask
-from sealbus_broker.gate.policy import Limits
+from sealbus_broker.gate.policy import Limits, Store
+from sealbus_broker.gate.shares import Shares
 from sealbus_broker.memory.accounts import Engine, Target
 from sealbus_broker.memory.wire import Message
 from sealbus_broker.nats.provision import provision
@@ -30,6 +31,7 @@ from sealbus_broker.relay.health import (
     LOOK,
     LOOK_MOST_S,
     LOOK_S,
+    OPEN_S,
     STILL_S,
     Health,
 )
@@ -91,7 +93,13 @@ class Ward:
         """Whether each look fails."""
         self.counters = VerdictCounters(now)
         self.prober = Prober(stage.relay, key=stage.secrets.bus, sender=NAME)
-        self.health = Health(
+        self.health = self.of(Shares())
+        self.stopping = asyncio.Event()
+
+    def of(self, shares: Shares) -> Health:
+        """The health that tells ``shares`` how full the stores are."""
+        stage = self.stage
+        return Health(
             nc=stage.relay,
             prober=self.prober,
             stream_store=StreamStore(stage.relay),
@@ -100,9 +108,9 @@ class Ward:
             relay=NAME,
             now_ms=lambda: time.time_ns() // 1_000_000,
             monotonic=now,
+            shares=shares,
             surroundings=self._surroundings,
         )
-        self.stopping = asyncio.Event()
 
     def _surroundings(self, _: Limits) -> Sequence[BusProblem]:
         if self.is_broken:
@@ -366,3 +374,32 @@ def test_a_ping_waits_for_the_first_look() -> None:
         assert (await pinging).health == Level.OK
 
     on_a_ward(play)
+
+
+# ---- the shares of the stores --------------------------------------------------------------------
+
+
+SIZE = 100_000
+"""The bytes of a message that was accepted before the relay came."""
+
+
+def test_shares_are_of_the_room_that_a_relay_finds() -> None:
+    async def scene() -> None:
+        async with warded() as ward:
+            shares, share = Shares(), ward.stage.policy.share(Store.ACCEPTED)
+            await ward.stage.relay.request("accepted.orders.placed", bytes(SIZE), ANSWER_S)
+            await ward.of(shares).open()
+            assert share.most_bytes - shares.most_bytes(Store.ACCEPTED, share) >= SIZE // 2
+
+    run(scene())
+
+
+def test_stores_that_say_nothing_hold_up_no_relay() -> None:
+    async def scene() -> None:
+        async with warded() as ward:
+            ward.engine.silent = ("STREAM.INFO.ACCEPTED",)
+            began = now()
+            await ward.of(Shares()).open()
+            assert OPEN_S <= now() - began < ANSWER_S
+
+    run(scene())
