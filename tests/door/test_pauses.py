@@ -22,8 +22,8 @@ def test_each_further_flood_makes_the_pause_twice_as_long() -> None:
         pause = pauses.begin("greedy", now)
         lengths.append(pause.until_ms - now)
         now = pause.until_ms + 1
-    assert lengths[:5] == [FIRST_MS * 2**at for at in range(5)]
-    assert lengths[5:] == [MAX_PAUSE_MS] * 3
+    assert lengths[:4] == [FIRST_MS * 2**at for at in range(4)]
+    assert lengths[4:] == [MAX_PAUSE_MS] * 4
 
 
 def test_flood_during_a_pause_changes_nothing() -> None:

@@ -27,10 +27,10 @@ from sealbus.protocol.subjects import is_name
 PAUSES_SUBJECT: Final = "relay.pauses"
 """A subject inside the account BUS, where no bot is. Relays publish. Relays and doors listen."""
 
-FIRST_MS: Final = 30_000
-"""The first pause. A flood lasts for half a second until its bot's sessions end, and the messages
-that others sent meanwhile have their verdicts two seconds later. So a bot that comes back and
-floods again disturbs the others for a tenth of the time at most, and soon for less."""
+FIRST_MS: Final = 60_000
+"""The first pause. A flood lasts for half a second at most until its bot's sessions end. That is
+less than a hundredth of this time. So all but the slowest hundredth of the messages of others take
+as long as without a bot that comes back and floods again."""
 
 CALM_MS: Final = 600_000
 """A bot that does not flood for so long after a pause begins with the first pause again."""

@@ -88,7 +88,7 @@ login may be under way (``live_sessions.SETTLE_S``)."""
 
 _SAME_MS: Final = 10_000
 """Records of one bot within this time are the same one, where two relays notice a flood. The
-shortest pause is three times as long."""
+shortest pause is six times as long."""
 
 _NOBODY: Final = b"NATS/1.0 503"
 """Begins the headers of nats-server's word that nobody answers a request."""
