@@ -92,5 +92,9 @@ async def lose_power(disks: Sequence[PoweredDisk], pids: Sequence[int]) -> None:
 def _stands_still(pid: int) -> bool:
     """Whether no thread of a process runs any more."""
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    # The state is the first field behind the name, which is in brackets.
-    return {thread.read_text().rpartition(")")[2].split()[0] for thread in threads} == {"T"}
+    try:
+        # The state is the first field behind the name, which is in brackets.
+        states = {thread.read_text().rpartition(")")[2].split()[0] for thread in threads}
+    except OSError:
+        return False  # a thread has ended meanwhile
+    return states == {"T"}
