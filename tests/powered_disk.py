@@ -47,6 +47,11 @@ class PoweredDisk:
     def restore_power(self) -> None:
         """Mount it again. No process may have a file of it open."""
         subprocess.run(["umount", self.place], check=True)
+        # A process in another mount namespace keeps the file system, and Linux would mount that one
+        # again. So it is a copy that goes on.
+        copy = self.image.with_suffix(".copy")
+        subprocess.run(["cp", "--sparse=always", self.image, copy], check=True)
+        copy.replace(self.image)
         subprocess.run(["mount", "-o", "loop", self.image, self.place], check=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.shop import Shop, order
 from tests.faults.stored import stored_orders
 from tests.powered_disk import PoweredDisk, lose_power, powered
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 ALWAYS, LATE = "always", "2m"
 """What `sealbus up` writes, and the default of nats-server."""
@@ -40,6 +40,20 @@ def test_a_disk_without_power_forgets_what_is_not_synced(disk: PoweredDisk) -> N
     disk.restore_power()
     assert sorted(path.name for path in disk.place.iterdir()) == ["lost+found", "synced"]
     assert (disk.place / "synced").read_bytes() == b"an order"
+
+
+async def test_power_comes_back_where_others_have_the_disk_too(disk: PoweredDisk) -> None:
+    """A process of another schedule, whose network can be cut, has a mount namespace of its own."""
+    other = await asyncio.create_subprocess_exec("unshare", "--mount", "sleep", "infinity")
+    try:
+        space = Path(f"/proc/{other.pid}/ns/mnt")
+        await until(lambda: space.readlink() != Path("/proc/self/ns/mnt").readlink(), "it has one")
+        disk.cut_power()
+        disk.restore_power()
+        (disk.place / "after").touch()
+    finally:
+        other.kill()
+        await other.wait()
 
 
 class _PoweredShop(Shop):
