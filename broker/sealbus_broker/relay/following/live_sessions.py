@@ -128,7 +128,7 @@ class LiveSessions:
         heard = Heard()
         heard.hear(listing)
         lost = succession.lost_keys
-        must_go = heard.must_go(listing, succession)
+        must_go = heard.must_go(listing, succession, lost)
         ended = [one for one in must_go if _ends_at_once(one, succession, lost)]
         narrow = [one for one in must_go if not _ends_at_once(one, succession, lost)]
         wide = heard.old(listing, succession.wide)
@@ -150,7 +150,7 @@ class LiveSessions:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + GRACE_S
         asked = {one.place for one in narrow}
-        while left := heard.must_go(await self._list(), succession):
+        while left := heard.must_go(await self._list(), succession, lost):
             late = loop.time() >= end_s
             going = [one for one in left if late or _ends_at_once(one, succession, lost)]
             # Their logins were under way, for example because a bot was renewing its session.
@@ -192,8 +192,8 @@ class LiveSessions:
         gone = frozenset(one.bot for one in listing.sessions if one.bot not in bots)
         left: dict[tuple[str, int], LiveSession] = {}
         for succession, heard in changes:
-            must_go = (*heard.must_go(listing, succession), *heard.old(listing, gone))
-            left |= {one.place: one for one in must_go}
+            must_go = heard.must_go(listing, succession, succession.lost_keys)
+            left |= {one.place: one for one in (*must_go, *heard.old(listing, gone))}
         if left:
             self._nc.write(tell(kick_subject, left.values()))
             bots = sorted({one.bot for one in left.values()})[:20]
@@ -232,9 +232,10 @@ class Heard:
         for node, told in listing.nodes.items():
             self._until_us.setdefault(node, told.at_us)
 
-    def must_go(self, listing: Listing, succession: Succession) -> list[LiveSession]:
-        """Return the old sessions that may not stay as they are."""
-        lost = succession.lost_keys
+    def must_go(
+        self, listing: Listing, succession: Succession, lost: Mapping[tuple[str, str], float]
+    ) -> list[LiveSession]:
+        """Return the old sessions that may not stay as they are. ``lost``: its lost keys."""
         concerned = succession.ended | succession.narrow | succession.void
         return [
             one
@@ -261,10 +262,7 @@ class Heard:
 def _ends_at_once(
     session: LiveSession, succession: Succession, lost: Mapping[tuple[str, str], float]
 ) -> bool:
-    """Whether nobody waits for a session of ``succession`` to move.
-
-    ``lost``: the keys that it has lost. They are the same for each session, and take time to find.
-    """
+    """Whether nobody waits for a session of ``succession`` to move. ``lost``: its lost keys."""
     if session.bot in succession.ended:
         return True
     since_ms = lost.get((session.bot, session.key))
